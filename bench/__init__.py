@@ -1,0 +1,1 @@
+"""edgeproxy beside its peers in one run; see bench/README.md. Not part of the installed package."""

@@ -1,0 +1,129 @@
+# The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
+# and every import that a command needs is inside it, so that --help and the start are quick.
+"""``edgeproxy serve | check | demo | certs``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeproxy.config.model import Config
+
+app = typer.Typer(
+    name="edgeproxy",
+    help="An edge for chat: HTTP/2 and HTTP/1.1 over TLS in front of chat backends.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+certs_app = typer.Typer(help="Certificates for development.", no_args_is_help=True)
+app.add_typer(certs_app, name="certs")
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from edgeproxy import __version__
+
+        typer.echo(f"edgeproxy {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    config: ConfigFile,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=1024, metavar="N", help="Instead of 'workers' in the file.")
+    ] = None,
+) -> None:
+    """Runs the edge until SIGTERM (drains; twice: stops at once). SIGHUP reads the file again.
+
+    Example: edgeproxy serve -c edge.yaml --workers 4
+    """
+    from edgeproxy.supervisor import serve as run
+
+    raise typer.Exit(run(config, workers=workers))
+
+
+@app.command()
+def check(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the configuration.")] = False,
+) -> None:
+    """Prints every problem of a configuration with file, line and column; exit code 1 if there is one.
+
+    Examples: edgeproxy check -c edge.yaml; edgeproxy check --schema > edge.schema.json
+    """
+    if schema:
+        from edgeproxy.config.schema import schema as json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    if config is None:
+        raise typer.BadParameter("give a file with -c FILE (or --schema)")
+    found = _problems(config)
+    if found is not None:
+        typer.echo(found, err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{config}: no problems")
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where the edge listens on loopback.")] = 8443,
+    llm: Annotated[bool, typer.Option("--llm", help="A real small model (needs the extra: edgeproxy[llm]).")] = False,
+) -> None:
+    """Runs an edge with a development certificate and a chat backend of its own, and prints what to try.
+
+    Example: edgeproxy demo --port 9443
+    """
+    from edgeproxy.demo.run import demo as run
+
+    raise typer.Exit(run(port=port, llm=llm) or 0)
+
+
+@certs_app.command("dev")
+def certs_dev(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the files are made.")] = Path("certs"),
+) -> None:
+    """Makes a development CA and a certificate for localhost, or keeps those that are still valid.
+
+    Example: edgeproxy certs dev ./certs
+    """
+    from edgeproxy.certs import make_development
+
+    made = make_development(directory)
+    for path in (made.ca, made.ca_key, made.cert, made.key):
+        typer.echo(str(path))
+
+
+def _problems(path: Path) -> str | None:
+    """Everything that would keep ``serve`` from starting, as text; None if nothing."""
+    from edgeproxy.config.load import load
+    from edgeproxy.config.problems import ConfigError
+
+    try:
+        config = load(path)
+        _compile(config)
+    except ConfigError as e:
+        return str(e)
+    except (OSError, ValueError) as e:  # what only compiling finds: a certificate that OpenSSL refuses, say
+        return f"{path}: {e}"
+    return None
+
+
+def _compile(config: Config) -> None:
+    import os
+
+    from edgeproxy.dataplane import DataPlane
+    from edgeproxy.ipc import TICKET_KEYS
+
+    DataPlane.prepare(config, os.urandom(TICKET_KEYS))

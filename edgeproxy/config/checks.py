@@ -1,0 +1,146 @@
+# What several keys say together: names that must exist, doors that must differ. Reads plain data, never the disk.
+"""Checks across keys. They run on the plain data of the file, so that they also run when some key alone is wrong.
+
+Whatever a check cannot read it skips: the model has reported it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from edgeproxy.config import names
+from edgeproxy.config.document import Path
+from edgeproxy.config.names import Address
+from edgeproxy.config.problems import Invalid, quote, suggest
+from edgeproxy.config.units import format_size, parse_duration, parse_size
+
+MAX_ADDRESSES = 64
+MAX_SUGGESTIONS = 50  # difflib costs about a millisecond where there are hundreds of names
+_YEAR = 31536000  # hstspreload.org asks for a max-age of at least this
+
+
+class Finding(NamedTuple):
+    """A problem by the path of its value in the data, before it has a place in a file."""
+
+    path: Path
+    message: str
+    hint: str = ""
+    on_key: bool = False  # point at the key, not at its value
+
+
+def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
+    """Everything that is wrong between keys."""
+    yield from _doors(_section(data, "listen"))
+    yield from _upstream_names(data)
+    yield from _repeated_routes(data)
+    yield from _preload(_section(data, "hsts"))
+    yield from _previews(data)
+
+
+def _doors(listen: dict[str, Any]) -> Iterator[Finding]:
+    """https, http and admin must not share an address: with SO_REUSEPORT the kernel would let them, and mix them."""
+    seen: list[tuple[Path, Address]] = []
+    for name in ("https", "http", "admin"):
+        value = listen.get(name, "127.0.0.1:9180" if name == "admin" else [])
+        # The model allows no more than MAX_ADDRESSES; every pair is looked at.
+        items = list(enumerate(value[:MAX_ADDRESSES])) if isinstance(value, list | tuple) else [(None, value)]
+        for index, item in items:
+            try:
+                address = names.address(item)
+            except Invalid:
+                continue
+            path: Path = ("listen", name) if index is None else ("listen", name, index)
+            for other_path, other in seen:
+                if other_path[1] != name and address.overlaps(other):
+                    message = f"{name} and {other_path[1]} overlap: '{address}' and '{other}'"
+                    yield Finding(path, message, "use another port")
+            seen.append((path, address))
+    yield from _redirects(listen, [address for path, address in seen if path[1] == "https"])
+
+
+def _redirects(listen: dict[str, Any], https: list[Address]) -> Iterator[Finding]:
+    """A redirect has to name a port."""
+    unix = bool(https) and all(address.path is not None for address in https)
+    if unix and listen.get("http") and listen.get("public_port") is None:
+        message = "redirects have no port to name: every https address is a unix socket"
+        yield Finding(("listen", "http"), message, "set listen.public_port, like 443")
+
+
+def _upstream_names(data: dict[str, Any]) -> Iterator[Finding]:
+    upstreams = data.get("upstreams")
+    if not isinstance(upstreams, dict):
+        return
+    known = sorted(str(name) for name in upstreams)
+    listed = f"upstreams are: {', '.join(known[:8])}" if known else "'upstreams' is empty"
+    unknown = 0
+    for index, route in _routes(data):
+        used: list[tuple[Path, Any]] = [(("routes", index, "upstream"), route.get("upstream"))]
+        models = route.get("models")
+        if isinstance(models, dict):
+            used += [(("routes", index, "models", model), name) for model, name in models.items()]
+        for path, name in used:
+            if isinstance(name, str) and name not in upstreams:
+                unknown += 1
+                hint = (suggest(name, known) if unknown <= MAX_SUGGESTIONS else "") or listed
+                yield Finding(path, f"unknown upstream {quote(name)}", hint)
+
+
+def _repeated_routes(data: dict[str, Any]) -> Iterator[Finding]:
+    seen: dict[tuple[str, str], int] = {}
+    for index, route in _routes(data):
+        host, path = route.get("host", "*"), route.get("path", "/")
+        if not isinstance(host, str) or not isinstance(path, str):
+            continue
+        first = seen.setdefault((host.lower(), path), index)
+        if first != index:
+            message = f"routes[{index}] can never match: routes[{first}] has the same host and path"
+            yield Finding(("routes", index), message, f"host {quote(host)}, path {quote(path)}: remove one")
+
+
+def _preload(hsts: dict[str, Any]) -> Iterator[Finding]:
+    if hsts.get("preload") is not True or hsts.get("enabled") is False:
+        return
+    if hsts.get("include_subdomains") is False:
+        hint = "hstspreload.org refuses it otherwise"
+        yield Finding(("hsts", "preload"), "preload needs include_subdomains: true", hint)
+    age = hsts.get("max_age")
+    try:
+        seconds = parse_duration(age) if isinstance(age, str) else age
+    except Invalid:
+        return
+    if isinstance(seconds, int | float) and seconds < _YEAR:
+        yield Finding(("hsts", "preload"), "preload needs a max_age of at least a year", f"max_age: {_YEAR}")
+
+
+def _previews(data: dict[str, Any]) -> Iterator[Finding]:
+    """A preview that is smaller than a body in which a model has to be found: such a request would be refused."""
+    for index, route in _routes(data):
+        preview = _bytes(route.get("preview"))
+        if route.get("models") and preview == 0:
+            yield Finding(("routes", index, "preview"), "'models' reads the body, and preview is 0", "preview: 1MiB")
+        limit = _bytes(route.get("max_body"))
+        if limit is not None and preview is not None and preview > limit:
+            message = f"preview ({format_size(preview)}) is more than max_body ({format_size(limit)})"
+            yield Finding(("routes", index, "preview"), message, "no body of that size is let in")
+
+
+def _bytes(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except Invalid:
+        return None
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _routes(data: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    routes = data.get("routes")
+    for index, route in enumerate(routes if isinstance(routes, list | tuple) else ()):
+        if isinstance(route, dict):
+            yield index, route

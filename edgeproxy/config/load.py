@@ -1,0 +1,100 @@
+# A file becomes a Config, or one error with every problem. The only way in; the order of the steps is the subject here.
+"""`load(path)` reads, `build(data)` takes the same values from Python. Both raise ConfigError and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgeproxy.config import certificates, explain
+from edgeproxy.config.checks import Finding, cross_checks
+from edgeproxy.config.document import MAX_BYTES, Document, parse
+from edgeproxy.config.model import Config
+from edgeproxy.config.problems import ConfigError, Problem
+from edgeproxy.config.units import FROM_FILE
+
+MAX_PAIRS = 1000  # as the model allows
+
+
+def load(path: str | FilePath, *, now: float | None = None) -> Config:
+    """Reads and checks a configuration file, and the certificates that it names.
+
+    `now` (seconds since the epoch) is what certificates are judged by; the clock when absent.
+    Raises ConfigError with every problem that was found.
+    """
+    document = parse(_read(path), str(path))
+    return _validate(document, time.time() if now is None else now, context=FROM_FILE)
+
+
+def build(data: Mapping[str, Any], *, now: float | None = None, name: str = "<configuration>") -> Config:
+    """The same for values that come from Python: keys as in the file; durations may be numbers of seconds.
+
+    Raises ConfigError; its problems have no lines, and name the key instead.
+    """
+    document = Document(name, [], dict(data))
+    return _validate(document, time.time() if now is None else now, context=None)
+
+
+def _validate(document: Document, now: float, context: str | None) -> Config:
+    config: Config | None = None
+    data = document.data
+    findings: list[Finding] = []
+    try:
+        config = Config.model_validate(data, context=context)
+    except ValidationError as error:
+        findings += explain.findings(error)
+    findings += cross_checks(data)
+    findings += _on_disk(data, now)
+    problems = [*document.problems, *(_placed(document, finding) for finding in findings)]
+    if problems or config is None:
+        raise ConfigError(dict.fromkeys(problems))
+    return config
+
+
+def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:
+    """Certificates and CA files, also those of a configuration that has other problems."""
+    tls = data.get("tls")
+    pairs = tls.get("certificates") if isinstance(tls, dict) else None
+    for index, pair in enumerate(pairs[:MAX_PAIRS] if isinstance(pairs, list | tuple) else ()):
+        cert, key = (_file(pair.get("cert")), _file(pair.get("key"))) if isinstance(pair, dict) else (None, None)
+        if cert is not None and key is not None:
+            for fault in certificates.check_pair(cert, key, now):
+                yield Finding(("tls", "certificates", index, fault.which), fault.message, fault.hint)
+    upstreams = data.get("upstreams")
+    for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():
+        ca = _file(upstream.get("ca")) if isinstance(upstream, dict) else None
+        if ca is not None and upstream["ca"] != "system":
+            for message, hint in certificates.check_ca(ca):
+                yield Finding(("upstreams", name, "ca"), message, hint)
+
+
+def _file(value: Any) -> FilePath | None:
+    return FilePath(value) if isinstance(value, str | FilePath) and str(value) not in ("", ".") else None
+
+
+def _placed(document: Document, finding: Finding) -> Problem:
+    if not document.lines:
+        where = explain.dotted(finding.path)
+        return Problem(document.file, 0, 0, f"{where}: {finding.message}" if where else finding.message, finding.hint)
+    if not finding.path:
+        return Problem(document.file, 0, 0, finding.message, finding.hint)
+    at = document.key_at if finding.on_key else document.value_at
+    return document.problem(at(finding.path), finding.message, finding.hint)
+
+
+def _read(path: str | FilePath) -> bytes:
+    file = str(path)
+    try:
+        with FilePath(path).open("rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ConfigError([Problem(file, 0, 0, "file not found")]) from error
+    except IsADirectoryError as error:
+        raise ConfigError([Problem(file, 0, 0, "is a directory, not a file")]) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([Problem(file, 0, 0, f"cannot be read: {reason}")]) from error

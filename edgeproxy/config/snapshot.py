@@ -1,0 +1,167 @@
+# A configuration, compiled: everything the hot path looks at is prepared here, and nothing in it changes afterwards.
+"""`Snapshot`: what one generation of the configuration means for the data plane."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+import ssl
+from typing import TYPE_CHECKING
+
+from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
+from edgeproxy.policy.hsts import compile_hsts
+from edgeproxy.policy.routing import Router
+
+if TYPE_CHECKING:
+    from edgeproxy.config.model import Client, Config, Route as RouteModel, Target, Upstream, UpstreamTimeouts
+    from edgeproxy.observe.metrics import RouteStats
+    from edgeproxy.upstream.pool import Pool
+
+_log = logging.getLogger("edgeproxy")
+
+
+class TargetSettings:
+    """One address of an upstream; equal when a connection to one is as good as a connection to the other.
+
+    Attributes:
+        label: `host:port` for logs and metrics.
+        authority: the Host field of its own name.
+        context: for https; None for http.
+    """
+
+    __slots__ = ("authority", "ca", "context", "host", "label", "port", "tls")
+
+    def __init__(self, target: Target, context: ssl.SSLContext | None, ca: str) -> None:
+        self.host = target.host
+        self.port = target.port
+        self.tls = target.tls
+        self.ca = ca
+        self.context = context
+        bracketed = f"[{self.host}]" if ":" in self.host else self.host
+        self.label = f"{bracketed}:{self.port}"
+        default = 443 if self.tls else 80
+        self.authority = (bracketed if self.port == default else self.label).encode("ascii")
+
+    def _key(self) -> tuple[str, int, bool, str]:
+        return self.host, self.port, self.tls, self.ca
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TargetSettings) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+class UpstreamSettings:
+    """One upstream; times in seconds."""
+
+    __slots__ = ("balance", "keepalive", "max_connections", "max_pending", "preserve_host", "targets", "timeouts")
+
+    def __init__(self, upstream: Upstream, contexts: dict[str, ssl.SSLContext]) -> None:
+        self.balance = upstream.balance
+        self.preserve_host = upstream.host == "preserve"
+        self.keepalive = upstream.keepalive
+        self.max_connections = upstream.max_connections
+        self.max_pending = upstream.max_pending
+        self.timeouts: UpstreamTimeouts = upstream.timeouts
+        targets = []
+        for target in upstream.targets:
+            context = None
+            if target.tls:
+                if upstream.ca not in contexts:
+                    contexts[upstream.ca] = client_context(upstream.ca)
+                context = contexts[upstream.ca]
+            targets.append(TargetSettings(target, context, upstream.ca))
+        self.targets = tuple(targets)
+
+
+class Route:
+    """One route. `stats`, `pool` and `pools` are bound when a worker switches to the snapshot.
+
+    Attributes:
+        name: host + path as configured; the label in metrics and logs.
+        models: exact model names and prefixes (without the `*`) to upstream names; empty when bodies are not read.
+        trailers: trailers are passed on.
+    """
+
+    __slots__ = (
+        "dialect", "host", "max_body", "model_prefixes", "models", "name", "pool", "pools", "prefix", "preview", "stats",
+        "trailers", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, route: RouteModel, client: Client) -> None:
+        self.host = route.host
+        self.prefix = route.path.encode("utf-8")
+        self.name = route.host + route.path
+        self.upstream = route.upstream
+        self.dialect = route.dialect
+        self.max_body = client.max_body if route.max_body is None else route.max_body
+        self.preview = route.preview
+        self.models = {name: upstream for name, upstream in route.models.items() if not name.endswith("*")}
+        self.model_prefixes = tuple(
+            sorted(
+                ((name[:-1], upstream) for name, upstream in route.models.items() if name.endswith("*")),
+                key=lambda item: -len(item[0]),
+            )
+        )
+        self.trailers = route.trailers == "pass"
+        self.stats: RouteStats
+        self.pool: Pool
+        self.pools: dict[str, Pool]
+
+    @property
+    def reads_body(self) -> bool:
+        """The body must be looked at before an upstream is chosen."""
+        return bool(self.models or self.model_prefixes)
+
+    def pool_for(self, model: str | None) -> Pool:
+        """The upstream for a model: exact name, longest prefix, then the route's own."""
+        if model is not None:
+            if model in self.models:
+                return self.pools[self.models[model]]
+            for prefix, upstream in self.model_prefixes:
+                if model.startswith(prefix):
+                    return self.pools[upstream]
+        return self.pool
+
+
+class Snapshot:
+    """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
+
+    __slots__ = (
+        "client", "config", "contexts", "hsts", "instance", "redirect_port", "router", "routes", "trusted", "upstreams",
+    )  # fmt: skip
+
+    def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
+        """Compile.
+
+        Args:
+            ticket_keys: 80 random bytes, the same in all workers of a generation; b"" for keys of this process alone.
+            instance: this edge's CDN-Loop id; a random one when None.
+
+        Raises: OSError, ssl.SSLError or ValueError when a file cannot be used.
+        """
+        protocols = tuple(name for name in ("h2", "h1") if name in config.listen.protocols)
+        if "h2" in protocols and not _has_ngh2():
+            _log.warning("h2 is not offered: the package ngh2 has no wheel for this platform.")
+            protocols = ("h1",)
+        self.config = config
+        self.client: Client = config.client
+        self.trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = config.trusted_proxies
+        self.hsts = compile_hsts(config.hsts)
+        self.redirect_port = config.listen.redirect_port
+        self.contexts = Contexts(config.tls, protocols, ticket_keys or secrets.token_bytes(TICKET_KEYS))
+        contexts: dict[str, ssl.SSLContext] = {}
+        self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
+        self.routes = tuple(Route(route, config.client) for route in config.routes)
+        self.router = Router(self.routes)
+        self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
+
+
+def _has_ngh2() -> bool:
+    try:
+        import ngh2  # noqa: F401  only whether it can be imported
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,94 @@
+# The data plane of one worker, put together: what the process around it may ask of it, and nothing about processes.
+"""`DataPlane`: listeners, gateway and pools of a worker."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from edgeproxy.config.snapshot import Snapshot
+from edgeproxy.deadlines import Deadlines
+from edgeproxy.gateway import Gateway
+from edgeproxy.listen.tcp import Listener
+from edgeproxy.upstream.pool import Pool
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from edgeproxy.config.model import Config
+    from edgeproxy.observe.access import AccessLogWriter
+    from edgeproxy.observe.metrics import WorkerStats
+
+
+class DataPlane:
+    """One worker's data plane. Everything but `prepare` runs on the worker's loop."""
+
+    __slots__ = ("_deadlines", "_gateway", "_loop", "_plain", "_secure", "_stats")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None:
+        self._loop = loop
+        self._stats = stats
+        self._deadlines = Deadlines(loop)
+        self._gateway = Gateway(loop, self._deadlines, stats, log)
+        self._secure = Listener(self._gateway, secure=True)
+        self._plain = Listener(self._gateway, secure=False)
+
+    @staticmethod
+    def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Snapshot:
+        """Compile a configuration. CPU and files only: call it in a thread.
+
+        Args:
+            ticket_keys: 80 random bytes that all workers of this generation share.
+            instance: the edge's CDN-Loop id, the same for all its workers.
+
+        Raises: OSError, ssl.SSLError or ValueError when a file cannot be used.
+        """
+        return Snapshot(config, ticket_keys, instance)
+
+    def switch(self, snapshot: Snapshot) -> None:
+        """Make a snapshot current: new exchanges use it, running ones keep theirs. Pools and counters live on."""
+        gateway = self._gateway
+        pools = gateway.pools
+        for name, settings in snapshot.upstreams.items():
+            if name in pools:
+                pools[name].apply(settings)
+            else:
+                pools[name] = Pool(name, settings, self._loop, self._deadlines, self._stats)
+        for name in [name for name in pools if name not in snapshot.upstreams]:
+            pools.pop(name).retire()
+        for route in snapshot.routes:
+            route.stats = self._stats.route(route.name)
+            route.pools = pools
+            route.pool = pools[route.upstream]
+        gateway.snapshot = snapshot
+
+    async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
+        """Accept on bound, listening, non-blocking sockets. May be called again with more of them."""
+        self._deadlines.start()
+        for sock in https:
+            await self._secure.listen(sock)
+        for sock in http:
+            await self._plain.listen(sock)
+
+    async def stop_accepting(self) -> None:
+        """Accept what the kernel has queued, then close this process's copies of the listening sockets."""
+        await self._secure.stop()
+        await self._plain.stop()
+
+    def drain(self) -> None:
+        """Let running exchanges finish and close everything else."""
+        self._secure.drain()
+        self._plain.drain()
+
+    @property
+    def connections(self) -> int:
+        """Open client connections."""
+        return len(self._secure.connections) + len(self._plain.connections)
+
+    def abort(self) -> None:
+        """Reset every connection that is left."""
+        self._secure.abort()
+        self._plain.abort()
+        for pool in self._gateway.pools.values():
+            pool.close()
+        self._deadlines.stop()

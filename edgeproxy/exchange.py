@@ -1,0 +1,109 @@
+# One Exchange per request; it connects a sink with an upstream and knows how the whole thing ended.
+"""`Exchange`: the only mutable object of the pipeline, from the head's arrival to the access-log line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edgeproxy.config.snapshot import Route, Snapshot
+    from edgeproxy.faults import Fault
+    from edgeproxy.gateway import Gateway
+    from edgeproxy.message import Body, Reply, Request, Sink
+
+
+class Attempt(Protocol):
+    """What an exchange holds on to while an upstream works for it: a connection, a connect or a place in the queue."""
+
+    def pause(self) -> None:
+        """The client's side is full: stop reading."""
+
+    def resume(self) -> None:
+        """The client's side drained."""
+
+    def cancel(self) -> None:
+        """The exchange is over for the client: stop the upstream's work at once."""
+
+
+class Exchange:
+    """One request and its reply.
+
+    Attributes (writer in brackets):
+        gateway, snapshot, request, body, ray, started: given at the start; the snapshot is pinned through reloads.
+        sink: where the reply goes; None once the exchange is over [end].
+        route: the route that was chosen [gateway].
+        attempt: who works on it [upstream].
+        served_by: label of the target that took the request, None before [upstream].
+        status: 0 until the reply's head is sent [start].
+        sent: bytes of body sent to the client [start, write].
+        first: monotonic seconds when the reply's head was sent, 0.0 before [start].
+    """
+
+    __slots__ = (
+        "attempt", "body", "first", "gateway", "ray", "request", "route", "sent", "served_by", "sink", "snapshot",
+        "started", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self, gateway: Gateway, snapshot: Snapshot, request: Request, body: Body, sink: Sink, ray: str, started: float
+    ) -> None:
+        self.gateway = gateway
+        self.snapshot = snapshot
+        self.request = request
+        self.body = body
+        self.sink: Sink | None = sink
+        self.ray = ray
+        self.started = started
+        self.route: Route | None = None
+        self.attempt: Attempt | None = None
+        self.served_by: str | None = None
+        self.status = 0
+        self.sent = 0
+        self.first = 0.0
+
+    def start(self, reply: Reply, data: bytes, end: bool, outcome: str = "ok") -> None:
+        """Send the head and the first bytes. With `end` the exchange is complete."""
+        sink = self.sink
+        if sink is None:
+            return
+        self.status = reply.status
+        self.first = self.gateway.time()
+        self.sent = len(data)
+        if end:
+            # The record comes first: the sink may begin the connection's next exchange from inside `start`.
+            self.gateway.end(self, outcome)
+        sink.start(reply, data, end)
+
+    def write(self, data: bytes, end: bool) -> None:
+        """Send more of the body. With `end` the exchange is complete."""
+        sink = self.sink
+        if sink is None:
+            return
+        self.sent += len(data)
+        if end:
+            self.gateway.end(self, "ok")
+        sink.write(data, end)
+
+    def fail(self, fault: Fault, tail: bytes = b"") -> None:
+        """The edge or the upstream cannot go on: an error reply, or a reset when the head is out already."""
+        self.gateway.fail(self, fault, tail)
+
+    def cancel(self, outcome: str = "client_gone") -> None:
+        """The client left (or broke its own request): stop all work for it and record. Nothing is sent."""
+        if self.sink is None:
+            return
+        attempt, self.attempt = self.attempt, None
+        self.body.drop()
+        self.gateway.end(self, outcome)
+        if attempt is not None:
+            attempt.cancel()
+
+    def pause(self) -> None:
+        """The sink is full."""
+        if self.attempt is not None:
+            self.attempt.pause()
+
+    def resume(self) -> None:
+        """The sink drained."""
+        if self.attempt is not None:
+            self.attempt.resume()

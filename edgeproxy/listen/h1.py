@@ -1,0 +1,438 @@
+# HTTP/1.1 from clients: bytes to exchanges and replies to bytes. It routes nothing and decides no policy.
+"""HTTP/1.1 server connection over httptools (RFC 9112).
+
+llhttp hands out heads before it objects to their framing, so callbacks only collect; a head becomes an exchange after
+`feed_data` has returned without an error. What llhttp lets pass (HTTP/0.9, Transfer-Encoding on 1.0, unknown codings,
+a missing Host) is refused in `listen/h1_head.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from edgeproxy.deadlines import NEVER
+from edgeproxy.faults import Fault, client_fault
+from edgeproxy.listen.h1_head import Head, build_request
+from edgeproxy.listen.h1_reply import reply_head
+from edgeproxy.message import Body, Headers, Peer, Reply
+from edgeproxy.observe.metrics import H1
+from edgeproxy.policy.headers import REQUEST_FIELDS
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.gateway import Gateway
+
+_MAX_PIPELINED = 16  # complete requests that may wait behind the current one before reading stops
+_CHUNK_OVERHEAD = 24  # bytes of framing a chunk may cost without being suspicious: 16 digits and two CRLF
+_MAX_OVERHEAD = 16 * 1024  # bytes of chunk extensions and trailers in one body
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection(Protocol):
+    """What is below: a `TlsConnection` or a `PlainConnection`."""
+
+    deadline: float
+
+    def write(self, data: bytes) -> None: ...
+    def close(self, *, linger: bool = False) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool: ...
+
+
+class H1Connection:
+    """One client connection; it is the sink of its current exchange and the source of its body.
+
+    Attributes:
+        exchange: the current one; requests behind it wait in order (RFC 9112 §9.3.2).
+    """
+
+    __slots__ = (
+        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
+        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_rest", "_running", "_stalled", "_tail",
+        "_trailers", "_tunnel", "_url", "connection", "exchange", "gateway",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
+        self.connection = connection
+        self.gateway = gateway
+        self.exchange: Exchange | None = None
+        self._peer = peer
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._heads: deque[Head] | None = None
+        self._body: Body | None = None
+        self._url = b""
+        self._fields: Headers = []
+        self._framing: Headers = []
+        self._trailers: Headers | None = None
+        self._in_body = False
+        self._partial = 0  # bytes of the head being received, counted only while it spans reads
+        self._overhead = 0
+        self._chunks = 0
+        self._paused = False  # we stopped reading
+        self._stalled = False  # the client does not read
+        self._running = False
+        self._tail = b""  # trailer lines of the reply
+        self._draining = False
+        self._tunnel = False
+        self._rest = b""  # bytes behind an upgrade request
+        self._poison: Fault | None = None
+        # Of the reply being sent:
+        self._minor = 1
+        self._close = False
+        self._chunked = False
+        self._expects = False
+        connection.deadline = gateway.deadlines.now + gateway.snapshot.client.timeouts.idle
+
+    # -- bytes in ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        """Bytes from the client. `data` is only valid during the call."""
+        if self._tunnel:
+            self._tunnel_in(bytes(data))
+            return
+        parser = self._parser
+        if parser is None or self._poison is not None:
+            return
+        streaming = self._in_body
+        before = self._body.received if streaming and self._body is not None else 0
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade as switch:
+            self._rest = bytes(data[switch.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a bug of ours, not of the client
+        except httptools.HttpParserError as error:
+            self._refuse(client_fault(400, "malformed", f"The request is not valid HTTP/1.1: {error}."))
+            return
+        if streaming:
+            self._continued(len(data), before)
+        if self._heads:
+            if self._partial + len(data) > self.gateway.snapshot.client.max_head:
+                self._measure_heads()
+            self._partial = 0
+            self._next()
+        elif not self._in_body and self.exchange is None:
+            self._head_grows(len(data))
+        self._throttle()
+
+    def _continued(self, size: int, before: int) -> None:
+        """More of a body that began in an earlier read: its clock, and a bound on what is not content."""
+        body, connection = self._body, self.connection
+        if body is None:
+            return
+        if not body.done:
+            connection.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.body
+        elif not self._stalled:
+            connection.deadline = NEVER
+        self._overhead += max(0, size - (body.received - before) - _CHUNK_OVERHEAD * self._chunks)
+        self._chunks = 0
+        if self._overhead > _MAX_OVERHEAD:
+            self._refuse(client_fault(400, "chunk_overhead", "Chunk extensions or trailers are too large."))
+
+    def _head_grows(self, size: int) -> None:
+        """Part of a head. The whole of it has one deadline, however slowly it drips in."""
+        client = self.gateway.snapshot.client
+        if self._partial == 0:
+            self.connection.deadline = self.gateway.deadlines.now + client.timeouts.head
+        self._partial += size
+        if len(self._url) > client.max_url:
+            self._refuse(client_fault(414, "url_too_long", "The request target is too long."))
+        elif self._partial > client.max_head or len(self._fields) + len(self._framing) > client.max_headers:
+            self._refuse(client_fault(431, "head_too_large", "The request head is too large."))
+
+    def _measure_heads(self) -> None:
+        """The read was large enough that a complete head may be over the bound: add it up."""
+        limit = self.gateway.snapshot.client.max_head
+        for head in self._heads or ():
+            lines = sum(len(name) + len(value) + 4 for name, value in head.fields + head.framing)
+            if lines + len(head.target) > limit:
+                head.flaw = client_fault(431, "head_too_large", "The request head is too large.")
+
+    # -- httptools callbacks: collect only -----------------------------------------------------------------------
+
+    def on_url(self, url: bytes) -> None:
+        """The request target, or a piece of it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field line, or one of the trailers."""
+        name = name.lower()
+        if self._in_body:
+            if self._trailers is None:
+                self._trailers = []
+            if name not in REQUEST_FIELDS and len(self._trailers) < 100:
+                self._trailers.append((name, value))
+        elif name in REQUEST_FIELDS:
+            self._framing.append((name, value))
+        else:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """A head is complete. It is looked at after `feed_data` has returned."""
+        parser = self._parser
+        assert parser is not None
+        self._body = body = Body(self)
+        head = Head(
+            parser.get_method(), self._url, self._fields, self._framing, parser.get_http_version(),
+            parser.should_keep_alive(), parser.should_upgrade(), body,
+        )  # fmt: skip
+        if self._heads is None:
+            self._heads = deque()
+        self._heads.append(head)
+        self._url = b""
+        self._fields = []
+        self._framing = []
+        self._trailers = None
+        self._in_body = True
+        self._overhead = 0
+
+    def on_chunk_header(self) -> None:
+        """The size line of a chunk."""
+        self._chunks += 1
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of content. Before the head was looked at it waits in the body; later it goes straight on."""
+        body = self._body
+        if body is not None and not body.push(data) and self.exchange is not None and self.exchange.body is body:
+            self.exchange.fail(client_fault(413, "body_too_large", "The request body is larger than this route allows."))
+
+    def on_message_complete(self) -> None:
+        """The message ended by its framing."""
+        self._in_body = False
+        body, self._body = self._body, None
+        if body is not None:
+            body.trailers = self._trailers
+            body.finish()
+
+    # -- from heads to exchanges ---------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the exchanges that wait, one at a time and in order. A loop, so that pipelined local answers do not
+        nest."""
+        if self._running:
+            return
+        self._running = True
+        heads = self._heads
+        while heads and self.exchange is None and not self._close and not self.connection.is_closing():
+            self._begin(heads.popleft())
+        self._running = False
+        if self._poison is not None and self.exchange is None and not heads:
+            self._say(self._poison)
+
+    def _begin(self, head: Head) -> None:
+        gateway = self.gateway
+        client = gateway.snapshot.client
+        request = build_request(head, self._peer, client)
+        if isinstance(request, Fault):
+            self._poison = request
+            if self._heads:
+                self._heads.clear()
+            return
+        body = head.body
+        self._minor = head.minor
+        self._close = not head.keep_alive or self._draining
+        self._expects = request.expects
+        self._stalled = False
+        self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
+        self.exchange = exchange = gateway.open(request, body, self)
+        gateway.run(exchange)
+
+    def _refuse(self, fault: Fault) -> None:
+        """The bytes cannot be understood: nothing that came with them is believed, nothing that follows is read."""
+        self._parser = None
+        if self._heads:
+            self._heads.clear()  # complete heads of the same read: none of them was dispatched
+        exchange = self.exchange
+        if exchange is not None and not exchange.body.done:
+            exchange.fail(fault)
+            return
+        self._poison = fault
+        if exchange is None:
+            self._say(fault)
+
+    def _say(self, fault: Fault) -> None:
+        """Answer a fault that belongs to no exchange, and close: where the next message begins is unknown."""
+        self._poison = fault
+        self._parser = None
+        reply, content = self.gateway.refusal(fault, self._peer, H1)
+        self._close = True
+        self._minor = 1
+        self.connection.write(reply_head(reply, len(content), close=True, minor=1) + content)
+        self.connection.close(linger=True)
+
+    # -- Sink ----------------------------------------------------------------------------------------------------
+
+    def start(self, reply: Reply, data: bytes, end: bool) -> None:
+        """See `Sink`."""
+        exchange = self.exchange
+        if reply.status == 101:
+            self._start_tunnel(reply)
+            return
+        if exchange is None or not exchange.body.done:
+            # An early answer: what the client still sends would be taken for its next request.
+            self._close = True
+        self._expects = False
+        length = reply.length
+        if end and length is None and not reply.bodiless:
+            length = len(data)
+        self._chunked = chunked = length is None and not reply.bodiless and self._minor == 1
+        if length is None and not reply.bodiless and not chunked:
+            self._close = True  # HTTP/1.0: the end of the connection is the end of the body
+        head = reply_head(reply, length, close=self._close, minor=self._minor, chunked=chunked)
+        if chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self.connection.write(head + data if data and not reply.bodiless else head)
+        if end:
+            self._ended()
+
+    def write(self, data: bytes, end: bool) -> None:
+        """See `Sink`."""
+        if self._chunked:
+            if end:
+                data = b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(data), data, self._tail) if data else b"0\r\n%b\r\n" % self._tail
+            else:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+        if data:
+            self.connection.write(data)
+        if end:
+            self._ended()
+
+    def trailers(self, fields: Headers) -> None:
+        """See `Sink`: with chunked framing they go behind the last chunk, otherwise there is no place for them."""
+        self._tail = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
+
+    def abort(self, fault: Fault) -> None:
+        """See `Sink`: close without the last chunk and without close_notify."""
+        del fault
+        self.exchange = None
+        self.connection.abort()
+
+    def proceed(self) -> None:
+        """See `Sink`."""
+        if self._expects:
+            self._expects = False
+            self.connection.write(_CONTINUE)
+
+    def _ended(self) -> None:
+        """The reply is complete: close, or on to the next request."""
+        exchange, self.exchange = self.exchange, None
+        self._tail = b""
+        connection = self.connection
+        if self._close:
+            self._parser = None
+            connection.close(linger=exchange is None or not exchange.body.done)
+            return
+        now = self.gateway.deadlines.now
+        client = self.gateway.snapshot.client
+        if not self._stalled:
+            connection.deadline = now + (client.timeouts.head if self._partial else client.timeouts.idle)
+        if self._heads or self._poison is not None:
+            self._next()
+        if self._paused:
+            self._throttle()
+
+    # -- BodySource, back-pressure, tunnel -----------------------------------------------------------------------
+
+    def consumed(self, size: int) -> None:
+        """See `BodySource`."""
+        del size
+        if self._paused:
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Read while there is room: for the body, and for requests behind the current one."""
+        body = self._body
+        limit = self.gateway.snapshot.client.buffer
+        full = (body is not None and body.waiting > limit) or (self._heads is not None and len(self._heads) > _MAX_PIPELINED)
+        if full and not self._paused:
+            self._paused = True
+            self.connection.pause_reading()
+        elif self._paused and not full:
+            self._paused = False
+            self.connection.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read: hold the upstream, and give the client its time."""
+        self._stalled = True
+        self.connection.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.write
+        if self.exchange is not None:
+            self.exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The client read enough."""
+        self._stalled = False
+        exchange = self.exchange
+        now, timeouts = self.gateway.deadlines.now, self.gateway.snapshot.client.timeouts
+        if exchange is None:
+            self.connection.deadline = now + timeouts.idle
+        else:
+            self.connection.deadline = NEVER if exchange.body.done else now + timeouts.body
+            exchange.resume()
+
+    def _start_tunnel(self, reply: Reply) -> None:
+        self._tunnel = True
+        self._parser = None
+        self._close = True
+        self._chunked = False
+        reply.headers += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+        self.connection.write(reply_head(reply, None, close=False, minor=1))
+        self.connection.deadline = NEVER
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._tunnel_in(rest)
+
+    def _tunnel_in(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.gateway.tunnel_data(exchange, data)
+
+    def eof_received(self) -> bool:
+        """The client said goodbye: whatever it waited for, it waits no longer."""
+        self._gone()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        del error
+        self._gone()
+        self._heads = None
+
+    def _gone(self) -> None:
+        self._parser = None  # it holds our methods: the cycle ends here
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.cancel()
+        if self._heads:
+            self._heads.clear()
+
+    def expire(self, now: float) -> None:
+        """The connection's deadline passed: which one, the state tells."""
+        exchange = self.exchange
+        self.connection.deadline = now + self.gateway.snapshot.client.timeouts.write
+        if self._stalled:
+            self.exchange = None
+            if exchange is not None:
+                exchange.cancel("client: slow_reader")
+            self.connection.abort()
+        elif exchange is not None:
+            exchange.fail(client_fault(408, "body_timeout", "The request body stopped coming."))
+        elif self._partial:
+            self._refuse(client_fault(408, "head_timeout", "The request head took too long."))
+        else:
+            self.connection.close()
+
+    def drain(self) -> None:
+        """Shut down: now when idle, else after the current answer, which says `Connection: close`."""
+        self._draining = True
+        if self.exchange is not None:
+            if self.exchange.status == 0:
+                self._close = True
+            elif not self._tunnel:
+                self._close = self._close or not self._heads
+        elif not self._partial:
+            self.connection.close()

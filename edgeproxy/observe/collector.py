@@ -1,0 +1,168 @@
+# From merged dumps to Prometheus text. Every metric name, label and help text of the edge is in this file and explained
+# in docs/operations.md (a test compares the two). It counts nothing itself.
+"""A prometheus_client collector over dumps; made anew for each scrape, so no state of it can grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edgeproxy import __version__
+from edgeproxy.ipc import State
+from edgeproxy.observe.metrics import CLASS_NAMES, CLASSES, DURATION_BUCKETS, PROTOCOLS, Dump
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_LE: Final = (*map(str, DURATION_BUCKETS), "+Inf")
+_UPSTREAM: Final = ("upstream", "target")
+
+
+class Process(msgspec.Struct, frozen=True):
+    """What the kernel says of one process: resident bytes, CPU seconds (user and system) since it began, open files."""
+
+    name: str
+    rss: int
+    cpu: float
+    fds: int
+
+
+class Scrape(msgspec.Struct, frozen=True):
+    """All that one answer of /metrics is made of. ``ages``: seconds since each worker's report, by process name."""
+
+    total: Dump
+    state: State
+    ready: bool
+    processes: Sequence[Process]
+    ages: dict[str, float]
+
+
+def render(scrape: Scrape) -> bytes:
+    """The Prometheus text (format 0.0.4)."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(scrape))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
+
+    def describe(self) -> Iterable[Metric]:  # names are unique by construction; no need to collect twice
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        total = self._scrape.total
+        yield from _clients(total)
+        yield from _routes(total["routes"])
+        yield from _upstreams(total["upstreams"])
+        yield from _processes(self._scrape)
+
+
+def _clients(total: Dump) -> Iterator[Metric]:
+    yield _gauge("connections_open", "Open client connections whose handshake is done.", ("protocol",),
+                 _by_protocol(total["connections_open"]))  # fmt: skip
+    yield _counter("connections", "Client connections whose handshake was completed.", ("protocol",),
+                   _by_protocol(total["connections_total"]))  # fmt: skip
+    yield _gauge("streams_open", "Requests in progress.", (), [((), total["streams_open"])])
+    yield _gauge("handshakes_pending", "Connections whose TLS handshake is not done yet.", (),
+                 [((), total["handshakes_pending"])])  # fmt: skip
+    resumed = total["handshakes_resumed"]
+    yield _counter("handshakes", "Completed TLS handshakes.", ("resumed",),
+                   [(("false",), total["handshakes"] - resumed), (("true",), resumed)])  # fmt: skip
+    yield _counter("handshake_failures", "TLS handshakes that failed.", ("reason",),
+                   _by_key(total["handshake_failures"]))  # fmt: skip
+    yield _counter("redirects", "Redirects from the plain port to https.", (), [((), total["redirects"])])
+    yield _counter("faults", "Requests and connections that ended in a fault, by whose fault it is.",
+                   ("source", "reason"), [((source, reason), n) for source, reason, n in total["faults"]])  # fmt: skip
+    yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
+
+
+def _routes(routes: dict[str, list[Any]]) -> Iterator[Metric]:
+    requests = _counter("requests", "Finished requests.", ("protocol", "route", "class"), ())
+    received = _counter("request_bytes", "Bytes of request bodies.", ("route",), ())
+    sent = _counter("response_bytes", "Bytes of answer bodies.", ("route",), ())
+    durations = HistogramMetricFamily(
+        "edgeproxy_request_duration_seconds",
+        "From the request's head to the end of its answer; streams count in full.",
+        labels=["route"],
+    )
+    for route, (counts, buckets, seconds, bytes_in, bytes_out) in routes.items():
+        for index, n in enumerate(counts):
+            if n:  # 18 combinations a route, of which few ever happen
+                labels = [PROTOCOLS[index // CLASSES], route, CLASS_NAMES[index % CLASSES]]
+                requests.add_metric(labels, n)
+        received.add_metric([route], bytes_in)
+        sent.add_metric([route], bytes_out)
+        durations.add_metric([route], list(zip(_LE, accumulate(buckets), strict=True)), seconds)
+    yield from (requests, durations, received, sent)
+
+
+def _upstreams(targets: list[Dump]) -> Iterator[Metric]:
+    def column(name: str) -> list[tuple[tuple[str, ...], float]]:
+        return [((t["name"], t["target"]), t[name]) for t in targets]
+
+    yield _counter("upstream_connects", "Connections opened to the target.", _UPSTREAM, column("connects"))
+    yield _counter("upstream_connect_failures", "Connections to the target that could not be opened.", _UPSTREAM,
+                   column("connect_failures"))  # fmt: skip
+    yield _counter("upstream_reused", "Requests sent on a kept connection.", _UPSTREAM, column("reused"))
+    yield _counter("upstream_retries", "Requests repeated after a kept connection had died.", _UPSTREAM,
+                   column("retries"))  # fmt: skip
+    yield _counter("upstream_resets", "Answers that broke off.", _UPSTREAM, column("resets"))
+    timeouts = [((t["name"], t["target"], kind), n) for t in targets for kind, n in t["timeouts"].items()]
+    yield _counter("upstream_timeouts", "Timers that ran out.", (*_UPSTREAM, "timer"), timeouts)
+    yield _gauge("upstream_connections_open", "Open connections to the target.", _UPSTREAM, column("open"))
+    yield _gauge("upstream_requests_active", "Requests in progress at the target.", _UPSTREAM, column("active"))
+    yield _gauge("upstream_requests_pending", "Requests that wait for a connection.", _UPSTREAM, column("pending"))
+    up = [((t["name"], t["target"]), t["up"] / t["reporters"]) for t in targets if t["reporters"]]
+    yield _gauge("upstream_up", "Share of the workers that find the target up, 0 to 1.", _UPSTREAM, up)
+
+
+def _processes(scrape: Scrape) -> Iterator[Metric]:
+    state = scrape.state
+    yield _gauge("ready", "What /readyz says: 1 for 200, 0 for 503.", (), [((), int(scrape.ready))])
+    yield _gauge("config_generation", "Configurations that have been in use since the start.", (),
+                 [((), state.generation)])  # fmt: skip
+    yield _counter("reloads", "Reloads (SIGHUP) by their result.", ("result",), _by_key(state.reloads))
+    yield _counter("restarts", "Processes started again because they had ended.", ("kind",),
+                   _by_key(state.restarts))  # fmt: skip
+    yield _gauge("worker_up", "1 where the worker of a slot is ready.", ("process",),
+                 [((w.name,), int(w.state == "ready")) for w in state.workers])  # fmt: skip
+    yield _gauge("worker_report_age_seconds", "Age of the counters of each worker in this answer.", ("process",),
+                 _by_key(scrape.ages))  # fmt: skip
+    processes = scrape.processes
+    yield _gauge("process_resident_memory_bytes", "Resident memory; pages shared since the fork count in each.",
+                 ("process",), [((p.name,), p.rss) for p in processes])  # fmt: skip
+    yield _counter("process_cpu_seconds", "User and system CPU time; begins at 0 with each new process.",
+                   ("process",), [((p.name,), p.cpu) for p in processes])  # fmt: skip
+    yield _gauge("process_open_fds", "Open file descriptors.", ("process",), [((p.name,), p.fds) for p in processes])
+    yield _gauge("build_info", "The version that runs; always 1.", ("version",), [((__version__,), 1)])
+
+
+_Rows = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], rows: _Rows) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"edgeproxy_{name}", text, labels=list(labels))
+    for values, n in rows:
+        family.add_metric(list(values), n)
+    return family
+
+
+def _counter(name: str, text: str, labels: Sequence[str], rows: _Rows) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"edgeproxy_{name}", text, labels=list(labels))  # the text format adds _total
+    for values, n in rows:
+        family.add_metric(list(values), n)
+    return family
+
+
+def _by_protocol(values: list[int]) -> _Rows:
+    return [((name,), n) for name, n in zip(PROTOCOLS, values, strict=True)]
+
+
+def _by_key(values: dict[str, Any]) -> _Rows:
+    return [((key,), n) for key, n in values.items()]

@@ -1,0 +1,201 @@
+# Which fields cross the edge, in both directions; hop-by-hop, forwarding and tracing fields are decided only here.
+"""Request heads for upstreams and reply fields for clients (RFC 9110 §7.6, RFC 7239, RFC 8586)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from edgeproxy.faults import Fault, client_fault, edge_fault
+from edgeproxy.message import Headers
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.message import Peer, Request
+    from edgeproxy.policy.routing import Authority
+
+RAY = b"x-ray-id"
+VIA = b"1.1 edgeproxy"
+_LOOP_NAME = b"edgeproxy"
+_MAX_HOPS = 8  # edgeproxies in a row before it is called a loop
+
+# Fields about the connection and the message's framing (RFC 9110 §7.6.1, RFC 9112 §6). Listeners and upstream
+# connections set these aside while they parse, so that `Request.headers` and `Reply.headers` never hold one.
+CONNECTION_FIELDS = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    b"content-length", b"http2-settings", b"proxy-authenticate", b"proxy-authorization",
+})  # fmt: skip
+REQUEST_FIELDS = CONNECTION_FIELDS | {b"host", b"expect"}
+
+# Fields of a request that the edge writes itself. What a client sends there is believed only from trusted networks.
+_OWNED = frozenset({
+    b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
+    b"forwarded", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip", b"x-cluster-client-ip",
+    b"fastly-client-ip", b"x-original-url", b"x-rewrite-url", b"x-original-host", RAY, b"via", b"cdn-loop",
+})  # fmt: skip
+_OWNED_OR_ENCODING = _OWNED | {b"accept-encoding"}
+
+# Fields of a reply that only the edge may set towards the client.
+_EDGE_REPLY = frozenset({b"strict-transport-security", b"alt-svc", RAY})
+
+
+def nominated(values: list[bytes]) -> set[bytes]:
+    """Lower-case field names that the given Connection values nominate (RFC 9110 §7.6.1)."""
+    names: set[bytes] = set()
+    for value in values:
+        for token in value.split(b","):
+            name = token.strip(b" \t").lower()
+            if name not in {b"", b"close", b"keep-alive", b"upgrade"}:
+                names.add(name)
+    return names
+
+
+def client_address(request: Request, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> str:
+    """The rightmost address in X-Forwarded-For that is not a trusted proxy; the peer's own when it is not trusted."""
+    peer = request.peer
+    if not peer.trusted:
+        return peer.address
+    hops = [hop.strip() for key, value in request.headers if key == b"x-forwarded-for" for hop in value.split(b",")]
+    address = peer.address
+    for hop in reversed(hops):
+        try:
+            parsed = ipaddress.ip_address(hop.decode("ascii"))
+        except (ValueError, UnicodeDecodeError):
+            break
+        address = str(parsed)
+        if not any(parsed in network for network in networks):
+            break
+    return address
+
+
+def request_head(exchange: Exchange, authority: Authority, host: bytes, instance: bytes) -> bytes | Fault:
+    """The head for the upstream up to, not including, the framing fields and the blank line.
+
+    Args:
+        authority: of the request, understood.
+        host: value of the Host field to send.
+        instance: this edge's own CDN-Loop id (RFC 8586).
+
+    Returns: bytes that end in CRLF, or the fault when the request runs in a circle.
+    """
+    request = exchange.request
+    headers = request.headers
+    route = exchange.route
+    owned = _OWNED_OR_ENCODING if route is not None and route.dialect is not None else _OWNED
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (request.method, request.target, host)]
+    lines += [name + b": " + value for name, value in headers if name not in owned]
+    peer = request.peer
+    special = len(lines) <= len(headers)
+    if special and (fault := _append_special(lines, request, owned, instance)) is not None:
+        return fault
+    if not special or not _has(headers, b"cdn-loop"):
+        lines.append(instance)
+    if owned is _OWNED_OR_ENCODING:
+        # A compressed event stream cannot be watched for its end and would be held back by the compressor.
+        lines.append(b"accept-encoding: identity")
+    if not (peer.trusted and special):
+        if peer.authority is not authority:
+            peer.authority = authority
+            peer.block = _forwarded(peer, authority)
+        lines.append(peer.block)
+    else:
+        lines.append(_forwarded_by_trusted(request, authority))
+    lines.append(b"x-ray-id: " + exchange.ray.encode("ascii") + b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def _has(headers: Headers, name: bytes) -> bool:
+    return any(key == name for key, _ in headers)
+
+
+def _append_special(lines: list[bytes], request: Request, owned: frozenset[bytes], instance: bytes) -> Fault | None:
+    """Fields the edge extends instead of replacing: Via and CDN-Loop. Everything else owned is left out."""
+    loops: list[bytes] = []
+    vias: list[bytes] = []
+    for name, value in request.headers:
+        if name == b"cdn-loop":
+            loops += [part.strip() for part in value.split(b",") if part.strip()]
+        elif name == b"via":
+            vias.append(value)
+    if loops:
+        mine = instance.partition(b": ")[2]
+        ours = [part for part in loops if part.partition(b";")[0].strip() == _LOOP_NAME]
+        if mine in ours or len(ours) >= _MAX_HOPS:
+            return edge_fault(508, "loop", "The request came back to an edge it has passed: check the upstream's address.")
+        lines.append(b"cdn-loop: " + b", ".join([*loops, mine]))
+    if vias:
+        if sum(value.count(b"edgeproxy") for value in vias) >= _MAX_HOPS:
+            return edge_fault(508, "loop", "The request passed too many edges (Via): check the upstream's address.")
+        lines.append(b"via: " + b", ".join(vias))
+    del owned
+    return None
+
+
+def _for_node(address: str) -> str:
+    """RFC 7239 §6: IPv6 addresses are bracketed and quoted."""
+    if ":" in address:
+        return f'"[{address}]"'
+    return address or "unknown"
+
+
+def _forwarded(peer: Peer, authority: Authority) -> bytes:
+    """The forwarding fields for a client that is not a trusted proxy; the same for a whole connection and host."""
+    proto = "https" if peer.secure else "http"
+    raw = authority.raw.decode("ascii")
+    return (
+        f"x-forwarded-for: {peer.address}\r\nx-forwarded-proto: {proto}\r\nx-forwarded-host: {raw}\r\n"
+        f'forwarded: for={_for_node(peer.address)};host="{raw}";proto={proto}\r\nvia: 1.1 edgeproxy'
+    ).encode("ascii")
+
+
+def _forwarded_by_trusted(request: Request, authority: Authority) -> bytes:
+    """The forwarding fields behind a trusted proxy: its values are kept and the proxy's own address is added."""
+    peer = request.peer
+    proto = "https" if peer.secure else "http"
+    host = authority.raw
+    chain: list[bytes] = []
+    forwarded: list[bytes] = []
+    scheme = proto.encode("ascii")
+    for name, value in request.headers:
+        if name == b"x-forwarded-for":
+            chain.append(value)
+        elif name == b"forwarded":
+            forwarded.append(value)
+        elif name == b"x-forwarded-proto" and value in {b"http", b"https"}:
+            scheme = value
+        elif name == b"x-forwarded-host":
+            host = value
+    address = peer.address.encode("ascii")
+    chain.append(address)
+    forwarded.append(f'for={_for_node(peer.address)};host="{authority.raw.decode("ascii")}";proto={proto}'.encode("ascii"))
+    return (
+        b"x-forwarded-for: " + b", ".join(chain) + b"\r\nx-forwarded-proto: " + scheme
+        + b"\r\nx-forwarded-host: " + host + b"\r\nforwarded: " + b", ".join(forwarded) + b"\r\nvia: 1.1 edgeproxy"
+    )  # fmt: skip
+
+
+def reply_headers(headers: Headers, extra: Headers, *, stream: bool) -> Headers:
+    """The fields for the client: the upstream's without those only the edge may set, then the edge's own.
+
+    Args:
+        headers: the upstream's end-to-end fields.
+        extra: the edge's fields for this exchange (HSTS, ray id).
+        stream: the content is an event stream: keep caches and buffering proxies away from it.
+    """
+    fields = [field for field in headers if field[0] not in _EDGE_REPLY]
+    if stream:
+        present = {name for name, _ in fields}
+        if b"cache-control" not in present:
+            fields.append((b"cache-control", b"no-cache, no-transform"))
+        if b"x-accel-buffering" not in present:
+            fields.append((b"x-accel-buffering", b"no"))
+    fields += extra
+    return fields
+
+
+def check_names(headers: Headers) -> Fault | None:
+    """Field names with an underscore are refused: CGI-style upstreams read `x_a` and `x-a` as the same field."""
+    for name, _ in headers:
+        if b"_" in name:
+            return client_fault(400, "underscore", f"The field name {name.decode('latin-1')!r} has an underscore.")
+    return None

@@ -1,0 +1,486 @@
+# The parent process: it owns the sockets and the secrets, forks, watches and replaces. One thread, no event loop, and
+# nothing that comes from a client is ever parsed here. It decides who lives, who listens and which configuration holds.
+"""The supervisor. ``serve()`` runs an edge until it is told to stop.
+
+SIGTERM and SIGINT drain (again: stop at once), SIGHUP reloads. Children ignore all three; they are told by message.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from edgeproxy import children, control, worker
+from edgeproxy.children import HANDLED, HOPELESS, Child
+from edgeproxy.config.load import load
+from edgeproxy.config.model import Config
+from edgeproxy.config.problems import ConfigError
+from edgeproxy.ipc import (
+    Abort,
+    Channel,
+    ChannelClosed,
+    Drain,
+    Failed,
+    IpcError,
+    Keep,
+    Message,
+    Prepared,
+    ProcessState,
+    Ready,
+    Reopen,
+    Seen,
+    State,
+    Switched,
+    ToControl,
+    ToSupervisor,
+    ToWorker,
+    pair,
+)
+from edgeproxy.loans import Loans
+from edgeproxy.reload import Reloads
+from edgeproxy.sockets import BACKLOG, BindError, Listeners, listen
+from edgeproxy.system import notify, raise_open_files
+
+PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration
+READINESS_DEADLINE: Final = 0.25  # seconds for /readyz to fail before the doors close
+GRACE: Final = 3.0  # seconds beyond `drain` before a worker that has not ended is killed
+ABORT_GRACE: Final = 1.5  # the same after a second signal; and for control to end
+
+
+def serve(
+    config_path: Path | None,
+    config: Config | None = None,
+    workers: int | None = None,
+    on_ready: Callable[[], None] | None = None,
+    *,
+    data_plane: type[worker.Plane] | None = None,
+) -> int:
+    """Runs an edge to its end; returns the exit code (0 after a drain; 1 when it could not start, with the reason on
+    standard error). ``config_path`` is what SIGHUP reads again; ``config`` may be given beside it or in its place.
+    Must be called on the main thread of a process without other threads. ``on_ready`` is called once, in the
+    supervisor, when all workers accept. ``data_plane`` is for tests."""
+    try:
+        if config is None:
+            if config_path is None:
+                raise TypeError("serve() needs config_path or config")
+            config = load(config_path)
+        if workers is not None:
+            config = config.model_copy(update={"workers": workers})
+        if data_plane is None:
+            from edgeproxy.dataplane import DataPlane
+
+            data_plane = DataPlane
+        supervisor = Supervisor(config, config_path, workers, on_ready, data_plane)
+    except ConfigError as e:
+        print(e, file=sys.stderr)  # noqa: T201
+        say("not started: correct the configuration above")
+        return 1
+    except BindError as e:
+        say(f"not started: {e}")
+        return 1
+    return supervisor.run()
+
+
+def say(text: str) -> None:
+    """One line of the supervisor's own log."""
+    print(f"edgeproxy: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Supervisor:
+    """Binding happens in the constructor (BindError), everything else in ``run()``."""
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path | None,
+        workers: int | None,
+        on_ready: Callable[[], None] | None,
+        plane: type[worker.Plane],
+    ) -> None:
+        self._born = time.monotonic()
+        self._on_ready = on_ready
+        self._plane = plane
+        self._listeners: Listeners = listen(
+            config.listen.https, config.listen.http, config.listen.admin, config.workers
+        )
+        self._workers = [Child(f"worker-{slot}", slot) for slot in range(config.workers)]
+        self._loans = Loans(self._workers, self._listeners.slots)
+        self._reloads = Reloads(config, config_path, workers, self._workers, say)
+        self._control = Child("control", -1) if self._listeners.admin is not None else None
+        self._directory = ""  # holds control's socket
+        self._reports: socket.socket | None = None
+        self._kept = b""
+        self._prctl = children.find_prctl()
+        self._wake = (-1, -1)
+        self._started = False
+        self._exit: int | None = None
+        self._restarts = {"worker": 0, "control": 0}
+        self._number = 0  # of the newest State
+        self._dirty = False
+        self._draining = False
+        self._last_undrained = 0  # the last State that did not say so
+        self._doors_close: float | None = None  # draining has begun, readiness is failing
+        self._kill_at: float | None = None
+
+    # The loop
+
+    def run(self) -> int:
+        before = self._catch_signals()
+        try:
+            raise_open_files(self._reloads.config, say)
+            self._open_reports()
+            gc.freeze()  # what exists now is shared with the children: the collector must not write to its pages
+            if self._control is not None:
+                self._start(self._control)
+            for child in self._workers:
+                self._start(child)
+            gc.enable()
+            say(f"serving {', '.join(self._listeners.served)}")
+            while self._exit is None:
+                self._turn()
+            return self._exit
+        finally:
+            self._clean_up(before)
+
+    def _turn(self) -> None:
+        self._push_state()
+        poll = select.poll()
+        poll.register(self._wake[0], select.POLLIN)
+        by_fd: dict[int, Child] = {}
+        for child in self._all():
+            if child.channel is not None:
+                by_fd[child.channel.fileno()] = child
+                poll.register(child.channel, select.POLLIN | (select.POLLOUT if child.channel.wants_write else 0))
+        for fd, event in poll.poll(self._timeout()):
+            if fd == self._wake[0]:
+                self._on_signals()
+            elif (child := by_fd[fd]).channel is not None and child.channel.fileno() == fd:
+                self._on_channel(child, event)
+        self._reap()
+        self._on_time(time.monotonic())
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until the next thing that is due; None: nothing is."""
+        due = [child.due for child in self._all() if child.state == "back-off" and not self._draining]
+        due += [at for at in (self._doors_close, self._kill_at) if at is not None]
+        if self._reloads.deadline is not None:
+            due.append(self._reloads.deadline)
+        return max(0.0, (min(due) - time.monotonic()) * 1000 + 1) if due else None
+
+    def _on_time(self, now: float) -> None:
+        if self._draining:
+            self._go_on_draining(now)
+            return
+        for child in self._all():
+            if child.state == "back-off" and child.due <= now:
+                self._start(child)
+        self._reloads.on_time(now)
+
+    def _on_signals(self) -> None:
+        try:
+            numbers = set(os.read(self._wake[0], 512))
+        except BlockingIOError:
+            return
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self._stop()
+        elif signal.SIGHUP in numbers:
+            for child in self._workers:
+                child.send(Reopen())
+            if not self._draining:
+                self._reloads.begin()
+
+    def _on_channel(self, child: Child, event: int) -> None:
+        channel = child.channel
+        if channel is None:
+            return
+        try:
+            if event & select.POLLOUT:
+                channel.flush()
+            if event & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                for message in channel.receive():
+                    self._on_message(child, message)
+        except ChannelClosed:
+            channel.close()
+            child.channel = None
+            # It has ended, or can't be told anything any more; either way waitpid will say.
+            child.kill()
+        except IpcError as e:
+            say(f"{child.name} sent nonsense ({e}); replacing it")
+            child.kill()
+
+    def _on_message(self, child: Child, message: Message[ToSupervisor]) -> None:
+        match message.head:
+            case Ready(generation):
+                self._on_child_ready(child, generation)
+            case Prepared(generation):
+                self._reloads.on_prepared(child, generation)
+            case Switched(generation):
+                self._reloads.on_switched(child, generation)
+            case Failed(generation, reason):
+                if generation:
+                    self._reloads.on_failed(child, generation, reason)
+                else:
+                    self._on_failed_start(child, reason)
+            case Seen(number):
+                if self._doors_close is not None and number > self._last_undrained:
+                    self._doors_close = 0.0  # readiness has failed; no need to wait longer
+            case Keep():
+                self._kept = message.blob
+
+    # Children
+
+    def _all(self) -> list[Child]:
+        return [*self._workers, self._control] if self._control is not None else list(self._workers)
+
+    def _start(self, child: Child) -> None:
+        kinds = ToControl if child.is_control else ToWorker
+        ours, theirs = pair(ToSupervisor, kinds)
+
+        def let_go() -> None:
+            ours.close()
+            self._let_go(child)
+
+        def run() -> int:
+            return self._run_control(theirs) if child.is_control else self._run_worker(child, theirs)
+
+        try:
+            pid = children.fork(run, let_go, self._prctl)
+        except OSError as e:
+            ours.close()
+            say(f"no new process for {child.name}: {e}")
+            child.ended(time.monotonic())
+            return
+        finally:
+            theirs.close()
+        child.started(pid, ours, time.monotonic())
+        self._dirty = True
+        if not child.is_control:
+            self._reloads.on_start(child)
+
+    def _let_go(self, own: Child) -> None:
+        """In the child: closes what it inherited and does not need."""
+        for fd in self._wake:
+            os.close(fd)
+        for child in self._all():
+            if child.channel is not None:
+                child.channel.close()
+        for slot, sockets in enumerate(self._listeners.slots):
+            if slot != own.slot:
+                for sock in sockets.sockets:
+                    sock.close()
+        if not own.is_control:
+            for unused in (self._listeners.admin, self._reports):
+                if unused is not None:
+                    unused.close()
+
+    def _run_worker(self, child: Child, channel: Channel[Any]) -> int:
+        sockets = self._listeners.slots[child.slot]
+        return worker.run(
+            worker.Task(
+                slot=child.slot,
+                config=self._reloads.config,
+                ticket_keys=self._reloads.ticket_keys,
+                generation=self._reloads.generation,
+                https=sockets.https,
+                http=sockets.http,
+                channel=channel,
+                control=self._reports_path if self._reports is not None else None,
+                plane=self._plane,
+            )
+        )
+
+    def _run_control(self, channel: Channel[Any]) -> int:
+        if self._reports is None or self._listeners.admin is None or self._reloads.config.listen.admin is None:
+            return 1
+        host = self._reloads.config.listen.admin.host
+        return control.run(control.Task(self._state(), self._reports, self._listeners.admin, host, channel, self._kept))
+
+    def _on_child_ready(self, child: Child, generation: int) -> None:
+        child.state, child.generation, child.failures = "ready", generation, 0
+        self._dirty = True
+        if self._started and not child.is_control:
+            self._loans.on_ready(child)
+        if self._started:
+            say(f"{child.name} is back (pid {child.pid})")
+        elif all(c.state == "ready" for c in self._all()):
+            self._started = True
+            pids = ", ".join(f"{c.name} {c.pid}" for c in self._all())
+            say(f"ready after {time.monotonic() - self._born:.2f} s; pids: supervisor {os.getpid()}, {pids}")
+            notify("READY=1")
+            if self._on_ready is not None:
+                self._on_ready()
+
+    def _reap(self) -> None:
+        for child in self._all():
+            if not child.pid:
+                continue
+            try:
+                # Only our own children one by one: whoever called serve() may have others.
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = child.pid, 0
+            if pid:
+                self._on_end(child, status)
+
+    def _on_end(self, child: Child, status: int) -> None:
+        while child.channel is not None:  # its last words: why it failed, what it wants kept
+            try:
+                for message in child.channel.receive():
+                    self._on_message(child, message)
+            except (ChannelClosed, IpcError):
+                break
+        pid, was = child.pid, child.state
+        child.ended(time.monotonic())
+        self._dirty = True
+        if self._exit is not None:
+            return
+        if self._draining:
+            child.state = "gone"
+            if status:
+                say(f"{child.name} (pid {pid}) {children.how_it_ended(status)} while draining")
+            return
+        kind = "control" if child.is_control else "worker"
+        self._restarts[kind] += 1
+        wait = f"starting it again in {child.due - time.monotonic():.1f} s"
+        say(f"{child.name} (pid {pid}) {children.how_it_ended(status)} while {was}; {wait}")
+        if not self._started and child.failures >= HOPELESS:
+            self._give_up(f"{child.name} ended {HOPELESS} times before it was ready; its messages are above")
+            return
+        if not child.is_control:
+            self._reloads.on_gone(child)
+            if self._started:
+                self._loans.on_gone(child)
+
+    def _on_failed_start(self, child: Child, reason: str) -> None:
+        say(f"{child.name} can't start: {reason}")
+        if not self._started:
+            self._give_up(f"{child.name} says: {reason}")
+
+    def _give_up(self, reason: str) -> None:
+        say(f"not started: {reason}")
+        self._exit = 1
+
+    # State for control
+
+    def _state(self) -> State:
+        return State(
+            number=self._number,
+            draining=self._draining,
+            started=self._started,
+            generation=self._reloads.generation,
+            workers=tuple(
+                ProcessState(w.name, w.pid, w.state, w.generation, w.slot if w.state == "ready" else w.lent_to)
+                for w in self._workers
+            ),
+            supervisor=os.getpid(),
+            restarts=dict(self._restarts),
+            reloads=dict(self._reloads.counts),
+            last_reload=self._reloads.last,
+        )
+
+    def _push_state(self) -> None:
+        # While workers switch, some have the new generation and some the old: a matter of milliseconds in which nothing
+        # is wrong, and which /readyz should not show.
+        if not (self._dirty or self._reloads.changed) or self._reloads.switching:
+            return
+        self._dirty = self._reloads.changed = False
+        self._number += 1
+        if self._control is not None:
+            self._control.send(self._state())
+
+    # The end
+
+    def _stop(self) -> None:
+        if self._draining:
+            say("stopping at once")
+            for child in self._workers:
+                child.send(Abort())
+            self._kill_at = time.monotonic() + ABORT_GRACE
+            self._doors_close = None
+            self._listeners.close_traffic()
+            return
+        say(f"draining: no new connections, streams have {self._reloads.config.drain:g} s to finish")
+        notify("STOPPING=1")
+        self._draining = self._dirty = True
+        self._last_undrained = self._number
+        self._reloads.cancel()
+        # Readiness fails first: closing the doors waits until /readyz has been told.
+        listening = self._control is not None and self._control.state == "ready"
+        self._doors_close = time.monotonic() + (READINESS_DEADLINE if listening else 0.0)
+
+    def _go_on_draining(self, now: float) -> None:
+        if self._doors_close is not None and self._doors_close <= now and not self._dirty:
+            self._doors_close = None
+            self._kill_at = now + self._reloads.config.drain + GRACE
+            self._listeners.close_traffic()
+            for child in self._workers:
+                if child.state == "ready" and child.send(Drain(self._reloads.config.drain)):
+                    child.state = "draining"
+                elif child.state == "starting":
+                    child.kill()  # it has no connections
+        if self._kill_at is not None and self._kill_at <= now:
+            for child in self._all():
+                if child.pid:
+                    say(f"{child.name} (pid {child.pid}) has not ended; killing it")
+                    child.kill()
+            self._kill_at = now + ABORT_GRACE
+        if any(child.pid for child in self._workers):
+            return
+        if self._control is not None and self._control.pid:
+            if self._control.state != "draining":
+                self._control.send(Drain(0.0))
+                self._control.state = "draining"
+                self._kill_at = now + ABORT_GRACE
+            return
+        say("stopped")
+        self._exit = 0
+
+    def _catch_signals(self) -> dict[int, Any]:
+        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Handlers do nothing: Python writes each signal's number to the pipe, and the loop reads it there.
+        before: dict[int, Any] = {number: signal.signal(number, lambda _number, _frame: None) for number in HANDLED}
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        return before
+
+    def _open_reports(self) -> None:
+        if self._control is None:
+            return
+        # mkdtemp makes it 0700: connecting needs to enter the directory, which only this user can.
+        self._directory = tempfile.mkdtemp(prefix="edgeproxy-")
+        self._reports = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._reports.setblocking(False)
+        self._reports.bind(self._reports_path)
+        self._reports.listen(BACKLOG)
+
+    @property
+    def _reports_path(self) -> str:
+        return f"{self._directory}/control"
+
+    def _clean_up(self, before: dict[int, Any]) -> None:
+        for child in self._all():
+            if child.pid:
+                child.kill()
+                with suppress(ChildProcessError):
+                    os.waitpid(child.pid, 0)
+            if child.channel is not None:
+                child.channel.close()
+        self._listeners.close()
+        if self._reports is not None:
+            self._reports.close()
+            shutil.rmtree(self._directory, ignore_errors=True)
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for fd in self._wake:
+            os.close(fd)

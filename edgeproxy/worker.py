@@ -1,0 +1,297 @@
+# The composition root of one worker: everything a worker is made of is put together here, and nothing of it is decided
+# here. The supervisor's messages are the only way to command a worker; signals are left to the supervisor.
+"""One worker process: event loop, counters, access log, data plane, the channel, reports."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import socket
+import sys
+import traceback
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+import uvloop
+
+from edgeproxy.config.model import Config
+from edgeproxy.ipc import (
+    TICKET_KEYS,
+    Abort,
+    Channel,
+    ChannelClosed,
+    Drain,
+    Failed,
+    Forget,
+    GiveBack,
+    IpcError,
+    Lend,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Reopen,
+    Switch,
+    Switched,
+    ToWorker,
+)
+from edgeproxy.observe.access import FLUSH_INTERVAL, AccessLogWriter
+from edgeproxy.observe.metrics import WorkerStats
+from edgeproxy.observe.reporter import Reporter
+
+_SETTLE: Final = 0.5  # seconds for resets to reach the clients
+_POLL: Final = 0.02  # seconds between two looks at the number of connections while draining
+
+
+class Plane(Protocol):
+    """What a worker needs of the data plane (edgeproxy.dataplane.DataPlane; tests bring one of their own)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None: ...
+    @staticmethod
+    def prepare(config: Config, ticket_keys: bytes) -> Any: ...
+    def switch(self, snapshot: Any) -> None: ...
+    async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
+        """Also called again, with the sockets of a slot that is lent to this worker."""
+
+    async def release(self, sockets: list[socket.socket]) -> None:
+        """Stops listening on these alone and closes this process's copies; their connections go on."""
+
+    async def stop_accepting(self) -> None: ...
+    def drain(self) -> None: ...
+    @property
+    def connections(self) -> int: ...
+    def abort(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Task:
+    """What a worker is given at its fork."""
+
+    slot: int
+    config: Config
+    ticket_keys: bytes
+    generation: int
+    https: list[socket.socket]
+    http: list[socket.socket]
+    channel: Channel[ToWorker]
+    control: str | None  # path of control's socket
+    plane: type[Plane]
+
+
+def run(task: Task) -> int:
+    """Runs a worker to its end; returns the exit code. Called in the child, right after the fork."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Worker(task, runner.get_loop()).run())
+
+
+class _Worker:
+    __slots__ = (
+        "_aside",
+        "_channel",
+        "_deadline",
+        "_end",
+        "_generation",
+        "_lent",
+        "_log",
+        "_loop",
+        "_plane",
+        "_reporter",
+        "_stats",
+        "_steps",
+        "_task",
+        "_thread",
+    )
+
+    def __init__(self, task: Task, loop: asyncio.AbstractEventLoop) -> None:
+        self._task = task
+        self._loop = loop
+        self._channel = task.channel
+        self._generation = task.generation
+        self._stats = WorkerStats()
+        self._log: AccessLogWriter | None = None
+        self._plane: Plane | None = None
+        self._reporter: Reporter | None = None
+        self._aside: tuple[int, Config, Any] | None = None  # prepared, not yet in use
+        self._lent: dict[int, list[socket.socket]] = {}
+        self._end: asyncio.Future[float] = loop.create_future()  # seconds that streams may still take
+        self._deadline = math.inf
+        # One thread: two preparations at a time would only fight for the interpreter lock with the loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._steps: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        self._loop.set_exception_handler(self._complain)
+        try:
+            plane = await self._start()
+        except Exception as e:  # the supervisor is told, and gives up or tries again
+            traceback.print_exc()
+            self._send(Failed(0, _reason(e)))
+            return 1
+        self._loop.add_reader(self._channel.fileno(), self._on_channel)
+        self._send(Ready(self._generation))
+        # What exists now lives as long as the process: the collector need not walk over it again, and what a request
+        # makes is freed by reference counting.
+        gc.enable()
+        gc.set_threshold(20_000, 20, 50)
+        gc.collect()
+        gc.freeze()
+        seconds = await self._end
+        await self._leave(plane, seconds)
+        return 0
+
+    async def _start(self) -> Plane:
+        task = self._task
+        if task.config.access_log is not None:
+            self._log = AccessLogWriter(task.config.access_log.file, self._stats)
+            self._loop.call_later(FLUSH_INTERVAL, self._flush_log)
+        plane = self._plane = task.plane(self._loop, self._stats, self._log)
+        plane.switch(task.plane.prepare(task.config, task.ticket_keys))
+        await plane.listen(task.https, task.http)
+        if task.control is not None:
+            self._reporter = Reporter(self._loop, self._stats, task.slot, task.control)
+            self._reporter.connect()
+        return plane
+
+    # The supervisor's messages
+
+    def _on_channel(self) -> None:
+        try:
+            for message in self._channel.receive():
+                self._obey(message)
+        except (ChannelClosed, IpcError):
+            # The supervisor is gone, and with it whoever could replace or stop this process.
+            self._loop.remove_reader(self._channel.fileno())
+            self._finish(0.0)
+
+    def _obey(self, message: Message[ToWorker]) -> None:
+        match message.head:
+            case Prepare(generation):
+                self._step(self._prepare(generation, message.blob))
+            case Switch(generation):
+                self._switch(generation)
+            case Forget():
+                self._aside = None
+            case Lend(slot, https):
+                self._step(self._borrow(slot, https, message.fds))
+            case GiveBack(slot):
+                self._step(self._give_back(slot))
+            case Reopen():
+                if self._log is not None:
+                    self._log.reopen()
+            case Drain(seconds):
+                self._finish(seconds)
+            case Abort():
+                self._deadline = 0.0
+                self._finish(0.0)
+
+    def _finish(self, seconds: float) -> None:
+        if not self._end.done():
+            self._end.set_result(seconds)
+
+    def _step(self, step: Coroutine[Any, Any, None]) -> None:
+        running = self._loop.create_task(step)
+        self._steps.add(running)
+        running.add_done_callback(self._steps.discard)  # an error of it reaches _complain
+
+    async def _prepare(self, generation: int, blob: bytes) -> None:
+        self._aside = None
+        try:
+            config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task.plane, blob)
+        except Exception as e:  # the old configuration stays, and the supervisor says why
+            self._send(Failed(generation, _reason(e)))
+            return
+        self._aside = (generation, config, snapshot)
+        self._send(Prepared(generation))
+
+    def _switch(self, generation: int) -> None:
+        if self._aside is None or self._aside[0] != generation or self._plane is None:
+            self._send(Failed(generation, "told to switch to what was not prepared"))
+            return
+        _, config, snapshot = self._aside
+        self._aside = None
+        self._plane.switch(snapshot)
+        self._generation = generation
+        if self._log is not None and config.access_log is not None:
+            self._log.reopen(config.access_log.file)
+        self._send(Switched(generation))
+
+    async def _borrow(self, slot: int, https: int, fds: list[int]) -> None:
+        sockets = [socket.socket(fileno=fd) for fd in fds]
+        self._lent[slot] = sockets
+        for sock in sockets:
+            sock.setblocking(False)
+        if self._plane is not None and not self._end.done():
+            await self._plane.listen(sockets[:https], sockets[https:])
+
+    async def _give_back(self, slot: int) -> None:
+        sockets = self._lent.pop(slot, None)
+        if sockets and self._plane is not None and not self._end.done():
+            await self._plane.release(sockets)
+
+    def _send(self, head: msgspec.Struct) -> None:
+        try:
+            self._channel.send(head)
+            if self._channel.wants_write:
+                self._loop.add_writer(self._channel.fileno(), self._on_writable)
+        except ChannelClosed:
+            self._finish(0.0)
+
+    def _on_writable(self) -> None:
+        try:
+            self._channel.flush()
+        except ChannelClosed:
+            self._finish(0.0)
+        if not self._channel.wants_write:
+            self._loop.remove_writer(self._channel.fileno())
+
+    # The end
+
+    async def _leave(self, plane: Plane, seconds: float) -> None:
+        await plane.stop_accepting()
+        plane.drain()
+        self._deadline = min(self._deadline, self._loop.time() + seconds)
+        await self._emptied(plane)
+        if plane.connections:
+            plane.abort()
+            self._deadline = self._loop.time() + _SETTLE
+            await self._emptied(plane)
+        if self._log is not None:
+            self._log.close()
+        if self._reporter is not None:
+            await self._reporter.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _emptied(self, plane: Plane) -> None:
+        """Waits until no connection is left, or the deadline (which an Abort brings forward)."""
+        while plane.connections and self._loop.time() < self._deadline:  # noqa: ASYNC110  an event costs each connection
+            await asyncio.sleep(_POLL)
+
+    def _flush_log(self) -> None:
+        if self._log is not None:
+            self._log.flush()
+        self._loop.call_later(FLUSH_INTERVAL, self._flush_log)
+
+    def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        print(f"edgeproxy: worker {self._task.slot}: {context.get('message')}", file=sys.stderr)  # noqa: T201
+        error = context.get("exception")
+        if error is not None:
+            traceback.print_exception(error)
+
+
+def _compile(plane: type[Plane], blob: bytes) -> tuple[Config, Any]:
+    """In the thread: parse, validate, compile. A short switch interval keeps the loop's waits for the lock short."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        config = Config.model_validate_json(blob[TICKET_KEYS:])
+        return config, plane.prepare(config, blob[:TICKET_KEYS])
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _reason(e: BaseException) -> str:
+    return f"{e}" if isinstance(e, OSError | ValueError) and str(e) else f"{type(e).__name__}: {e}"
