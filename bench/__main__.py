@@ -9,11 +9,12 @@ import functools
 import json
 import os
 import resource
+import shutil
 import signal
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,11 +75,11 @@ def attempt(action: Callable[[], Run]) -> Run:
         return Run(None, flags=[f"{type(error).__name__}: {error}"[:300]])
 
 
-def tell(console: Console, table: Table, name: str, at: int, rounds: int, run: Run) -> None:
+def tell(console: Console, table: Table, name: str, turn: str, run: Run) -> None:
     more = ", ".join(f"{report.number(value)} {label}" for label, value in run.more.items())
     doubts = f"  [red]{'; '.join(run.flags)}[/]" if run.flags else ""
     console.print(
-        f"[dim]{table.case} {at + 1}/{rounds}[/] {name}: {report.number(run.value)} {table.unit}  {more}{doubts}",
+        f"[dim]{table.case} {turn}[/] {name}: {report.number(run.value)} {table.unit}  {more}{doubts}",
         highlight=False,
     )
 
@@ -88,12 +89,12 @@ def interleave(names: list[str], rounds: int) -> list[tuple[int, str]]:
     return [(at, name) for at in range(rounds) for name in (names if at % 2 == 0 else names[::-1])]
 
 
-def measure(table: Table, actions: dict[str, Callable[[], Run]], rounds: int, console: Console) -> Table:
+def measure(table: Table, actions: Mapping[str, Callable[[], Run]], rounds: int, console: Console) -> Table:
     table.runs = {name: [] for name in actions}
     for at, name in interleave(list(actions), rounds):
         run = attempt(actions[name])
         table.runs[name].append(run)
-        tell(console, table, name, at, rounds, run)
+        tell(console, table, name, f"{at + 1}/{rounds}", run)
     return table
 
 
@@ -101,7 +102,7 @@ def workers_table(bench: cases.Bench, peer: Peer, rounds: int, console: Console)
     """Two workers beside one. On two cores the second worker either shares the first's core or the load's."""
     one, same, spread = "1 worker", "2 workers on one core", "2 workers on two cores"
     table = Table("workers", "edgeproxy", "CPU µs/request", [], against=same)
-    table.targets.append(report.Target(one, 1.1))
+    table.targets += [report.Target(one, 1.1, name, name) for name in (same, spread)]
     if (os.cpu_count() or 1) < 4:
         table.notes.append("on this machine the second of two cores is shared with the load and the upstream")
     both = f"{bench.proxy_cores},{bench.load_cores}" if (os.cpu_count() or 1) < 4 else "0,2"
@@ -174,9 +175,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         try:
             if not behind.lua:
                 console.print(f"[yellow]{upstream.LUA_HINT}[/]")
-            bench = cases.Bench(
-                folder, certs, behind, options.seconds, options.proxy_cores, options.load_cores
-            )
+            bench = cases.Bench(folder, certs, behind, options.seconds, options.proxy_cores, options.load_cores)
             for part in cases.PARTS:
                 if part.case in wanted:
                     actions = {peer.name: functools.partial(part.action, bench, peer) for peer in chosen}
@@ -199,7 +198,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         if options.keep:
             console.print(f"kept: {folder}")
         else:
-            remove(folder)
+            shutil.rmtree(folder, ignore_errors=True)
     return tables
 
 
@@ -223,13 +222,7 @@ def save(options: argparse.Namespace, chosen: list[Peer], tables: list[Table]) -
     options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def ended(number: int, frame: object) -> NoReturn:
+def ended(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

@@ -57,7 +57,9 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def alive(self) -> bool:
@@ -102,7 +104,7 @@ def free_port() -> int:
 
 
 def wait_port(port: int, child: Child, seconds: float = 15.0) -> None:
-    """Until something accepts on 127.0.0.1:`port`; raises Failure with the child's output when it ended or never did."""
+    """Until something accepts on 127.0.0.1:`port`; raises Failure with the child's output when nothing does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not child.alive():

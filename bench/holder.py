@@ -1,13 +1,14 @@
-# A process of its own, pinned to the load core, that holds or makes many TLS connections; it is told what to do on stdin.
+# A process of its own, pinned to the load core, that makes and holds many TLS connections, as told on stdin.
 """The client side of the cases `handshake` and `conns`: JSON lines in, one JSON line out for each.
 
 {"do": "handshakes", "port": P, "n": N}  N connections with a full handshake, one request and a close each
-{"do": "open", "port": P, "n": N}        N connections that stay, one request on each
+{"do": "open", "port": P, "n": N}        N connections that stay, one request on each, eight under way at a time
+{"do": "burst"}                          one request on every open connection, all under way at the same time
 {"do": "bulk"}                           1 MiB up and 1 MiB down on each open connection
 {"do": "stream"}                         a slow stream is begun on each open connection; its first chunk is awaited
 {"do": "verify"}                         each stream must have gone on since
-Answers: {"done": how many, "errors": {text: how many}, "seconds": S}. Blocking sockets in eight threads: their cost is not what
-is measured, and OpenSSL runs without the interpreter lock.
+Answers: {"done": how many, "errors": {text: how many}, "seconds": S}. Blocking sockets in eight threads: their cost
+is not what is measured, and OpenSSL runs without the interpreter lock.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TIMEOUT = 20.0
 
 
 def head(method: str, path: str, length: int = 0, close: bool = False) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Authorization: Bearer sk-test"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {probe.HOST}", "Authorization: Bearer sk-test"]
     if method == "POST":
         lines += ["Content-Type: application/json", f"Content-Length: {length}"]
     if close:
@@ -96,7 +97,7 @@ class Holder:
     def connect(self, port: int) -> ssl.SSLSocket:
         raw = socket.create_connection(("127.0.0.1", port), TIMEOUT)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock = self.context.wrap_socket(raw, server_hostname="localhost")
+        sock = self.context.wrap_socket(raw, server_hostname=probe.HOST)
         if sock.session_reused:
             raise Wrong("the session was resumed: not a full handshake")
         return sock
@@ -114,6 +115,10 @@ class Holder:
         self.sockets.append(sock)
         sock.sendall(QUESTION)
         read_answer(sock)
+
+    def burst(self, sock: ssl.SSLSocket) -> None:
+        """The first half of it; `run` reads the answers when the last question is out."""
+        sock.sendall(QUESTION)
 
     def bulk(self, sock: ssl.SSLSocket) -> None:
         sock.sendall(UPLOAD)
@@ -138,7 +143,7 @@ class Holder:
     def run(self, order: dict[str, object]) -> dict[str, object]:
         """Do one order on all its connections; an error on one of them is counted and does not stop the others."""
         step, port = str(order["do"]), order.get("port")
-        action: Callable[..., None] = getattr(self, {"handshakes": "handshake"}.get(step, step))
+        action: Callable[..., object] = getattr(self, {"handshakes": "handshake"}.get(step, step))
         items: list[object] = [port] * int(str(order["n"])) if "n" in order else list(self.sockets)
         errors: Counter[str] = Counter()
         began = time.monotonic()
@@ -151,6 +156,9 @@ class Holder:
 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(attempt, items))
+            if step == "burst":
+                action = read_answer
+                list(pool.map(attempt, items))
         return {"done": len(items), "errors": errors, "seconds": time.monotonic() - began}
 
 

@@ -8,17 +8,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import upstream
+from bench import probe, upstream
 from bench.children import Child, Failure, find
 
 POST = """\
 wrk.method = "POST"; wrk.path = "/v1/chat/completions"; wrk.body = [==[BODY]==]
-wrk.headers["Content-Type"] = "application/json"; wrk.headers["Authorization"] = "Bearer sk-test"
+wrk.headers["Host"] = "HOST"; wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer sk-test"
 """
 # The length of every finished stream is compared: a chunk that is missing or doubled shows.
 STREAM = """\
 wrk.method = "POST"; wrk.path = "/sse/fast"; wrk.body = [==[BODY]==]
-wrk.headers["Content-Type"] = "application/json"; wrk.headers["Authorization"] = "Bearer sk-test"
+wrk.headers["Host"] = "HOST"; wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer sk-test"
 bad = 0
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
@@ -29,17 +31,17 @@ function truncated() local n = 0; for _, t in ipairs(threads) do n = n + t:get("
 SUMMARY = """\
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('BENCH {"requests":%d,"bytes":%d,"seconds":%.6f,"connect":%d,"read":%d,"write":%d,"status":%d,' ..
-    '"timeout":%d,"truncated":%d,"p50_us":%d,"p99_us":%d}\\n', summary.requests, summary.bytes, summary.duration / 1e6,
-    e.connect, e.read, e.write, e.status, e.timeout, truncated and truncated() or 0,
-    latency:percentile(50), latency:percentile(99)))
+  io.write(string.format('BENCH {"requests":%d,"seconds":%.6f,"connect":%d,"read":%d,"write":%d,"status":%d,' ..
+    '"timeout":%d,"truncated":%d,"p50_us":%d,"p99_us":%d}\\n', summary.requests, summary.duration / 1e6,
+    e.connect, e.read, e.write, e.status, e.timeout, truncated and truncated() or 0, latency:percentile(50),
+    latency:percentile(99)))
 end
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a load generator saw over its whole run; `errors` by kind, only those above zero. Latencies in µs, 0 if unknown."""
+    """What a load generator saw over its whole run; `errors` by kind, only those above zero. Latencies in µs."""
 
     requests: int
     seconds: float
@@ -65,9 +67,8 @@ UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
 def parse_h2load(text: str) -> Result:
     """h2load's report: the finished, requests, status codes and "time for request" lines."""
     finished = re.search(r"finished in ([\d.]+)(us|ms|s)\b", text)
-    counts = re.search(
-        r"requests: (\d+) total, (\d+) started, (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text
-    )
+    kinds = ("total", "started", "done", "succeeded", "failed", "errored", "timeout")
+    counts = re.search("requests: " + ", ".join(rf"(\d+) {kind}" for kind in kinds), text)
     codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     if finished is None or counts is None or codes is None:
         raise Failure(f"h2load gave no result: {text.strip()[-300:]}")
@@ -95,7 +96,7 @@ def wrk(folder: Path, port: int, *, cores: str, connections: int, seconds: int, 
     """wrk with one thread against https://127.0.0.1:`port`; its output goes to wrk.out in `folder`."""
     script = folder / ("sse.lua" if stream else "post.lua")
     text = STREAM.replace("LENGTH", str(upstream.STREAM_BYTES)) if stream else POST
-    script.write_text(text.replace("BODY", upstream.QUESTION) + SUMMARY)
+    script.write_text(text.replace("BODY", upstream.QUESTION).replace("HOST", probe.HOST) + SUMMARY)
     log = folder / "wrk.out"
     log.unlink(missing_ok=True)
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script)]
@@ -110,5 +111,6 @@ def h2load(folder: Path, port: int, *, cores: str, connections: int, streams: in
     log.unlink(missing_ok=True)
     headers = ["-H", "content-type: application/json", "-H", "authorization: Bearer sk-test"]
     options = ["-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "-d", str(body), *headers]
-    url = f"https://127.0.0.1:{port}/v1/chat/completions"
+    options.append(f"--connect-to=127.0.0.1:{port}")
+    url = f"https://{probe.HOST}:{port}/v1/chat/completions"
     return Child([program("h2load"), *options, url], cores=cores, cwd=folder, log=log)

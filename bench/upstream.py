@@ -1,5 +1,5 @@
-# What the proxies forward to: one nginx on the load core. It also counts, so that a run's units are known from its far end.
-"""The upstream of every case: a JSON answer, an SSE stream (lua), a 1 MiB file, and a body that is read and acknowledged."""
+# What the proxies forward to: one nginx on the load core. It also counts: a run's units are known from its far end.
+"""The upstream of every case: a JSON answer, SSE streams (lua), a 1 MiB file, a body that is read and acknowledged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ CHUNKS = 100
 MIB = 1 << 20
 ANSWER = (
     '{"id":"chatcmpl-123","object":"chat.completion","created":1700000000,"model":"gpt-4o-mini","choices":[{"index":0,'
-    '"message":{"role":"assistant","content":"Hello! How can I assist you today? This is a medium sized answer that has a '
-    'couple of sentences so that the body is not trivially small. It says a little more, to be about as long as short '
-    'chat answers are."},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":32,"total_tokens":41}}'
+    '"message":{"role":"assistant","content":"Hello! How can I assist you today? This is a medium sized answer that '
+    "has a couple of sentences so that the body is not trivially small. It says a little more, to be about as long as "
+    'short answers are."},"finish_reason":"stop"}],'
+    '"usage":{"prompt_tokens":9,"completion_tokens":32,"total_tokens":41}}'
 )
 QUESTION = (
     '{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":'
@@ -37,7 +38,8 @@ BASE = """\
 worker_processes 1; daemon off; pid up.pid; error_log up.err crit; {user}
 events {{ worker_connections 16384; }}
 http {{
- access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 4m; client_body_buffer_size 2m;
+ access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 4m;
+ client_body_buffer_size 2m;
  client_body_temp_path up-body; proxy_temp_path up-proxy; fastcgi_temp_path up-fastcgi; uwsgi_temp_path up-uwsgi;
  scgi_temp_path up-scgi;
  {init}
@@ -76,6 +78,7 @@ class Upstream:
     child: Child
     port: int
     lua: bool
+    asked: int = 0
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
@@ -83,16 +86,14 @@ class Upstream:
             return text
 
     def requests(self) -> int:
-        """Requests served until now (stub_status; this one included)."""
-        return parse_status(self._get("/bench/status"))
+        """Requests served until now, those of the bench itself left out."""
+        self.asked += 1
+        return parse_status(self._get("/bench/status")) - self.asked
 
     def chunks(self) -> int:
         """SSE chunks sent until now by /sse/fast."""
+        self.asked += 1
         return int(self._get("/bench/chunks"))
-
-    def connections(self) -> int:
-        """Client connections open now (that of the question included)."""
-        return int(self._get("/bench/status").split()[2])
 
 
 def parse_status(text: str) -> int:
@@ -108,7 +109,7 @@ def configuration(port: int, file: Path, modules: list[str]) -> str:
     lua = LUA.replace("EVENT", EVENT.replace("\n", "\\n")).replace("CHUNKS", str(CHUNKS)) if modules else ""
     return BASE.format(
         modules="\n".join(modules),
-        user="user root;" if os.geteuid() == 0 else "",  # a worker of another user could not read the temporary directory
+        user="user root;" if os.geteuid() == 0 else "",  # nobody's worker could not read the temporary directory
         init="init_by_lua_block { bench = { chunks = 0 } }" if modules else "",
         port=port,
         answer=ANSWER,
@@ -121,7 +122,7 @@ def start(folder: Path, cores: str) -> Upstream:
     """Start the upstream in `folder`; raises Failure when nginx is missing or does not come up."""
     nginx = find("nginx")
     if nginx is None:
-        raise Failure("nginx is missing; it is the upstream of every case (Debian packages nginx and libnginx-mod-http-lua)")
+        raise Failure("nginx is missing, the upstream of every case (Debian packages nginx, libnginx-mod-http-lua)")
     modules = lua_modules()
     port = free_port()
     file = folder / "1mib"

@@ -14,6 +14,8 @@ def main() -> None:
     if "OPENSSL_CONF" not in os.environ and not before:
         # Found by path: importlib.resources would cost 20 ms and import hashlib.
         os.environ["OPENSSL_CONF"] = str(Path(__file__).resolve().parent / "listen" / "openssl.cnf")
+    # Looking for pydantic plugins reads the metadata of every installed package: 30 ms.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Imports make only what lives on: the collector would walk over it again and again. A server turns it on again.
     gc.disable()
     from edgeproxy.cli import app

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 import msgspec
 import uvloop
+from aiohttp import web
 
 from edgeproxy.ipc import (
     Abort,
@@ -37,6 +38,7 @@ from edgeproxy.ipc import (
     ToControl,
     encode,
 )
+from edgeproxy.observe.admin import application
 from edgeproxy.observe.collector import Process, Scrape
 from edgeproxy.observe.metrics import Dump, counters_only, empty, merge
 
@@ -133,11 +135,6 @@ class _Control:
         self._end: asyncio.Future[None] = loop.create_future()
 
     async def run(self) -> int:
-        # Imported after the fork: only this process needs it, and workers need not carry its memory.
-        from aiohttp import web
-
-        from edgeproxy.observe.admin import application
-
         server = await self._loop.create_unix_server(lambda: _Peer(self), sock=self._task.reports)
         runner = web.AppRunner(
             application(self, self._task.admin_host), access_log=None, handle_signals=False, shutdown_timeout=0.5

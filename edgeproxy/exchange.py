@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.faults import Fault
     from edgeproxy.gateway import Gateway
+    from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.message import Body, Reply, Request, Sink
+    from edgeproxy.plan import Plan
 
 
 class Attempt(Protocol):
@@ -29,34 +30,32 @@ class Exchange:
     """One request and its reply.
 
     Attributes (writer in brackets):
-        gateway, snapshot, request, body, ray, started: given at the start; the snapshot is pinned through reloads.
+        gateway, plan, request, body, ray, started: given at the start; the plan pins its snapshot through reloads.
         sink: where the reply goes; None once the exchange is over [end].
-        route: the route that was chosen [gateway].
         attempt: who works on it [upstream].
-        served_by: label of the target that took the request, None before [upstream].
+        served_by: the target that took the request, None before [upstream].
         status: 0 until the reply's head is sent [start].
         sent: bytes of body sent to the client [start, write].
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
     """
 
     __slots__ = (
-        "attempt", "body", "first", "gateway", "ray", "request", "route", "sent", "served_by", "sink", "snapshot",
-        "started", "status",
+        "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
+        "status",
     )  # fmt: skip
 
     def __init__(
-        self, gateway: Gateway, snapshot: Snapshot, request: Request, body: Body, sink: Sink, ray: str, started: float
+        self, gateway: Gateway, plan: Plan, request: Request, body: Body, sink: Sink, ray: bytes, started: float
     ) -> None:
         self.gateway = gateway
-        self.snapshot = snapshot
+        self.plan = plan
         self.request = request
         self.body = body
         self.sink: Sink | None = sink
         self.ray = ray
         self.started = started
-        self.route: Route | None = None
         self.attempt: Attempt | None = None
-        self.served_by: str | None = None
+        self.served_by: TargetSettings | None = None
         self.status = 0
         self.sent = 0
         self.first = 0.0

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
-from edgeproxy.faults import OK, Fault, client_fault, edge_fault
-from edgeproxy.listen.contexts import covers
+from edgeproxy.faults import OK, Fault, client_fault
 from edgeproxy.message import Body, Peer, Reply, Request, Sink
-from edgeproxy.observe.access import BATCH, Entry
+from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import PROTOCOLS, record
-from edgeproxy.policy.headers import RAY, client_address, reply_headers, request_head
-from edgeproxy.policy.normalise import path_problem
+from edgeproxy.plan import NO_ROUTE, Plan
+from edgeproxy.policy.headers import RAY, reply_headers
 from edgeproxy.policy.pages import error_page
-from edgeproxy.policy.routing import Authority, find_route
 from edgeproxy.preview import Preview
 from edgeproxy.rays import Rays
 from edgeproxy.upstream.h1 import UpstreamConnection
@@ -29,11 +27,10 @@ if TYPE_CHECKING:
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.metrics import WorkerStats
-    from edgeproxy.upstream.pool import Pool, Target
+    from edgeproxy.upstream.pool import Pool
 
 _EVENT_STREAM = b"text/event-stream"
 _BODILESS = frozenset({204, 304})
-_NO_ROUTE = "-"  # label of requests that no route took
 
 
 class Gateway:
@@ -44,7 +41,7 @@ class Gateway:
         pools: upstream name → pool; they outlive snapshots.
     """
 
-    __slots__ = ("_rays", "deadlines", "log", "loop", "pools", "snapshot", "stats", "time")
+    __slots__ = ("_no_route", "_rays", "deadlines", "log", "loop", "pools", "snapshot", "stats", "time")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -56,83 +53,45 @@ class Gateway:
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
+        self._no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
     # -- a request -----------------------------------------------------------------------------------------------
 
-    def open(self, request: Request, body: Body, sink: Sink) -> Exchange:
+    def plan(self, request: Request) -> Plan:
+        """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
+        return Plan(self.snapshot, request, self._no_route)
+
+    def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
-        return Exchange(self, self.snapshot, request, body, sink, self._rays.next(), self.time())
+        return Exchange(self, plan, request, body, sink, self._rays.next(), self.time())
 
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
-        request = exchange.request
-        authority = exchange.snapshot.router.authority(request.authority)
-        if authority is None:
-            exchange.fail(client_fault(400, "host", "The Host field is not a valid host name."))
+        plan = exchange.plan
+        if plan.fault is not None:
+            exchange.fail(plan.fault)
             return
-        if not request.peer.secure:
-            self._redirect(exchange, authority)
-            return
-        target = request.target
-        route = find_route(authority, target)
-        exchange.route = route
-        fault = self._check(exchange, authority)
-        if fault is not None:
-            exchange.fail(fault)
-            return
+        route = plan.route
         if route is None:
-            exchange.fail(edge_fault(404, "no_route", "No route of this server matches the request's host and path."))
+            self._redirect(exchange)
             return
         body = exchange.body
         limit = route.max_body
-        length = request.length
+        length = exchange.request.length
         if body.received > limit or (length is not None and length > limit):
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))
             return
         body.limit = limit
-        if length == 0 or not route.reads_body:
+        if plan.direct or length == 0:
             route.pool.submit(exchange)
         else:
             Preview(exchange, route).begin()
 
-    def _check(self, exchange: Exchange, authority: Authority) -> Fault | None:
-        """Policy that needs only the head."""
-        request = exchange.request
-        target = request.target
-        problem = path_problem(target) if target != b"*" else None
-        if problem is not None:
-            return client_fault(400, "path", f"The request target is refused: {problem}.")
-        names = request.peer.names
-        if names is not None and authority is not request.peer.authority and not covers(names, authority.host):
-            # RFC 9110 §15.5.20. The authority cached on the peer was checked before.
-            return client_fault(421, "misdirected", "This connection's certificate is not for the requested host.")
-        if request.method == b"TRACE" or request.method == b"CONNECT":
-            return client_fault(405, "method", "This method is not available here.")
-        return None
-
-    def _redirect(self, exchange: Exchange, authority: Authority) -> None:
+    def _redirect(self, exchange: Exchange) -> None:
         """The plain port: the same host and path over https, method and body kept (RFC 9110 §15.4.9). No HSTS here."""
-        if path_problem(exchange.request.target) is not None:
-            exchange.fail(client_fault(400, "path", "The request target is refused."))
-            return
-        port = exchange.snapshot.redirect_port
-        host = f"[{authority.host}]" if ":" in authority.host else authority.host
-        if port not in {None, 443}:
-            host += f":{port}"
-        location = b"https://" + host.encode("ascii") + exchange.request.target
         self.stats.redirects += 1
-        self._local(exchange, 308, [(b"location", location)], b"")
-
-    # -- towards the upstream ------------------------------------------------------------------------------------
-
-    def request_head(self, exchange: Exchange, target: Target) -> bytes | Fault:
-        """The head for a target, up to its framing fields."""
-        request = exchange.request
-        authority = exchange.snapshot.router.authority(request.authority)
-        assert authority is not None  # it was understood when the exchange began
-        host = request.authority if target.pool.settings.preserve_host else target.settings.authority
-        return request_head(exchange, authority, host, exchange.snapshot.instance)
+        self._local(exchange, 308, [(b"location", exchange.plan.location or b"/")], b"")
 
     # -- towards the client --------------------------------------------------------------------------------------
 
@@ -145,25 +104,15 @@ class Gateway:
             if name == b"content-type":
                 stream = value.startswith(_EVENT_STREAM)
                 break
-        reply.headers = reply_headers(reply.headers, self._own_fields(exchange), stream=stream)
+        own = [(RAY, exchange.ray), *exchange.plan.reply_fields]
+        reply.headers = reply_headers(reply.headers, own, stream=stream)
         exchange.start(reply, data, end)
-
-    def _own_fields(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        """What the edge adds to every reply: its ray id, and HSTS where RFC 6797 wants it."""
-        fields = [(RAY, exchange.ray.encode("ascii"))]
-        request = exchange.request
-        hsts = exchange.snapshot.hsts
-        if hsts is not None and request.peer.secure:
-            authority = exchange.snapshot.router.authority(request.authority)
-            if authority is None or not authority.is_ip:
-                fields.append(hsts)
-        return fields
 
     def _local(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes, outcome: str = OK
     ) -> None:
         """A reply of the edge's own."""
-        fields = [(b"date", _date()), *headers, *self._own_fields(exchange)]
+        fields = [(b"date", _date()), *headers, (RAY, exchange.ray), *exchange.plan.reply_fields]
         bodiless = exchange.request.method == b"HEAD" or status in _BODILESS
         exchange.start(Reply(status, fields, len(content), bodiless=bodiless), b"" if bodiless else content, True, outcome)
 
@@ -182,7 +131,7 @@ class Gateway:
         if exchange.status == 0:
             self._answer(exchange, fault)
         else:
-            route = exchange.route
+            route = exchange.plan.route
             if tail and route is not None and route.dialect is not None:
                 event = dialects.stream_error(route.dialect, fault, tail)
                 if event is not None:
@@ -194,11 +143,12 @@ class Gateway:
 
     def _answer(self, exchange: Exchange, fault: Fault) -> None:
         """An error reply in the caller's dialect, or as a small page."""
-        route, request = exchange.route, exchange.request
+        route, request = exchange.plan.route, exchange.request
+        ray = exchange.ray.decode("ascii")
         if route is not None and route.dialect is not None:
-            content_type, content = b"application/json", dialects.error_body(route.dialect, fault, exchange.ray)
+            content_type, content = b"application/json", dialects.error_body(route.dialect, fault, ray)
         else:
-            content_type, content = error_page(fault, exchange.ray, request.header(b"accept"))
+            content_type, content = error_page(fault, ray, request.header(b"accept"))
         fields = [(b"content-type", content_type), (b"cache-control", b"no-store")]
         if fault.status == 503:
             fields.append((b"retry-after", b"1"))
@@ -208,14 +158,14 @@ class Gateway:
         """The answer to bytes that did not become a request: no route, no dialect, but counted and logged all the same."""
         ray = self._rays.next()
         self.stats.fault(fault.source.value, fault.reason)
-        record(self.stats.route(_NO_ROUTE), protocol, fault.status, 0.0, 0, 0)
+        record(self._no_route, protocol, fault.status, 0.0, 0, 0)
         if self.log is not None:
-            self.log.entries.append(
-                Entry(time.time(), ray, peer.address, PROTOCOLS[protocol], "", "", "", fault.status, 0, 0, 0.0, None,
-                      _NO_ROUTE, None, fault.outcome, "")
-            )  # fmt: skip
-        content_type, content = error_page(fault, ray, None)
-        fields = [(b"date", _date()), (b"content-type", content_type), (RAY, ray.encode("ascii"))]
+            static = static_part(
+                client=peer.address, protocol=PROTOCOLS[protocol], method=b"", host=b"", path=b"", route=NO_ROUTE, agent=b""
+            )
+            self.log.lines.append(line(time.time(), ray, fault.status, 0, 0, 0.0, None, b"null", fault.outcome, static))
+        content_type, content = error_page(fault, ray.decode("ascii"), None)
+        fields = [(b"date", _date()), (b"content-type", content_type), (RAY, ray)]
         if peer.secure and self.snapshot.hsts is not None:
             fields.append(self.snapshot.hsts)
         return Reply(fault.status, fields, len(content)), content
@@ -224,7 +174,8 @@ class Gateway:
 
     def open_tunnel(self, exchange: Exchange, reply: Reply, data: bytes) -> None:
         """The upstream agreed to switch protocols."""
-        reply.headers = reply_headers(reply.headers, self._own_fields(exchange), stream=False)
+        own = [(RAY, exchange.ray), *exchange.plan.reply_fields]
+        reply.headers = reply_headers(reply.headers, own, stream=False)
         exchange.start(reply, b"", False)
         if data:
             exchange.write(data, False)
@@ -250,46 +201,23 @@ class Gateway:
         if exchange.sink is None:
             return
         exchange.sink = None
-        request, route = exchange.request, exchange.route
-        started = exchange.started
+        plan = exchange.plan
+        started, first, status, sent = exchange.started, exchange.first, exchange.status, exchange.sent
+        received = exchange.body.received
         seconds = self.time() - started
-        received, sent = exchange.body.received, exchange.sent
-        stats = self.stats.route(_NO_ROUTE) if route is None else route.stats
-        record(stats, request.protocol, exchange.status, seconds, received, sent)
+        record(plan.stats, exchange.request.protocol, status, seconds, received, sent)
         log = self.log
         if log is not None:
-            self._log(log, exchange, outcome, seconds)
-
-    def _log(self, log: AccessLogWriter, exchange: Exchange, outcome: str, seconds: float) -> None:
-        request, route = exchange.request, exchange.route
-        agent = b""
-        for name, value in request.headers:
-            if name == b"user-agent":
-                agent = value
-                break
-        peer = request.peer
-        log.entries.append(
-            Entry(
-                time.time(),
-                exchange.ray,
-                client_address(request, exchange.snapshot.trusted) if peer.trusted else peer.address,
-                PROTOCOLS[request.protocol],
-                request.method.decode("latin-1"),
-                request.authority.decode("latin-1"),
-                request.target.partition(b"?")[0].decode("latin-1"),
-                exchange.status,
-                exchange.body.received,
-                exchange.sent,
-                round(seconds * 1000, 3),
-                round((exchange.first - exchange.started) * 1000, 3) if exchange.first else None,
-                _NO_ROUTE if route is None else route.name,
-                exchange.served_by,
-                outcome,
-                agent.decode("latin-1"),
-            )
-        )
-        if len(log.entries) >= BATCH:
-            log.flush()
+            served = exchange.served_by
+            lines = log.lines
+            lines.append(
+                line(
+                    time.time(), exchange.ray, status, received, sent, seconds, first - started if first else None,
+                    b"null" if served is None else served.quoted, outcome, plan.log,
+                )
+            )  # fmt: skip
+            if len(lines) >= BATCH:
+                log.flush()
 
 
 def _date() -> bytes:

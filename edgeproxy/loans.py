@@ -1,4 +1,4 @@
-# Who listens on the sockets of a slot whose worker is gone. Only TCP sockets: Unix paths are shared by all slots anyway.
+# Who listens on the sockets of a slot whose worker is gone. TCP only: Unix sockets are shared by all slots anyway.
 """Lending a slot's sockets to a live worker until the slot has a worker again.
 
 The kernel goes on queueing connections on a socket that the supervisor holds open; without somebody who accepts, they

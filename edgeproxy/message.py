@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from edgeproxy.faults import Fault
-    from edgeproxy.policy.routing import Authority
 
 Headers = list[tuple[bytes, bytes]]
 """Field lines in order; names are lower case."""
@@ -21,18 +20,15 @@ class Peer:
         trusted: the address is inside `trusted_proxies`.
         secure: the connection is TLS.
         names: DNS names of the certificate that was served when the client sent SNI, else None (RFC 9110 §15.5.20).
-        authority, block: cache of the forwarded-header block for the last authority seen (policy/headers.py).
     """
 
-    __slots__ = ("address", "authority", "block", "names", "secure", "trusted")
+    __slots__ = ("address", "names", "secure", "trusted")
 
     def __init__(self, address: str, *, trusted: bool, secure: bool) -> None:
         self.address = address
         self.trusted = trusted
         self.secure = secure
         self.names: frozenset[str] | None = None
-        self.authority: Authority | None = None
-        self.block = b""
 
 
 class Request:

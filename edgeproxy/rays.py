@@ -15,14 +15,14 @@ class Rays:
     __slots__ = ("_at", "_pool")
 
     def __init__(self) -> None:
-        self._pool = ""
+        self._pool = b""
         self._at = 0
 
-    def next(self) -> str:
+    def next(self) -> bytes:
         """An id that was not given out before (64 random bits) and cannot be guessed from others."""
         at = self._at
         if at >= len(self._pool):
-            self._pool = os.urandom(_BATCH).hex()
+            self._pool = os.urandom(_BATCH).hex().encode("ascii")
             at = 0
         self._at = at + _DIGITS
         return self._pool[at : at + _DIGITS]

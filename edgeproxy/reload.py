@@ -56,8 +56,8 @@ class _Running:
 
 
 class Reloads:
-    """The configuration in use (``config``, ``ticket_keys``, ``generation``: what a worker that starts now is given) and
-    the reload that may be under way. ``changed`` is set when there is something new to tell; the owner clears it."""
+    """The configuration in use (``config``, ``ticket_keys``, ``generation``: what a worker that starts now is given)
+    and the reload that may be under way. ``changed`` is set when there is news to tell; the owner clears it."""
 
     def __init__(
         self,

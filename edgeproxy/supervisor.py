@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from edgeproxy import children, control, worker
+from edgeproxy import children, worker
 from edgeproxy.children import HANDLED, HOPELESS, Child
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
@@ -52,7 +52,6 @@ from edgeproxy.reload import Reloads
 from edgeproxy.sockets import BACKLOG, BindError, Listeners, listen
 from edgeproxy.system import notify, raise_open_files
 
-PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration
 READINESS_DEADLINE: Final = 0.25  # seconds for /readyz to fail before the doors close
 GRACE: Final = 3.0  # seconds beyond `drain` before a worker that has not ended is killed
 ABORT_GRACE: Final = 1.5  # the same after a second signal; and for control to end
@@ -109,8 +108,10 @@ class Supervisor:
         plane: type[worker.Plane],
     ) -> None:
         self._born = time.monotonic()
+        self._pid = os.getpid()
         self._on_ready = on_ready
         self._plane = plane
+        self._instance = os.urandom(8).hex()  # the edge's own name, for finding loops
         self._listeners: Listeners = listen(
             config.listen.https, config.listen.http, config.listen.admin, config.workers
         )
@@ -292,6 +293,7 @@ class Supervisor:
                 config=self._reloads.config,
                 ticket_keys=self._reloads.ticket_keys,
                 generation=self._reloads.generation,
+                instance=self._instance,
                 https=sockets.https,
                 http=sockets.http,
                 channel=channel,
@@ -301,6 +303,11 @@ class Supervisor:
         )
 
     def _run_control(self, channel: Channel[Any]) -> int:
+        # aiohttp loads the system's certificates for its client when it is imported: 100 ms for what control never does.
+        os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+        # Imported in the child: workers need not carry its memory, nor wait for it.
+        from edgeproxy import control
+
         if self._reports is None or self._listeners.admin is None or self._reloads.config.listen.admin is None:
             return 1
         host = self._reloads.config.listen.admin.host
@@ -316,7 +323,7 @@ class Supervisor:
         elif all(c.state == "ready" for c in self._all()):
             self._started = True
             pids = ", ".join(f"{c.name} {c.pid}" for c in self._all())
-            say(f"ready after {time.monotonic() - self._born:.2f} s; pids: supervisor {os.getpid()}, {pids}")
+            say(f"ready after {time.monotonic() - self._born:.2f} s; pids: supervisor {self._pid}, {pids}")
             notify("READY=1")
             if self._on_ready is not None:
                 self._on_ready()
@@ -383,7 +390,7 @@ class Supervisor:
                 ProcessState(w.name, w.pid, w.state, w.generation, w.slot if w.state == "ready" else w.lent_to)
                 for w in self._workers
             ),
-            supervisor=os.getpid(),
+            supervisor=self._pid,  # also called in control, right after its fork
             restarts=dict(self._restarts),
             reloads=dict(self._reloads.counts),
             last_reload=self._reloads.last,
@@ -457,7 +464,9 @@ class Supervisor:
         if self._control is None:
             return
         # mkdtemp makes it 0700: connecting needs to enter the directory, which only this user can.
-        self._directory = tempfile.mkdtemp(prefix="edgeproxy-")
+        # The path of a Unix socket has 107 bytes at most; some TMPDIR alone are longer.
+        base = tempfile.gettempdir()
+        self._directory = tempfile.mkdtemp(prefix="edgeproxy-", dir=base if len(base) < 80 else "/tmp")  # noqa: S108
         self._reports = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._reports.setblocking(False)
         self._reports.bind(self._reports_path)

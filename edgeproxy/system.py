@@ -26,7 +26,10 @@ def raise_open_files(config: Config, warn: Callable[[str], None]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (OSError, ValueError):  # a sandbox may forbid it
+            limit = soft
     needed = needed_open_files(config)
     if limit < needed:
         warn(

@@ -52,7 +52,7 @@ class Plane(Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None: ...
     @staticmethod
-    def prepare(config: Config, ticket_keys: bytes) -> Any: ...
+    def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Any: ...
     def switch(self, snapshot: Any) -> None: ...
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         """Also called again, with the sockets of a slot that is lent to this worker."""
@@ -75,6 +75,7 @@ class Task:
     config: Config
     ticket_keys: bytes
     generation: int
+    instance: str  # the same for all workers of this edge, at all times
     https: list[socket.socket]
     http: list[socket.socket]
     channel: Channel[ToWorker]
@@ -128,7 +129,8 @@ class _Worker:
         try:
             plane = await self._start()
         except Exception as e:  # the supervisor is told, and gives up or tries again
-            traceback.print_exc()
+            if not isinstance(e, OSError | ValueError):  # those speak for themselves
+                traceback.print_exc()
             self._send(Failed(0, _reason(e)))
             return 1
         self._loop.add_reader(self._channel.fileno(), self._on_channel)
@@ -149,7 +151,7 @@ class _Worker:
             self._log = AccessLogWriter(task.config.access_log.file, self._stats)
             self._loop.call_later(FLUSH_INTERVAL, self._flush_log)
         plane = self._plane = task.plane(self._loop, self._stats, self._log)
-        plane.switch(task.plane.prepare(task.config, task.ticket_keys))
+        plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
         if task.control is not None:
             self._reporter = Reporter(self._loop, self._stats, task.slot, task.control)
@@ -200,7 +202,7 @@ class _Worker:
     async def _prepare(self, generation: int, blob: bytes) -> None:
         self._aside = None
         try:
-            config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task.plane, blob)
+            config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task, blob)
         except Exception as e:  # the old configuration stays, and the supervisor says why
             self._send(Failed(generation, _reason(e)))
             return
@@ -282,13 +284,13 @@ class _Worker:
             traceback.print_exception(error)
 
 
-def _compile(plane: type[Plane], blob: bytes) -> tuple[Config, Any]:
+def _compile(task: Task, blob: bytes) -> tuple[Config, Any]:
     """In the thread: parse, validate, compile. A short switch interval keeps the loop's waits for the lock short."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:
         config = Config.model_validate_json(blob[TICKET_KEYS:])
-        return config, plane.prepare(config, blob[:TICKET_KEYS])
+        return config, task.plane.prepare(config, blob[:TICKET_KEYS], task.instance)
     finally:
         sys.setswitchinterval(before)
 

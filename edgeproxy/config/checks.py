@@ -90,9 +90,14 @@ def _repeated_routes(data: dict[str, Any]) -> Iterator[Finding]:
     seen: dict[tuple[str, str], int] = {}
     for index, route in _routes(data):
         host, path = route.get("host", "*"), route.get("path", "/")
-        if not isinstance(host, str) or not isinstance(path, str):
+        try:
+            host = names.route_host(host) if isinstance(host, str) else None
+        except Invalid:
             continue
-        first = seen.setdefault((host.lower(), path), index)
+        if host is None or not isinstance(path, str):
+            continue
+        # `/v1/` also matches `/v1`, so that a route of its own for `/v1` would never be reached.
+        first = seen.setdefault((host, path.rstrip("/")), index)
         if first != index:
             message = f"routes[{index}] can never match: routes[{first}] has the same host and path"
             yield Finding(("routes", index), message, f"host {quote(host)}, path {quote(path)}: remove one")

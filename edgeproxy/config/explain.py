@@ -242,5 +242,7 @@ def _bound(kind: str, context: dict[str, Any], path: Path) -> str:
 def _is_size(path: Path) -> bool:
     """Whether the model has a size there: by then both a size and a count are plain integers."""
     section = _kind_at(path[:-1])
-    field = section.model_fields.get(str(path[-1])) if isinstance(section, type) and issubclass(section, BaseModel) else None
+    if not isinstance(section, type) or not issubclass(section, BaseModel):
+        return False
+    field = section.model_fields.get(str(path[-1]))
     return field is not None and any(getattr(mark, "func", None) is size_from for mark in field.metadata)

@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     StrictBool,
     StrictInt,
@@ -109,7 +110,13 @@ def _file(value: Any) -> Any:
 
 
 _ADDRESS_SCHEMA: dict[str, Any] = {"type": "string", "examples": ["0.0.0.0:8443", "[::]:8443", ":8443", "unix:/run/x"]}
-ListenAddress = Annotated[Address, PlainValidator(names.address), WithJsonSchema(_ADDRESS_SCHEMA)]
+ListenAddress = Annotated[
+    Address,
+    PlainValidator(names.address),
+    # The supervisor hands a Config to its workers as JSON; an address travels as it is written.
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema(_ADDRESS_SCHEMA),
+]
 Addresses = Annotated[
     Annotated[tuple[ListenAddress, ...], Field(max_length=64)],
     AfterValidator(_distinct),
@@ -315,7 +322,7 @@ class Route(Section):
         default="*", description="Exact name, '*.example.org' (any subdomain), or '*'. Without a port."
     )
     path: Annotated[StrictStr, AfterValidator(names.route_path)] = Field(
-        default="/", description="A prefix of the path; starts with '/'."
+        default="/", description="A prefix of the path, in whole segments; starts with '/'."
     )
     upstream: StrictStr = Field(description="A name below 'upstreams'.")
     dialect: Literal["openai", "anthropic", "responses"] | None = Field(

@@ -131,7 +131,7 @@ def target_url(value: str) -> str:
 
 
 def route_host(value: str) -> str:
-    """`*`, `chat.example.org`, `*.example.org`, an IP literal (IPv6 in brackets); lower case."""
+    """`*`, `chat.example.org`, `*.example.org`, an IP literal; lower case, IPv6 compressed and without brackets."""
     if value == "*":
         return value
     if not value.isascii():
@@ -139,9 +139,13 @@ def route_host(value: str) -> str:
     if "://" in value or "/" in value:
         raise Invalid(f"{quote(value)} is not a host", "only the host stands here; the path has its own key")
     if value.startswith("[") and value.endswith("]"):
-        return f"[{_ip(value[1:-1], value)}]"
+        return _ip(value[1:-1], value)
     name = value.removeprefix("*.")
     if ":" in value:
+        try:
+            return IPv6Address(value).compressed
+        except ValueError:
+            pass
         host, _, port = value.rpartition(":")
         hint = f"without the port: {quote(host)}" if port.isdigit() and _HOST.fullmatch(host) else "IPv6 is '[::1]'"
         raise Invalid(f"{quote(value)} is not a host", hint)
@@ -230,7 +234,7 @@ def _listen_host(value: str, host: str, port: str) -> str:
 
 def _ip(text: str, value: str) -> str:
     try:
-        return str(IPv6Address(text))
+        return IPv6Address(text).compressed
     except ValueError:
         raise Invalid(f"{quote(value)} is not an address", f"{quote(text)} is no IPv6 address") from None
 

@@ -9,6 +9,8 @@ import secrets
 import ssl
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
@@ -25,12 +27,12 @@ class TargetSettings:
     """One address of an upstream; equal when a connection to one is as good as a connection to the other.
 
     Attributes:
-        label: `host:port` for logs and metrics.
+        label: `host:port` for logs and metrics; `quoted` is the same as JSON.
         authority: the Host field of its own name.
         context: for https; None for http.
     """
 
-    __slots__ = ("authority", "ca", "context", "host", "label", "port", "tls")
+    __slots__ = ("authority", "ca", "context", "host", "label", "port", "quoted", "tls")
 
     def __init__(self, target: Target, context: ssl.SSLContext | None, ca: str) -> None:
         self.host = target.host
@@ -40,6 +42,7 @@ class TargetSettings:
         self.context = context
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
         self.label = f"{bracketed}:{self.port}"
+        self.quoted = msgspec.json.encode(self.label)
         default = 443 if self.tls else 80
         self.authority = (bracketed if self.port == default else self.label).encode("ascii")
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import WSMsgType, web
 
@@ -61,6 +61,11 @@ class Counters:
     completed: int = 0
     cancelled: int = 0
     refused: int = 0
+    broken: int = 0
+
+
+class _BrokenOff(ConnectionResetError):
+    """The connection was reset on purpose (a model whose fault this is)."""
 
 
 COUNTERS: web.AppKey[Counters] = web.AppKey("counters", Counters)
@@ -120,6 +125,9 @@ async def _answer(request: web.Request, dialect: Dialect) -> web.StreamResponse:
     counters.active += 1
     try:
         response = await _produce(request, dialect)
+    except _BrokenOff:
+        counters.broken += 1
+        raise
     except (asyncio.CancelledError, ConnectionResetError):
         counters.cancelled += 1
         raise
@@ -144,7 +152,7 @@ async def _produce(request: web.Request, dialect: Dialect) -> web.StreamResponse
     if not ask.stream:
         await asyncio.sleep(delay * len(tokens))
         if breaks:
-            return _break_off(request, web.Response())
+            _break_off(request)
         return web.json_response(writer.whole())
     response = web.StreamResponse(headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
@@ -154,7 +162,7 @@ async def _produce(request: web.Request, dialect: Dialect) -> web.StreamResponse
         await asyncio.sleep(delay)  # with no delay too: the loop must be able to tell us that the client has left
         await response.write(writer.token(token))
     if breaks:
-        return _break_off(request, response)
+        _break_off(request)
     await response.write(writer.closing())
     await response.write_eof()
     return response
@@ -178,11 +186,11 @@ def _refuse(fault: str, dialect: Dialect) -> None:
         raise Refusal(dialect.overloaded, message)
 
 
-def _break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+def _break_off(request: web.Request) -> NoReturn:
     """Ends the connection with a reset, so that nobody can take what was sent for a complete answer."""
     if request.transport is not None:
         request.transport.abort()
-    return response
+    raise _BrokenOff
 
 
 async def _models(request: web.Request) -> web.Response:
@@ -227,7 +235,7 @@ async def _counters(request: web.Request) -> web.Response:
 
 async def _echo(request: web.Request) -> web.WebSocketResponse:
     """Sends every message back as it came, text as text and bytes as bytes."""
-    echo = web.WebSocketResponse(max_msg_size=MAX_WEBSOCKET_MESSAGE)
+    echo = web.WebSocketResponse(max_msg_size=MAX_WEBSOCKET_MESSAGE, autoclose=False)
     await echo.prepare(request)
     request.app[SOCKETS].add(echo)
     try:
@@ -236,6 +244,8 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
                 await echo.send_str(message.data)
             elif message.type is WSMsgType.BINARY:
                 await echo.send_bytes(message.data)
+        # RFC 6455 §5.5.1: a close is answered with the status it came with; aiohttp by itself would say 1000.
+        await echo.close(code=echo.close_code or 1000)
     finally:
         request.app[SOCKETS].discard(echo)
     return echo
@@ -259,7 +269,7 @@ async def _in_dialect(request: web.Request, handler: Handler) -> web.StreamRespo
             raise
         return _error(request, _translated(request, e))
     except ConnectionResetError:
-        raise  # the client has left: there is nobody to tell
+        raise  # the connection is gone: there is nobody to tell
     except Exception:
         _log.exception("the demonstration backend failed")
         return _error(request, Refusal(500, "The demonstration backend failed; its output says why."))

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-_QUESTION = "How does an edge work?"
+_QUESTION = "What is a reverse proxy?"
 
 
 @dataclass(frozen=True, slots=True)

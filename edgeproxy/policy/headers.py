@@ -6,16 +6,15 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from edgeproxy.faults import Fault, client_fault, edge_fault
+from edgeproxy.faults import Fault, edge_fault
 from edgeproxy.message import Headers
 
 if TYPE_CHECKING:
-    from edgeproxy.exchange import Exchange
+    from edgeproxy.config.snapshot import Route
     from edgeproxy.message import Peer, Request
     from edgeproxy.policy.routing import Authority
 
 RAY = b"x-ray-id"
-VIA = b"1.1 edgeproxy"
 _LOOP_NAME = b"edgeproxy"
 _MAX_HOPS = 8  # edgeproxies in a row before it is called a loop
 
@@ -68,47 +67,35 @@ def client_address(request: Request, networks: tuple[ipaddress.IPv4Network | ipa
     return address
 
 
-def request_head(exchange: Exchange, authority: Authority, host: bytes, instance: bytes) -> bytes | Fault:
-    """The head for the upstream up to, not including, the framing fields and the blank line.
+def request_fields(request: Request, route: Route, authority: Authority, instance: bytes) -> bytes | Fault:
+    """The field lines for the upstream: everything but request line, Host, the ray id's value and framing.
 
     Args:
         authority: of the request, understood.
-        host: value of the Host field to send.
-        instance: this edge's own CDN-Loop id (RFC 8586).
+        instance: this edge's own CDN-Loop id (RFC 8586), a whole field line.
 
-    Returns: bytes that end in CRLF, or the fault when the request runs in a circle.
+    Returns: lines behind Host, ending in `x-ray-id: `; or the fault when the request runs in a circle.
     """
-    request = exchange.request
     headers = request.headers
-    route = exchange.route
-    owned = _OWNED_OR_ENCODING if route is not None and route.dialect is not None else _OWNED
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (request.method, request.target, host)]
-    lines += [name + b": " + value for name, value in headers if name not in owned]
-    peer = request.peer
-    special = len(lines) <= len(headers)
-    if special and (fault := _append_special(lines, request, owned, instance)) is not None:
+    owned = _OWNED_OR_ENCODING if route.dialect is not None else _OWNED
+    lines = [name + b": " + value for name, value in headers if name not in owned]
+    special = len(lines) < len(headers)
+    if special and (fault := _append_special(lines, request, instance)) is not None:
         return fault
-    if not special or not _has(headers, b"cdn-loop"):
+    if not special or not any(name == b"cdn-loop" for name, _ in headers):
         lines.append(instance)
-    if owned is _OWNED_OR_ENCODING:
+    if route.dialect is not None:
         # A compressed event stream cannot be watched for its end and would be held back by the compressor.
         lines.append(b"accept-encoding: identity")
-    if not (peer.trusted and special):
-        if peer.authority is not authority:
-            peer.authority = authority
-            peer.block = _forwarded(peer, authority)
-        lines.append(peer.block)
-    else:
+    if request.peer.trusted and special:
         lines.append(_forwarded_by_trusted(request, authority))
-    lines.append(b"x-ray-id: " + exchange.ray.encode("ascii") + b"\r\n")
+    else:
+        lines.append(_forwarded(request.peer, authority))
+    lines.append(b"x-ray-id: ")
     return b"\r\n".join(lines)
 
 
-def _has(headers: Headers, name: bytes) -> bool:
-    return any(key == name for key, _ in headers)
-
-
-def _append_special(lines: list[bytes], request: Request, owned: frozenset[bytes], instance: bytes) -> Fault | None:
+def _append_special(lines: list[bytes], request: Request, instance: bytes) -> Fault | None:
     """Fields the edge extends instead of replacing: Via and CDN-Loop. Everything else owned is left out."""
     loops: list[bytes] = []
     vias: list[bytes] = []
@@ -127,7 +114,6 @@ def _append_special(lines: list[bytes], request: Request, owned: frozenset[bytes
         if sum(value.count(b"edgeproxy") for value in vias) >= _MAX_HOPS:
             return edge_fault(508, "loop", "The request passed too many edges (Via): check the upstream's address.")
         lines.append(b"via: " + b", ".join(vias))
-    del owned
     return None
 
 
@@ -191,11 +177,3 @@ def reply_headers(headers: Headers, extra: Headers, *, stream: bool) -> Headers:
             fields.append((b"x-accel-buffering", b"no"))
     fields += extra
     return fields
-
-
-def check_names(headers: Headers) -> Fault | None:
-    """Field names with an underscore are refused: CGI-style upstreams read `x_a` and `x-a` as the same field."""
-    for name, _ in headers:
-        if b"_" in name:
-            return client_fault(400, "underscore", f"The field name {name.decode('latin-1')!r} has an underscore.")
-    return None

@@ -84,7 +84,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # -- the exchange's side -------------------------------------------------------------------------------------
 
     def begin(self, exchange: Exchange, head: bytes) -> None:
-        """Send a request. `head` ends in CRLF and lacks framing fields and the blank line."""
+        """Send a request. `head` ends where the ray id's value goes; framing fields and the blank line come behind it."""
         self.exchange = exchange
         exchange.attempt = self
         pool = self.target.pool
@@ -99,29 +99,30 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         body = exchange.body
         transport = self.transport
         assert transport is not None
+        head += exchange.ray
         if request.upgrade:
-            transport.write(head + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
+            transport.write(head + b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
             self._request_done = True
             return
         if body.done:
             self._request_done = True
             content = body.take()
             if content or request.length is not None and request.length != 0:
-                transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(content), content))
+                transport.write(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(content), content))
             elif request.length == 0 and request.method in _WITH_CONTENT:
-                transport.write(head + b"content-length: 0\r\n\r\n")
+                transport.write(head + b"\r\ncontent-length: 0\r\n\r\n")
             else:
-                transport.write(head + b"\r\n")
+                transport.write(head + b"\r\n\r\n")
             return
         self._request_done = False
         content = body.take()
         sink = exchange.sink
         if request.length is not None:
-            transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, request.length, content))
+            transport.write(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, request.length, content))
         elif content:
-            transport.write(b"%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (head, len(content), content))
+            transport.write(b"%b\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (head, len(content), content))
         else:
-            transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
+            transport.write(head + b"\r\ntransfer-encoding: chunked\r\n\r\n")
         body.consumer = self
         if sink is not None:
             sink.proceed()
@@ -378,7 +379,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _pass_trailers(self, exchange: Exchange) -> None:
         """Trailers go on only where the route says so; RFC 9110 §6.5.1 lets an intermediary drop them."""
-        if self._fields and exchange.route is not None and exchange.route.trailers and exchange.sink is not None:
+        if self._fields and exchange.plan.route is not None and exchange.plan.route.trailers and exchange.sink is not None:
             exchange.sink.trailers(self._fields)
 
     def _delimited(self) -> bool:

@@ -139,7 +139,7 @@ class Pool:
         if not self.targets:  # an exchange of an older snapshot; a reload took its upstream away
             exchange.fail(edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration."))
             return
-        target = self._pick()
+        target = self.targets[0] if len(self.targets) == 1 else self._pick()
         connection = target.take() if tries == 0 else None
         if connection is not None:
             target.stats.reused += 1
@@ -150,18 +150,14 @@ class Pool:
             self._wait(exchange)
 
     def _begin(self, connection: UpstreamConnection, exchange: Exchange) -> None:
-        head = exchange.gateway.request_head(exchange, connection.target)
-        if isinstance(head, Fault):
-            connection.target.released(connection)
-            exchange.fail(head)
-            return
-        exchange.served_by = connection.target.settings.label
-        connection.begin(exchange, head)
+        settings = connection.target.settings
+        exchange.served_by = settings
+        request = exchange.request
+        host = request.authority if self.settings.preserve_host else settings.authority
+        connection.begin(exchange, exchange.plan.upstream_head(request, host))
 
     def _pick(self) -> Target:
         targets = self.targets
-        if len(targets) == 1:
-            return targets[0]
         now = self.deadlines.now
         up = [target for target in targets if not target.is_down(now)] or targets
         if self.settings.balance == "round-robin":

@@ -1,20 +1,21 @@
 # An edge whose data plane is a fake: real supervisor, workers, control and sockets, and an answer fixed here. Run as a
 # program: `python fake_edge.py FILE [WORKERS]`.
-"""GET /pid answers the worker's pid, GET /generation a mark of its configuration (max_url), GET /count counts a request;
-GET /hold answers only after another line has come."""
+"""GET /pid answers the worker's pid, GET /mark a mark of its configuration (max_url), GET /other `ok`; GET /hold makes
+the connection busy and answers only after another line has come."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from edgeproxy.config.model import Config
-from edgeproxy.observe.access import AccessLogWriter, Entry
+from edgeproxy.observe.access import AccessLogWriter, line, static_part
 from edgeproxy.observe.metrics import H1, WorkerStats, record
 
 
@@ -29,8 +30,9 @@ class FakePlane:
         self.draining = False
 
     @staticmethod
-    def prepare(config: Config, ticket_keys: bytes) -> Config:
+    def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Config:
         assert len(ticket_keys) == 80
+        assert instance
         if "exit" in config.upstreams:
             os._exit(7)
         if "refused" in config.upstreams:
@@ -42,7 +44,8 @@ class FakePlane:
 
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         for sock in https + http:
-            self.servers[sock] = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=4096)
+            create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
+            self.servers[sock] = await create(lambda: Connection(self), sock=sock, backlog=4096)
 
     async def release(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
@@ -64,6 +67,8 @@ class FakePlane:
 
     def abort(self) -> None:
         for connection in list(self.open):
+            sock = connection.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not a clean end
             connection.transport.abort()
 
 
@@ -85,39 +90,29 @@ class Connection(asyncio.Protocol):
         self.plane.stats.connections_open[H1] -= 1
 
     def data_received(self, data: bytes) -> None:
-        for line in data.decode().splitlines():
-            self.line(line)
+        for question in data.decode().splitlines():
+            self.answer(question)
 
-    def line(self, line: str) -> None:
+    def answer(self, question: str) -> None:
         plane = self.plane
         assert plane.snapshot is not None
-        if line == "GET /hold":
+        if question == "GET /hold":
             self.idle = False
             return
-        answer = {"GET /pid": os.getpid(), "GET /generation": plane.snapshot.client.max_url}.get(line, "ok")
+        answer = {"GET /pid": os.getpid(), "GET /mark": plane.snapshot.client.max_url}.get(question, "ok")
         record(plane.stats.route("*/"), H1, 200, 0.01, 1, 2)
         plane.stats.upstream("web", "http://127.0.0.1:1")
         if plane.log is not None:
-            plane.log.entries.append(
-                Entry(
-                    time.time(),
-                    "ray",
-                    "127.0.0.1",
-                    "h1",
-                    "GET",
-                    "localhost",
-                    line,
-                    200,
-                    1,
-                    2,
-                    10.0,
-                    5.0,
-                    "*/",
-                    "web",
-                    "ok",
-                    "test",
-                )  # fmt: skip
+            static = static_part(
+                client="127.0.0.1",
+                protocol="h1",
+                method=b"GET",
+                host=b"localhost",
+                path=b"/",
+                route="*/",
+                agent=b"test",
             )
+            plane.log.lines.append(line(time.time(), b"ab", 200, 1, 2, 0.01, 0.005, b'"web"', "ok", static))
         self.transport.write(f"{answer}\n".encode())
         if plane.draining:
             self.transport.close()

@@ -97,6 +97,13 @@ def test_every_key_is_read(files: Writer, full: str) -> None:
     assert config.routes[0].models == {"gpt-4o": "chat", "mini-*": "small"}
 
 
+def test_a_configuration_survives_json(files: Writer, full: str) -> None:
+    """The supervisor hands it to running workers that way."""
+    for text in (full, files.text(), files.text(listen='{https: "unix:/x", admin: null}')):
+        config = load(files.write(text), now=NOW)
+        assert Config.model_validate_json(config.model_dump_json()) == config
+
+
 def test_a_configuration_does_not_change(files: Writer) -> None:
     config = load(files.write(files.text()), now=NOW)
     with pytest.raises(ValidationError):
@@ -214,6 +221,8 @@ def test_the_cache_of_a_route_is_refused_with_its_reason(files: Writer) -> None:
         ({"routes": "[{upstream: chat, models: {m: chat}, preview: 0}]"}, "preview is 0", "1MiB"),
         ({"routes": "[{upstream: chat, max_body: 1KiB, preview: 2KiB}]"}, "preview (2KiB) is more than max_body", ""),
         ({"routes": "[{upstream: chat}, {host: '*', upstream: chat}]"}, "routes[1] can never match", "remove one"),
+        ({"routes": "[{upstream: chat, path: /a/}, {upstream: chat, path: /a}]"}, "routes[1] can never match", "'/a'"),
+        ({"routes": "[{upstream: chat, host: A}, {upstream: chat, host: a}]"}, "routes[1] can never match", "'a'"),
         ({"upstreams": '{chat: {targets: ["http://a"]}}'}, "must be a mapping", "{url: 'http://a'}"),
         ({"upstreams": '{chat: {targets: [{url: "http://a"}], ca: no.pem}}'}, "no.pem does not exist", "relative"),
         ({"upstreams": '{chat: {targets: [{url: "http://a"}], host: keep}}'}, "must be 'preserve' or 'upstream'", ""),

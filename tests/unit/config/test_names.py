@@ -161,17 +161,22 @@ def test_a_numeric_host_says_which_address_it_is() -> None:
     assert "write it as 127.0.0.1" in caught.value.hint
 
 
-@pytest.mark.parametrize("host", ["*", "a.example.org", "*.example.org", "127.0.0.1", "[::1]", "localhost"])
+@pytest.mark.parametrize("host", ["*", "a.example.org", "*.example.org", "127.0.0.1", "::1", "localhost"])
 def test_route_hosts(host: str) -> None:
     assert names.route_host(host) == host
     assert names.route_host(host.upper()) == host
+
+
+def test_an_ipv6_host_is_compared_compressed_and_without_brackets() -> None:
+    assert names.route_host("[2001:DB8:0::1]") == names.route_host("2001:db8::1") == "2001:db8::1"
 
 
 @pytest.mark.parametrize(
     ("host", "hint"),
     [
         ("a.example.org:443", "without the port: 'a.example.org'"),
-        ("::1", "'[::1]'"),
+        ("::g", "'[::1]'"),
+        ("[::g]", "no IPv6 address"),
         ("https://a", "only the host"),
         ("a/b", "only the host"),
         ("a.*.org", "'*.example.org'"),

@@ -31,7 +31,7 @@ def events(stream: bytes) -> list[Any]:
     for block in stream.decode().removesuffix("\n\n").split("\n\n"):
         *names, data = block.split("\n")
         payload = data.removeprefix("data: ")
-        parsed = payload if payload == "[DONE]" else json.loads(payload)
+        parsed: Any = payload if payload == "[DONE]" else json.loads(payload)
         assert names == ([f"event: {parsed['type']}"] if names else [])
         found.append(parsed)
     return found

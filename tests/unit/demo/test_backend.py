@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from edgeproxy.demo import page
-from edgeproxy.demo.backend import COUNTERS, MAX_BODY, MODELS, Counters, create_app, start
+from edgeproxy.demo.backend import COUNTERS, MAX_BODY, MAX_WEBSOCKET_MESSAGE, MODELS, Counters, create_app, start
 
 USER = [{"role": "user", "content": "Hello there"}]
 CHAT: dict[str, Any] = {"model": "edge-demo", "messages": USER}
@@ -153,7 +153,7 @@ async def test_errors(backend: Start, path: str, body: bytes, status: int, kind:
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_the_broken_model_resets(backend: Start, streaming: bool) -> None:
-    client, _ = await backend(0)
+    client, counters = await backend(0)
     received = b""
 
     async def receive() -> None:
@@ -166,6 +166,8 @@ async def test_the_broken_model_resets(backend: Start, streaming: bool) -> None:
     with pytest.raises(aiohttp.ClientError):
         await receive()
     assert b"message_stop" not in received
+    await until(lambda: counters.broken == 1)
+    assert (counters.active, counters.completed, counters.cancelled) == (0, 0, 0)
 
 
 async def test_a_failure_of_its_own_is_told_in_the_dialect(backend: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +226,11 @@ async def test_websocket_echo(backend: Start) -> None:
             assert await ws.receive_str() == text
         await ws.send_bytes(bytes(range(256)))
         assert await ws.receive_bytes() == bytes(range(256))
+        await ws.close(code=4001)
+        assert ws.close_code == 4001
+    async with client.ws_connect("/ws") as ws:
+        await ws.send_bytes(bytes(MAX_WEBSOCKET_MESSAGE + 1))
+        assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE and ws.close_code == 1009
 
 
 async def test_websockets_are_told_when_it_ends() -> None:
@@ -242,4 +249,4 @@ async def test_health_and_counters(backend: Start) -> None:
     async with client.get("/health") as got:
         assert got.status == 200
     async with client.get("/counters") as got:
-        assert await got.json() == {"active": 0, "started": 0, "completed": 0, "cancelled": 0, "refused": 0}
+        assert await got.json() == dict.fromkeys(Counters.__slots__, 0)

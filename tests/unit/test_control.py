@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgeproxy.control import Ledger, process, readiness
+from edgeproxy.ipc import ProcessState, Report, State
+from edgeproxy.observe.metrics import H1, Dump, WorkerStats, record
+
+
+def dump(requests: int, open_connections: int = 0) -> Dump:
+    stats = WorkerStats()
+    for _ in range(requests):
+        record(stats.route("*/"), H1, 200, 0.01, 1, 1)
+    stats.connections_open[H1] = open_connections
+    return stats.dump()
+
+
+def requests(ledger: Ledger) -> int:
+    return sum(sum(row[0]) for row in ledger.total()["routes"].values())
+
+
+def report(incarnation: str, slot: int = 0, pid: int = 10) -> Report:
+    return Report(incarnation, slot, pid, 0)
+
+
+def test_a_dump_replaces_the_one_before_and_processes_add_up() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), dump(3), 1.0)
+    ledger.report(report("a"), dump(5), 2.0)
+    ledger.report(report("b", slot=1, pid=11), dump(7), 2.5)
+    assert requests(ledger) == 12
+    assert ledger.ages(3.0) == {"worker-0": 1.0, "worker-1": 0.5}
+
+
+def test_counters_survive_a_worker() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), dump(5, open_connections=2), 1.0)
+    assert not ledger.bury({10}, set())
+    assert ledger.bury({12}, set())
+    assert requests(ledger) == 5
+    assert ledger.total()["connections_open"] == [0, 0, 0]
+    assert ledger.ages(1.0) == {}
+    ledger.report(report("c", pid=12), dump(1, open_connections=1), 2.0)
+    assert requests(ledger) == 6
+    assert ledger.total()["connections_open"][H1] == 1
+    assert not ledger.bury({12}, set())
+
+
+def test_one_that_is_connected_is_not_dead_whatever_the_list_says() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), dump(5), 1.0)
+    assert not ledger.bury(set(), {"a"})  # the list is older than its birth
+    ledger.report(report("a"), dump(6), 2.0)
+    assert requests(ledger) == 6
+
+
+def test_counters_survive_control() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), dump(5), 1.0)
+    ledger.report(report("b", pid=11), dump(7), 1.0)
+    ledger.bury({11}, set())
+    successor = Ledger(ledger.kept())
+    assert requests(successor) == 5
+    successor.report(report("b", pid=11), dump(8), 2.0)  # the living send everything again
+    assert requests(successor) == 13
+
+
+def worker(slot: int, **changes: Any) -> ProcessState:
+    return msgspec.structs.replace(ProcessState(f"worker-{slot}", 10 + slot, "ready", 2, slot), **changes)
+
+
+READY = State(1, False, True, 2, (worker(0), worker(1)), 1, {}, {}, None)
+
+
+def test_ready() -> None:
+    ready, detail = readiness(READY)
+    assert ready
+    assert msgspec.json.decode(msgspec.json.encode(detail))["workers"][1]["name"] == "worker-1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"draining": True},
+        {"started": False},
+        {"workers": (worker(0), worker(1, generation=1))},
+        {"workers": (worker(0), worker(1, state="starting", served_by=None))},
+        {"workers": (worker(0, state="back-off", served_by=1), worker(1, state="back-off", served_by=None))},
+    ],
+)
+def test_not_ready(changes: dict[str, Any]) -> None:
+    assert not readiness(msgspec.structs.replace(READY, **changes))[0]
+
+
+def test_ready_while_a_slot_is_lent() -> None:
+    state = msgspec.structs.replace(READY, workers=(worker(0), worker(1, state="back-off", pid=0, served_by=0)))
+    assert readiness(state)[0]
+
+
+def test_own_process_is_seen() -> None:
+    seen = process("me", os.getpid())
+    assert seen is not None
+    assert seen.rss > 1 << 20 and seen.cpu > 0 and seen.fds > 2
+    assert process("nobody", 2**22 + 1) is None
