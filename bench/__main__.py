@@ -122,7 +122,21 @@ def workers_table(bench: cases.Bench, peer: Peer, rounds: int, console: Console)
     return table
 
 
+DISTURBED = 10.0  # percent of the proxy's core that others took; an idle machine shows about 1
+
+
+def remark(table: Table) -> None:
+    """Say so when the machine was not ours alone."""
+    shares = [run.more["others %"] for runs in table.runs.values() for run in runs if "others %" in run.more]
+    if shares and table.case != "workers" and max(shares) > DISTURBED:
+        table.notes.append(
+            f"disturbed: other programs took up to {max(shares):.0f} % of the proxy's core; figures are too high, "
+            "ratios less so"
+        )
+
+
 def show(console: Console, table: Table) -> None:
+    remark(table)
     lines = report.rows(table)
     grid = RichTable(title=table.case, title_justify="left", title_style="bold")
     shown = report.used(table)
@@ -164,7 +178,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < 16_000:
         console.print(f"[yellow]only {hard} open files are allowed: the case conns may fail[/]")
-    os.sched_setaffinity(0, {int(core) for core in options.load_cores.split(",")})
+    os.sched_setaffinity(0, proc.core_list(options.load_cores))
     folder = Path(tempfile.mkdtemp(prefix="edge-bench-"))
     tables: list[Table] = []
     try:

@@ -71,20 +71,26 @@ def running(bench: Bench, peer: Peer, workers: int = 1, cores: str | None = None
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What happened between two looks: units at the upstream, CPU seconds of the proxy's tree, wall seconds, memory."""
+    """What happened between two looks: units at the upstream, CPU seconds of the proxy's tree, wall seconds, memory.
+
+    `others` are the CPU seconds that anything else took from the proxy's cores.
+    """
 
     units: int
     cpu: float
     wall: float
     rss: int
+    others: float
 
 
-def window(child: Child, count: Callable[[], int], seconds: float) -> Window:
+def window(child: Child, count: Callable[[], int], seconds: float, cores: str) -> Window:
     """Look twice at the counter and at /proc while the load goes on: beginning and end are not in the figures."""
-    units, before, began = count(), proc.usage(child.pid), time.monotonic()
+    pinned = proc.core_list(cores)
+    units, before, busy, began = count(), proc.usage(child.pid), proc.busy(pinned), time.monotonic()
     time.sleep(seconds)
-    after_units, after, ended = count(), proc.usage(child.pid), time.monotonic()
-    return Window(after_units - units, after.cpu - before.cpu, ended - began, after.rss)
+    after_units, after, after_busy, ended = count(), proc.usage(child.pid), proc.busy(pinned), time.monotonic()
+    cpu = after.cpu - before.cpu
+    return Window(after_units - units, cpu, ended - began, after.rss, max(0.0, after_busy - busy - cpu))
 
 
 def figures(seen: Window, result: load.Result, unit: str) -> Run:
@@ -97,6 +103,7 @@ def figures(seen: Window, result: load.Result, unit: str) -> Run:
     more = {
         f"{unit}/s": seen.units / seen.wall,
         "core busy %": 100 * seen.cpu / seen.wall,
+        "others %": 100 * seen.others / seen.wall,
         "RSS MB": seen.rss / 1e6,
     }
     return Run(UNIT_US * seen.cpu / seen.units, more, flags)
@@ -123,7 +130,7 @@ def h1_load(bench: Bench, run: Running) -> Run:
         run.place.folder, run.place.port, cores=bench.load_cores, connections=H1_CONNECTIONS, seconds=length
     ) as generator:
         time.sleep(WARM)
-        seen = window(run.child, bench.upstream.requests, bench.seconds)
+        seen = window(run.child, bench.upstream.requests, bench.seconds, bench.proxy_cores)
         generator.wait(length + 20)
         result = load.parse_wrk(generator.log.read_text())
     done = figures(seen, result, "requests")
@@ -146,7 +153,7 @@ def h2(bench: Bench, peer: Peer) -> Run:
             seconds=length,
         ) as generator:
             time.sleep(WARM)
-            seen = window(run.child, bench.upstream.requests, bench.seconds)
+            seen = window(run.child, bench.upstream.requests, bench.seconds, bench.proxy_cores)
             generator.wait(length + 20)
             result = load.parse_h2load(generator.log.read_text())
         done = figures(seen, result, "requests")
@@ -165,7 +172,7 @@ def sse(bench: Bench, peer: Peer) -> Run:
             run.place.folder, run.place.port, cores=bench.load_cores, connections=STREAMS, seconds=length, stream=True
         ) as generator:
             time.sleep(WARM)
-            seen = window(run.child, bench.upstream.chunks, bench.seconds)
+            seen = window(run.child, bench.upstream.chunks, bench.seconds, bench.proxy_cores)
             generator.wait(length + 20)
             result = load.parse_wrk(generator.log.read_text())
         done = figures(seen, result, "chunks")
@@ -328,7 +335,7 @@ def workers(bench: Bench, peer: Peer, count: int, cores: str) -> Run:
             run.place.folder, run.place.port, cores=bench.load_cores, connections=H1_CONNECTIONS, seconds=length
         ) as generator:
             time.sleep(WARM)
-            seen = window(run.child, sampled, bench.seconds)
+            seen = window(run.child, sampled, bench.seconds, cores)
             generator.wait(length + 20)
             done.append(figures(seen, load.parse_wrk(generator.log.read_text()), "requests"))
         done[0].more["largest share %"] = max(shares, default=0.0)

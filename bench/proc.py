@@ -128,6 +128,30 @@ def connections(pids: Iterable[int], port: int) -> dict[int, int]:
     return counts
 
 
+def core_list(text: str) -> set[int]:
+    """Cores of a taskset list such as "0,2-3"."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def parse_busy(text: str, cores: set[int]) -> float:
+    """Seconds in which the cores did anything for anyone (idle and iowait left out), from /proc/stat."""
+    ticks = 0
+    for line in text.splitlines():
+        name, *numbers = line.split() or [""]
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+            counts = [int(number) for number in numbers[:8]]  # what follows, guest time, is in user time already
+            ticks += sum(counts) - counts[3] - counts[4]
+    return ticks / TICKS
+
+
+def busy(cores: set[int]) -> float:
+    return parse_busy(Path("/proc/stat").read_text(), cores)
+
+
 def machine() -> dict[str, str | int]:
     """Kernel, CPU model, cores and memory: what a reader needs to judge figures, and no name of the host."""
     model = "unknown"

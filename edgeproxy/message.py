@@ -222,7 +222,7 @@ class Body:
             self.consumer.body_data(data)
         if waiting and self.source is not None:
             self.source.consumed(waiting)
-        if self.done and not self.chunks:
+        if self.done:
             self.consumer.body_end()
 
     def restore(self, data: bytes) -> None:

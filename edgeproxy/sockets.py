@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +71,27 @@ class Listeners:
         for slot in self.slots:
             for sock in slot.sockets:
                 sock.close()
+
+
+class Reports:
+    """The socket on which control hears from workers, in a directory that only this user can enter (mkdtemp: 0700)."""
+
+    __slots__ = ("_directory", "path", "socket")
+
+    def __init__(self) -> None:
+        # The path of a Unix socket has 107 bytes at most; some TMPDIR alone are longer.
+        base = tempfile.gettempdir()
+        self._directory = tempfile.mkdtemp(prefix="edgeproxy-", dir=base if len(base) < 80 else "/tmp")  # noqa: S108
+        self.path = f"{self._directory}/control"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
+        self.socket.bind(self.path)
+        self.socket.listen(BACKLOG)
+
+    def close(self) -> None:
+        """Closes it and removes the directory."""
+        self.socket.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def listen(https: Sequence[Address], http: Sequence[Address], admin: Address | None, slots: int) -> Listeners:

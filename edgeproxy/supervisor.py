@@ -10,27 +10,22 @@ from __future__ import annotations
 import gc
 import os
 import select
-import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgeproxy import children, worker
-from edgeproxy.children import HANDLED, HOPELESS, Child
+from edgeproxy.children import HOPELESS, Child
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.ipc import (
-    Abort,
     Channel,
     ChannelClosed,
-    Drain,
     Failed,
     IpcError,
     Keep,
@@ -49,12 +44,10 @@ from edgeproxy.ipc import (
 )
 from edgeproxy.loans import Loans
 from edgeproxy.reload import Reloads
-from edgeproxy.sockets import BACKLOG, BindError, Listeners, listen
+from edgeproxy.shutdown import Shutdown
+from edgeproxy.signals import Signals
+from edgeproxy.sockets import BindError, Listeners, Reports, listen
 from edgeproxy.system import notify, raise_open_files
-
-READINESS_DEADLINE: Final = 0.25  # seconds for /readyz to fail before the doors close
-GRACE: Final = 3.0  # seconds beyond `drain` before a worker that has not ended is killed
-ABORT_GRACE: Final = 1.5  # the same after a second signal; and for control to end
 
 
 def serve(
@@ -119,28 +112,25 @@ class Supervisor:
         self._loans = Loans(self._workers, self._listeners.slots)
         self._reloads = Reloads(config, config_path, workers, self._workers, say)
         self._control = Child("control", -1) if self._listeners.admin is not None else None
-        self._directory = ""  # holds control's socket
-        self._reports: socket.socket | None = None
+        self._reports: Reports | None = None
         self._kept = b""
         self._prctl = children.find_prctl()
-        self._wake = (-1, -1)
+        self._signals: Signals | None = None
         self._started = False
         self._exit: int | None = None
         self._restarts = {"worker": 0, "control": 0}
         self._number = 0  # of the newest State
         self._dirty = False
-        self._draining = False
-        self._last_undrained = 0  # the last State that did not say so
-        self._doors_close: float | None = None  # draining has begun, readiness is failing
-        self._kill_at: float | None = None
+        self._shutdown = Shutdown(self._workers, self._control, self._listeners, say)
 
     # The loop
 
     def run(self) -> int:
-        before = self._catch_signals()
         try:
+            self._signals = signals = Signals()
             raise_open_files(self._reloads.config, say)
-            self._open_reports()
+            if self._control is not None:
+                self._reports = Reports()
             gc.freeze()  # what exists now is shared with the children: the collector must not write to its pages
             if self._control is not None:
                 self._start(self._control)
@@ -149,23 +139,23 @@ class Supervisor:
             gc.enable()
             say(f"serving {', '.join(self._listeners.served)}")
             while self._exit is None:
-                self._turn()
+                self._turn(signals)
             return self._exit
         finally:
-            self._clean_up(before)
+            self._clean_up()
 
-    def _turn(self) -> None:
+    def _turn(self, signals: Signals) -> None:
         self._push_state()
         poll = select.poll()
-        poll.register(self._wake[0], select.POLLIN)
+        poll.register(signals, select.POLLIN)
         by_fd: dict[int, Child] = {}
         for child in self._all():
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN | (select.POLLOUT if child.channel.wants_write else 0))
         for fd, event in poll.poll(self._timeout()):
-            if fd == self._wake[0]:
-                self._on_signals()
+            if fd == signals.fileno():
+                self._on_signals(signals.take())
             elif (child := by_fd[fd]).channel is not None and child.channel.fileno() == fd:
                 self._on_channel(child, event)
         self._reap()
@@ -173,32 +163,33 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         """Milliseconds until the next thing that is due; None: nothing is."""
-        due = [child.due for child in self._all() if child.state == "back-off" and not self._draining]
-        due += [at for at in (self._doors_close, self._kill_at) if at is not None]
+        due = [child.due for child in self._all() if child.state == "back-off" and not self._shutdown.begun]
+        due += self._shutdown.deadlines
         if self._reloads.deadline is not None:
             due.append(self._reloads.deadline)
         return max(0.0, (min(due) - time.monotonic()) * 1000 + 1) if due else None
 
     def _on_time(self, now: float) -> None:
-        if self._draining:
-            self._go_on_draining(now)
+        if self._shutdown.begun:
+            self._push_state()
+            if self._shutdown.step(now):
+                say("stopped")
+                self._exit = 0
             return
         for child in self._all():
             if child.state == "back-off" and child.due <= now:
                 self._start(child)
         self._reloads.on_time(now)
 
-    def _on_signals(self) -> None:
-        try:
-            numbers = set(os.read(self._wake[0], 512))
-        except BlockingIOError:
-            return
+    def _on_signals(self, numbers: set[int]) -> None:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-            self._stop()
+            self._shutdown.signal(self._reloads.config.drain, self._number)
+            self._reloads.cancel()
+            self._dirty = True
         elif signal.SIGHUP in numbers:
             for child in self._workers:
                 child.send(Reopen())
-            if not self._draining:
+            if not self._shutdown.begun:
                 self._reloads.begin()
 
     def _on_channel(self, child: Child, event: int) -> None:
@@ -234,8 +225,7 @@ class Supervisor:
                 else:
                     self._on_failed_start(child, reason)
             case Seen(number):
-                if self._doors_close is not None and number > self._last_undrained:
-                    self._doors_close = 0.0  # readiness has failed; no need to wait longer
+                self._shutdown.seen(number)
             case Keep():
                 self._kept = message.blob
 
@@ -271,8 +261,8 @@ class Supervisor:
 
     def _let_go(self, own: Child) -> None:
         """In the child: closes what it inherited and does not need."""
-        for fd in self._wake:
-            os.close(fd)
+        if self._signals is not None:
+            self._signals.close()
         for child in self._all():
             if child.channel is not None:
                 child.channel.close()
@@ -281,7 +271,7 @@ class Supervisor:
                 for sock in sockets.sockets:
                     sock.close()
         if not own.is_control:
-            for unused in (self._listeners.admin, self._reports):
+            for unused in (self._listeners.admin, self._reports.socket if self._reports is not None else None):
                 if unused is not None:
                     unused.close()
 
@@ -297,21 +287,22 @@ class Supervisor:
                 https=sockets.https,
                 http=sockets.http,
                 channel=channel,
-                control=self._reports_path if self._reports is not None else None,
+                control=self._reports.path if self._reports is not None else None,
                 plane=self._plane,
             )
         )
 
     def _run_control(self, channel: Channel[Any]) -> int:
-        # aiohttp loads the system's certificates for its client when it is imported: 100 ms for what control never does.
+        # aiohttp loads the system's certificates for its client on import: 100 ms for what control never does.
         os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
         # Imported in the child: workers need not carry its memory, nor wait for it.
         from edgeproxy import control
 
-        if self._reports is None or self._listeners.admin is None or self._reloads.config.listen.admin is None:
+        admin, address = self._listeners.admin, self._reloads.config.listen.admin
+        if self._reports is None or admin is None or address is None:
             return 1
-        host = self._reloads.config.listen.admin.host
-        return control.run(control.Task(self._state(), self._reports, self._listeners.admin, host, channel, self._kept))
+        state = self._state()
+        return control.run(control.Task(state, self._reports.socket, admin, address.host, channel, self._kept))
 
     def _on_child_ready(self, child: Child, generation: int) -> None:
         child.state, child.generation, child.failures = "ready", generation, 0
@@ -352,7 +343,7 @@ class Supervisor:
         self._dirty = True
         if self._exit is not None:
             return
-        if self._draining:
+        if self._shutdown.begun:
             child.state = "gone"
             if status:
                 say(f"{child.name} (pid {pid}) {children.how_it_ended(status)} while draining")
@@ -383,7 +374,7 @@ class Supervisor:
     def _state(self) -> State:
         return State(
             number=self._number,
-            draining=self._draining,
+            draining=self._shutdown.begun,
             started=self._started,
             generation=self._reloads.generation,
             workers=tuple(
@@ -408,75 +399,7 @@ class Supervisor:
 
     # The end
 
-    def _stop(self) -> None:
-        if self._draining:
-            say("stopping at once")
-            for child in self._workers:
-                child.send(Abort())
-            self._kill_at = time.monotonic() + ABORT_GRACE
-            self._doors_close = None
-            self._listeners.close_traffic()
-            return
-        say(f"draining: no new connections, streams have {self._reloads.config.drain:g} s to finish")
-        notify("STOPPING=1")
-        self._draining = self._dirty = True
-        self._last_undrained = self._number
-        self._reloads.cancel()
-        # Readiness fails first: closing the doors waits until /readyz has been told.
-        listening = self._control is not None and self._control.state == "ready"
-        self._doors_close = time.monotonic() + (READINESS_DEADLINE if listening else 0.0)
-
-    def _go_on_draining(self, now: float) -> None:
-        if self._doors_close is not None and self._doors_close <= now and not self._dirty:
-            self._doors_close = None
-            self._kill_at = now + self._reloads.config.drain + GRACE
-            self._listeners.close_traffic()
-            for child in self._workers:
-                if child.state == "ready" and child.send(Drain(self._reloads.config.drain)):
-                    child.state = "draining"
-                elif child.state == "starting":
-                    child.kill()  # it has no connections
-        if self._kill_at is not None and self._kill_at <= now:
-            for child in self._all():
-                if child.pid:
-                    say(f"{child.name} (pid {child.pid}) has not ended; killing it")
-                    child.kill()
-            self._kill_at = now + ABORT_GRACE
-        if any(child.pid for child in self._workers):
-            return
-        if self._control is not None and self._control.pid:
-            if self._control.state != "draining":
-                self._control.send(Drain(0.0))
-                self._control.state = "draining"
-                self._kill_at = now + ABORT_GRACE
-            return
-        say("stopped")
-        self._exit = 0
-
-    def _catch_signals(self) -> dict[int, Any]:
-        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Handlers do nothing: Python writes each signal's number to the pipe, and the loop reads it there.
-        before: dict[int, Any] = {number: signal.signal(number, lambda _number, _frame: None) for number in HANDLED}
-        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        return before
-
-    def _open_reports(self) -> None:
-        if self._control is None:
-            return
-        # mkdtemp makes it 0700: connecting needs to enter the directory, which only this user can.
-        # The path of a Unix socket has 107 bytes at most; some TMPDIR alone are longer.
-        base = tempfile.gettempdir()
-        self._directory = tempfile.mkdtemp(prefix="edgeproxy-", dir=base if len(base) < 80 else "/tmp")  # noqa: S108
-        self._reports = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._reports.setblocking(False)
-        self._reports.bind(self._reports_path)
-        self._reports.listen(BACKLOG)
-
-    @property
-    def _reports_path(self) -> str:
-        return f"{self._directory}/control"
-
-    def _clean_up(self, before: dict[int, Any]) -> None:
+    def _clean_up(self) -> None:
         for child in self._all():
             if child.pid:
                 child.kill()
@@ -487,9 +410,5 @@ class Supervisor:
         self._listeners.close()
         if self._reports is not None:
             self._reports.close()
-            shutil.rmtree(self._directory, ignore_errors=True)
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for fd in self._wake:
-            os.close(fd)
+        if self._signals is not None:
+            self._signals.restore()

@@ -130,7 +130,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         try:
             if nbytes <= SLICE_IN:
                 self._incoming.write(READ_BUFFER[:nbytes])
-                size = self._object.read(_PLAIN_SIZE, PLAIN_BUFFER)  # type: ignore[assignment, arg-type]  # typeshed
+                size = self._object.read(_PLAIN_SIZE, PLAIN_BUFFER)  # type: ignore[assignment, arg-type]  # typeshed: no memoryview
                 if not size:
                     eof = True
                 elif self._incoming.pending:

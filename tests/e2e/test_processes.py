@@ -326,6 +326,22 @@ def test_a_killed_control_comes_back_with_all_counters(edge: Edge) -> None:
     assert edge.ready()[0] == 200
 
 
+def test_a_worker_that_hangs_holds_up_neither_scrapes_nor_the_end(edge: Edge) -> None:
+    edge.write(drain="100ms")
+    pids = edge.start().pids()
+    edge.ask("GET /other")
+    assert edge.metrics()[REQUESTS] == 1
+    os.kill(pids["worker-0"], signal.SIGSTOP)
+    metrics = edge.metrics()
+    assert metrics[REQUESTS] == 1  # its last report is used, and its age says so
+    assert metrics["edgeproxy_worker_report_age_seconds", "worker-0"] >= 0.25
+    assert metrics["edgeproxy_worker_report_age_seconds", "worker-1"] < 0.25
+    edge.signal(signal.SIGTERM)
+    assert edge.wait() == 0
+    edge.wait_for("worker-0 .*has not ended; killing it")
+    assert not is_alive(pids["worker-0"])
+
+
 # Reload
 
 

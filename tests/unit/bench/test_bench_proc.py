@@ -64,6 +64,24 @@ def test_connections_are_counted_per_process() -> None:
         assert proc.connections([os.getpid()], port) == {}
 
 
+CPUS = """\
+cpu  300 0 200 1000 50 0 10 5 0 0
+cpu0 100 0 100 500 25 0 5 5 0 0
+cpu1 200 0 100 500 25 0 5 0 77 0
+intr 1
+"""
+
+
+def test_busy_leaves_idle_time_and_guests_out() -> None:
+    assert proc.parse_busy(CPUS, {0}) == 210 / proc.TICKS
+    assert proc.parse_busy(CPUS, {0, 1}) == (210 + 305) / proc.TICKS
+
+
+def test_core_list() -> None:
+    assert proc.core_list("0") == {0}
+    assert proc.core_list("0,2-4") == {0, 2, 3, 4}
+
+
 def test_machine_names_no_host() -> None:
     machine = proc.machine()
     assert set(machine) == {"cpu", "cores", "memory_gib", "kernel"}

@@ -1,0 +1,336 @@
+# HTTP/2 from clients: the connection. Everything about the engine ngh2 is in this file and in h2_stream.py.
+"""HTTP/2 server connection over ngh2 (RFC 9113).
+
+Frames are written once per read and once per turn of the loop, however many streams have something to say. Flow control
+is by consumption: the client gets window back when the upstream has taken its bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ngh2
+from ngh2 import Configuration, Role, Setting
+
+from edgeproxy.deadlines import NEVER
+from edgeproxy.faults import Fault
+from edgeproxy.listen.h2_stream import H2Stream
+from edgeproxy.listen.pseudo import Section, build_request, content_length_at
+from edgeproxy.message import Peer, Request
+from edgeproxy.observe.metrics import H2
+
+if TYPE_CHECKING:
+    from edgeproxy.config.model import Client
+    from edgeproxy.gateway import Gateway
+    from edgeproxy.listen.h1 import Connection
+    from edgeproxy.plan import Plan
+
+MAX_FIRST_FLIGHT = 512  # bytes kept for fingerprints: SETTINGS, WINDOW_UPDATE, PRIORITY and the first HEADERS' start
+MAX_NOISE = 64 * 1024  # bytes of frames in a row that neither bring content nor lead to any (floods of PING, SETTINGS, …)
+_ENHANCE_YOUR_CALM = 0x0B
+_GRACE = 1.0  # seconds between the announcement of a shutdown and refusing new streams
+
+
+def _configuration(client: Client) -> Configuration:
+    return Configuration(
+        auto_window_update=False,
+        stream_reset_rate_limit=(client.h2.reset_burst, client.h2.reset_rate),
+        glitch_rate_limit=(client.h2.reset_burst * 10, client.h2.reset_rate * 10),
+        # Twice what is allowed reaches us, so that a client that is a little over gets a 431 instead of a dead connection.
+        max_inbound_header_list_size=client.max_head * 2,
+        max_inbound_header_count=client.max_headers * 2,
+        max_outbound_ack=200,
+        max_deflate_dynamic_table_size=4096,
+    )
+
+
+class H2Connection:
+    """One client connection.
+
+    Attributes:
+        engine: the framing and HPACK engine; `H2Stream` sends through it and calls `dirty` afterwards.
+        streams: by id; a stream stays until both sides have ended it.
+        first_flight: the first bytes behind the TLS handshake (fingerprints).
+    """
+
+    __slots__ = (
+        "_draining", "_faults", "_input", "_noise", "_plan", "_plan_at", "_plan_request", "_plan_section",
+        "_scheduled", "_stalled", "blocked", "connection", "engine", "first_flight", "gateway", "peer", "streams",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
+        client = gateway.snapshot.client
+        self.connection = connection
+        self.gateway = gateway
+        self.engine = ngh2.Connection(Role.SERVER, _configuration(client))
+        self.streams: dict[int, H2Stream] = {}
+        self.blocked: set[H2Stream] = set()
+        self.first_flight = b""
+        self.peer = peer
+        self._input = False  # inside data_received: one flush at its end serves everything
+        self._scheduled = False
+        self._stalled = False
+        self._draining = 0
+        self._noise = 0
+        self._faults = 0
+        self._plan: Plan | None = None
+        self._plan_request: Request | None = None
+        self._plan_section: Section = ()
+        self._plan_at = -1
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: client.h2.max_streams,
+            Setting.INITIAL_WINDOW_SIZE: client.h2.stream_window,
+            Setting.MAX_HEADER_LIST_SIZE: client.max_head,
+        }
+        self.engine.initiate_connection(settings)
+        self.engine.set_local_window_size(client.h2.connection_window)
+        connection.deadline = gateway.deadlines.now + client.timeouts.idle
+        self._flush()
+
+    # -- bytes in ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        """Frames from the client. `data` is only valid during the call."""
+        if len(self.first_flight) < MAX_FIRST_FLIGHT and not self.streams:
+            self.first_flight += bytes(data[: MAX_FIRST_FLIGHT - len(self.first_flight)])
+        self._noise += len(data)
+        engine = self.engine
+        self._input = True
+        try:
+            engine.receive_data(data)
+            opened = self._events()
+            for stream in opened:
+                if not stream.ready:
+                    # The content is still to come. What is wrong with it already (Content-Length) the engine tells
+                    # when it sends its RST_STREAM: ask before anything goes upstream.
+                    self._send()
+                    self._events()
+                    break
+            for stream in opened:
+                if stream.exchange is None and stream.id in self.streams:
+                    self._begin(stream)
+        except ngh2.NGH2Error as error:
+            self._broken(error)
+            return
+        finally:
+            self._input = False
+        if self._noise > MAX_NOISE:
+            self.gateway.stats.fault("client", "h2_flood")
+            self._terminate()
+            return
+        self._flush()
+
+    def _events(self) -> list[H2Stream]:
+        """Take the engine's events. Returns: streams that were opened, to be begun when all events are known."""
+        opened: list[H2Stream] = []
+        streams = self.streams
+        for event in self.engine.events():
+            kind = type(event)
+            if kind is ngh2.RequestReceived:
+                stream = H2Stream(self, event.stream_id, event.headers)  # type: ignore[attr-defined]  # narrowed by `is`
+                streams[stream.id] = stream
+                if event.end_stream:  # type: ignore[attr-defined]
+                    stream.body.done = True
+                    stream.ready = True
+                opened.append(stream)
+                self._noise = 0
+            elif kind is ngh2.DataReceived:
+                self._data(event)  # type: ignore[arg-type]
+            elif kind is ngh2.StreamClosed:
+                self._closed(event)  # type: ignore[arg-type]
+            elif kind is ngh2.TrailersReceived:
+                found = streams.get(event.stream_id)  # type: ignore[attr-defined]
+                if found is not None:
+                    found.body.trailers = [field for field in event.headers if not field[0].startswith(b":")]  # type: ignore[attr-defined]
+                    found.ended()
+            elif kind is ngh2.ConnectionClosed:
+                self.connection.close()
+        return opened
+
+    def _data(self, event: ngh2.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        size = len(event.data)
+        if size:
+            self._noise = 0
+        if stream is None:
+            if size:
+                self.engine.acknowledge_received_data(size, event.stream_id)
+            return
+        if size:
+            stream.received(event.data)
+        if event.end_stream:
+            stream.ended()
+
+    def _closed(self, event: ngh2.StreamClosed) -> None:
+        """A stream is over, one way or another: what is left of it on our side goes with it."""
+        stream = self.streams.pop(event.stream_id, None)
+        if stream is not None:
+            stream.closed()
+        if event.local_error is not None or (event.error_code not in {0, 8} and stream is not None):
+            # Streams that the client makes us reset count like those it resets itself.
+            self._faults += 1
+            self.gateway.stats.fault("client", "h2_stream_error")
+            if self._faults > self.gateway.snapshot.client.h2.reset_burst:
+                self._terminate()
+                return
+        if not self.streams:
+            client = self.gateway.snapshot.client
+            if self._draining and not self._input:
+                self.connection.close()
+            elif not self._stalled:
+                self.connection.deadline = self.gateway.deadlines.now + client.timeouts.idle
+
+    def _begin(self, stream: H2Stream) -> None:
+        gateway = self.gateway
+        client = gateway.snapshot.client
+        self.connection.deadline = NEVER
+        planned = self._known(stream.section, stream.body.done)
+        if planned is not None:
+            request, plan = planned
+        else:
+            built = build_request(stream.section, self.peer, client, H2, ended=stream.body.done)
+            if isinstance(built, Fault):
+                stream.refuse(built)
+                return
+            request, plan = built, gateway.plan(built)
+            self._plan, self._plan_request = (None, None) if request.expects else (plan, request)
+            self._plan_section = stream.section
+            self._plan_at = content_length_at(stream.section)
+        stream.begin(request, plan)
+
+    def _known(self, section: Section, ended: bool) -> tuple[Request, Plan] | None:
+        """The request and plan when this section equals the last one but for Content-Length (see plan.py)."""
+        plan, known = self._plan, self._plan_request
+        if plan is None or known is None or plan.snapshot is not self.gateway.snapshot:
+            return None
+        last, at = self._plan_section, self._plan_at
+        if at < 0:
+            if section != last or (known.length == 0) is not ended:
+                return None
+            return known, plan
+        if len(section) != len(last) or section[at][0] != b"content-length":
+            return None
+        if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
+            return None
+        digits = section[at][1]
+        if not digits.isdigit() or len(digits) > 18:
+            return None
+        return Request(known.method, known.authority, known.target, known.headers, int(digits), H2, self.peer), plan
+
+    def _broken(self, error: ngh2.NGH2Error) -> None:
+        """The engine gave up on the connection; it may still have a GOAWAY to send."""
+        self.gateway.stats.fault("client", "h2_flood" if isinstance(error, ngh2.DenialOfServiceError) else "h2_protocol")
+        self._send()
+        self.connection.close()
+        self._gone()
+
+    def _terminate(self) -> None:
+        """The client costs more than it brings: GOAWAY and close."""
+        try:
+            self.engine.terminate_connection(_ENHANCE_YOUR_CALM)
+        except ngh2.NGH2Error:
+            pass  # it is closing already
+        self._send()
+        self.connection.close()
+        self._gone()
+
+    # -- bytes out -----------------------------------------------------------------------------------------------
+
+    def dirty(self) -> None:
+        """A stream gave the engine something to send: write it when everybody had a turn."""
+        if not self._input and not self._scheduled:
+            self._scheduled = True
+            self.gateway.loop.call_soon(self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        self._scheduled = False
+        self._flush()
+
+    def noise_over(self) -> None:
+        """A reply was sent: what the client sent until here had a purpose."""
+        self._noise = 0
+
+    def flush(self) -> None:
+        """Write now: something must be out before the next step (an event before a reset)."""
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write what the engine may send, hear what that changed, and let waiting streams go on."""
+        if self._stalled or self.connection.is_closing():
+            return
+        self._send()
+        try:
+            self._events()
+        except ngh2.NGH2Error as error:
+            self._broken(error)
+            return
+        if self.blocked:
+            for stream in list(self.blocked):
+                stream.unblock()
+        if self._draining and not self.streams:
+            self.connection.close()
+
+    def _send(self) -> None:
+        try:
+            data = self.engine.data_to_send()
+        except ngh2.NGH2Error:
+            return  # the connection is closed below
+        if data:
+            self.connection.write(data)
+
+    def pause_writing(self) -> None:
+        """The socket is full: frames wait in the engine, whose queues the streams watch."""
+        self._stalled = True
+        self.connection.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.write
+
+    def resume_writing(self) -> None:
+        """The socket drained."""
+        self._stalled = False
+        idle = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.idle
+        self.connection.deadline = NEVER if self.streams else idle
+        self._flush()
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """The connection's deadline passed."""
+        if self._draining == 1:
+            self._draining = 2
+            self.connection.deadline = NEVER
+            self.engine.send_goaway()
+            self._flush()
+        elif self._stalled or self.streams:
+            self.connection.abort()
+        else:
+            self._draining = 2
+            self.connection.deadline = now + _GRACE
+            self.engine.send_goaway()
+            self._flush()
+
+    def drain(self) -> None:
+        """Shut down gracefully (RFC 9113 §6.8): announce it, a moment later refuse new streams, finish the rest."""
+        if self._draining:
+            return
+        self._draining = 1
+        if self.streams:
+            self.engine.send_shutdown_notice()
+            self.connection.deadline = self.gateway.deadlines.now + _GRACE
+        else:
+            self.engine.send_goaway()
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """The client said goodbye."""
+        self._gone()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        del error
+        self._gone()
+
+    def _gone(self) -> None:
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            stream.closed()
+        self.blocked.clear()
