@@ -197,7 +197,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
                     if report.EDGE not in actions:  # then the ratios are to the last one named
                         table.against = list(actions)[-1]
                         table.targets.clear()
-                    tables.append(measure(table, actions, options.rounds, console))
+                    tables.append(measure(table, actions, part.rounds(options.rounds), console))
                     show(console, tables[-1])
             edge = next((peer for peer in chosen if peer.name == report.EDGE), None)
             if "workers" in wanted and edge is not None:

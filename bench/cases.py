@@ -356,6 +356,10 @@ class Part:
     action: Action
     targets: tuple[Target, ...] = ()
 
+    def rounds(self, wanted: int) -> int:
+        """Memory varies little and takes long to fill: two rounds are enough."""
+        return min(wanted, 2) if self.case == "conns" else wanted
+
     def table(self) -> Table:
         return Table(self.name, self.title, self.unit, list(self.targets))
 

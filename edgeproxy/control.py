@@ -97,7 +97,7 @@ class Ledger:
         return merge((self._dead, *(dump for _, dump, _ in self._live.values())))
 
     def ages(self, now: float) -> dict[str, float]:
-        """Seconds since each living worker's report, by process name."""
+        """Seconds from each living worker's report to ``now``, by process name; 0 for one that came later."""
         return {f"worker-{head.slot}": max(0.0, now - at) for head, _, at in self._live.values()}
 
 
@@ -238,6 +238,7 @@ class _Control:
         return readiness(self._state)
 
     async def scrape(self) -> Scrape:
+        asked = time.monotonic()
         await self._ask()
         state = self._state
         pids = {"supervisor": state.supervisor, "control": os.getpid()}
@@ -248,7 +249,7 @@ class _Control:
             state=state,
             ready=readiness(state)[0],
             processes=[p for p in seen if p is not None],
-            ages=self._ledger.ages(time.monotonic()),
+            ages=self._ledger.ages(asked),
         )
 
 

@@ -70,6 +70,12 @@ class DataPlane:
         for sock in http:
             await self._plain.listen(sock)
 
+    async def release(self, sockets: list[socket.socket]) -> None:
+        """Give listening sockets back that were lent: stop accepting on just these. Their connections stay."""
+        for sock in sockets:
+            self._secure.release(sock)
+            self._plain.release(sock)
+
     async def stop_accepting(self) -> None:
         """Accept what the kernel has queued, then close this process's copies of the listening sockets."""
         await self._secure.stop()

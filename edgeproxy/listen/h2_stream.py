@@ -103,6 +103,7 @@ class H2Stream:
         self._wait(NEVER)
         self.owner.blocked.discard(self)
         self._give_back()
+        self.body.source = None  # body and stream hold each other: the cycle ends here
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.cancel()

@@ -38,7 +38,7 @@ class Listener:
         self.secure = secure
         self.draining = False
         self.connections: dict[TlsConnection | PlainConnection, int] = {}  # → protocol index, -1 in the handshake
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: dict[socket.socket, asyncio.AbstractServer] = {}
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound, listening, non-blocking socket."""
@@ -48,13 +48,20 @@ class Listener:
             server = await loop.create_unix_server(make, sock=sock)
         else:
             server = await loop.create_server(make, sock=sock, backlog=4096)
-        self._servers.append(server)
+        self._servers[sock] = server
+
+    def release(self, sock: socket.socket) -> None:
+        """Stop accepting on one socket and close it. Connections it brought stay."""
+        server = self._servers.pop(sock, None)
+        if server is not None:
+            server.close()
+            sock.close()
 
     async def stop(self) -> None:
         """Stop accepting, after what the kernel has queued: libuv accepts until EAGAIN in each turn of the loop."""
         if self._servers:
             await asyncio.sleep(0.01)
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
 

@@ -26,7 +26,7 @@ MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
 LINGER_TIME = 2.0  # seconds to read on after an early close, so that the answer is not lost in a reset
 LINGER_BYTES = 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
-_PLAIN_SIZE = len(READ_BUFFER)
+_PLAIN_SIZE = len(READ_BUFFER) + 32 * 1024  # a whole read, and the part of a record (16 KiB at most) that waited for it
 PLAIN_BUFFER = memoryview(bytearray(_PLAIN_SIZE))
 """Where every connection decrypts to; like READ_BUFFER it is free again when a callback returns."""
 _PLAIN_HTTP = (
@@ -166,7 +166,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         read, incoming = self._object.read, self._incoming
         try:
             while incoming.pending:
-                # A read of 64 KiB of ciphertext never holds more plaintext than that.
+                # Into an empty slice `read` would say 0, which means close_notify: the buffer is larger than what can come.
                 got = read(_PLAIN_SIZE, PLAIN_BUFFER[size:])  # type: ignore[arg-type]  # typeshed wants bytearray
                 if not got:
                     return size, True

@@ -32,7 +32,8 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Scrape(msgspec.Struct, frozen=True):
-    """All that one answer of /metrics is made of. ``ages``: seconds since each worker's report, by process name."""
+    """All that one answer of /metrics is made of. ``ages``: how old each worker's numbers were when it
+    was asked for new ones and gave none, by process name; 0 where it answered."""
 
     total: Dump
     state: State

@@ -334,8 +334,8 @@ def test_a_worker_that_hangs_holds_up_neither_scrapes_nor_the_end(edge: Edge) ->
     os.kill(pids["worker-0"], signal.SIGSTOP)
     metrics = edge.metrics()
     assert metrics[REQUESTS] == 1  # its last report is used, and its age says so
-    assert metrics["edgeproxy_worker_report_age_seconds", "worker-0"] >= 0.25
-    assert metrics["edgeproxy_worker_report_age_seconds", "worker-1"] < 0.25
+    assert metrics["edgeproxy_worker_report_age_seconds", "worker-0"] > 0
+    assert metrics["edgeproxy_worker_report_age_seconds", "worker-1"] == 0
     edge.signal(signal.SIGTERM)
     assert edge.wait() == 0
     edge.wait_for("worker-0 .*has not ended; killing it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import anthropic
@@ -247,7 +247,9 @@ def test_an_answer_that_breaks_before_its_head_is_a_bad_gateway(gpt: openai.Open
     assert raised.value.status_code == 502
 
 
-# A client that leaves: the backend stops within a second
+# A client that leaves: the backend stops within a second. Over HTTP/1.1 closing a stream closes its connection. Over
+# HTTP/2 the SDKs' transport sends no RST_STREAM for it (encode/httpcore#1098), so nobody behind it can know: there the
+# whole client is closed. What RST_STREAM does is tested in test_h2_streams.py.
 
 
 def cancelled(backend: Backend, before: dict[str, int]) -> Callable[[], bool]:
@@ -258,52 +260,62 @@ def cancelled(backend: Backend, before: dict[str, int]) -> Callable[[], bool]:
     return happened
 
 
-def test_closing_an_openai_stream_stops_the_backend(gpt: openai.OpenAI, backend: Backend) -> None:
+def test_closing_an_openai_stream_stops_the_backend(gpt: openai.OpenAI, backend: Backend, version: str) -> None:
     before = backend.counters()
     with gpt.chat.completions.create(model=SLOW, messages=USER, stream=True) as stream:
         next(iter(stream))
+    if version == "h2":
+        gpt.close()
     until(cancelled(backend, before), 1.0)
 
 
-def test_closing_an_anthropic_stream_stops_the_backend(claude: anthropic.Anthropic, backend: Backend) -> None:
+def test_closing_an_anthropic_stream_stops_the_backend(
+    claude: anthropic.Anthropic, backend: Backend, version: str
+) -> None:
     before = backend.counters()
     with claude.messages.stream(model=SLOW, messages=USER, max_tokens=500) as stream:
         next(stream.text_stream)
+    if version == "h2":
+        claude.close()
     until(cancelled(backend, before), 1.0)
 
 
-async def test_closing_async_streams_stops_the_backend(agpt: openai.AsyncOpenAI, backend: Backend) -> None:
+async def test_closing_async_streams_stops_the_backend(
+    agpt: openai.AsyncOpenAI, backend: Backend, version: str
+) -> None:
     before = backend.counters()
     stream = await agpt.responses.create(model=SLOW, input="Hello", stream=True)
     await anext(aiter(stream))
     await stream.close()
+    if version == "h2":
+        await agpt.close()
     await asyncio.to_thread(until, cancelled(backend, before), 1.0)
 
 
-@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-async def test_leaving_before_the_first_token_stops_the_backend(
-    aclaude: anthropic.AsyncAnthropic, agpt: openai.AsyncOpenAI, backend: Backend, dialect: str
+async def test_leaving_openai_before_the_first_byte_stops_the_backend(
+    agpt: openai.AsyncOpenAI, backend: Backend, version: str
+) -> None:
+    call = agpt.chat.completions.create(model=SLOW, messages=USER)
+    await leave_early(agpt, call, backend, version)
+
+
+async def test_leaving_anthropic_before_the_first_byte_stops_the_backend(
+    aclaude: anthropic.AsyncAnthropic, backend: Backend, version: str
+) -> None:
+    call = aclaude.messages.create(model=SLOW, messages=USER, max_tokens=500)
+    await leave_early(aclaude, call, backend, version)
+
+
+async def leave_early(
+    client: openai.AsyncOpenAI | anthropic.AsyncAnthropic, ask: Coroutine[Any, Any, Any], backend: Backend, version: str
 ) -> None:
     """Without streaming the whole answer takes seconds, and not a byte of it has come when the client leaves."""
     before = backend.counters()
-    call: asyncio.Future[Any]
-    if dialect == "openai":
-        call = asyncio.ensure_future(agpt.chat.completions.create(model=SLOW, messages=USER))
-    else:
-        call = asyncio.ensure_future(aclaude.messages.create(model=SLOW, messages=USER, max_tokens=500))
+    call = asyncio.create_task(ask)
     await asyncio.to_thread(until, lambda: backend.counters()["active"] == 1, 2.0)
     call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    if version == "h2":
+        await client.close()
     await asyncio.to_thread(until, cancelled(backend, before), 1.0)
-
-
-async def test_one_client_that_leaves_does_not_disturb_another(agpt: openai.AsyncOpenAI, backend: Backend) -> None:
-    """Over HTTP/2 both are streams of one connection."""
-    before = backend.counters()
-    stays, leaves = await asyncio.gather(
-        *(agpt.chat.completions.create(model=SLOW, messages=USER, stream=True, max_tokens=25) for _ in range(2))
-    )
-    await anext(aiter(leaves))
-    await leaves.close()
-    pieces = [chunk async for chunk in stays]
-    assert len(pieces) == 25 + 2 and pieces[-1].choices[0].finish_reason == "length"
-    assert backend.counters()["cancelled"] == before["cancelled"] + 1
