@@ -50,12 +50,16 @@ class H2Connection:
     Attributes:
         engine: the framing and HPACK engine; `H2Stream` sends through it and calls `dirty` afterwards.
         streams: by id; a stream stays until both sides have ended it.
+        blocked: streams that wait for the client to read.
+        finished: streams whose reply was completed since the last write.
+        noise: bytes received since something useful happened.
         first_flight: the first bytes behind the TLS handshake (fingerprints).
     """
 
     __slots__ = (
-        "_draining", "_faults", "_input", "_noise", "_plan", "_plan_at", "_plan_request", "_plan_section",
-        "_scheduled", "_stalled", "blocked", "connection", "engine", "first_flight", "gateway", "peer", "streams",
+        "_draining", "_faults", "_input", "_plan", "_plan_at", "_plan_request", "_plan_section",
+        "_scheduled", "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise", "peer",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
@@ -65,13 +69,14 @@ class H2Connection:
         self.engine = ngh2.Connection(Role.SERVER, _configuration(client))
         self.streams: dict[int, H2Stream] = {}
         self.blocked: set[H2Stream] = set()
+        self.finished: list[H2Stream] = []
         self.first_flight = b""
         self.peer = peer
         self._input = False  # inside data_received: one flush at its end serves everything
         self._scheduled = False
         self._stalled = False
         self._draining = 0
-        self._noise = 0
+        self.noise = 0
         self._faults = 0
         self._plan: Plan | None = None
         self._plan_request: Request | None = None
@@ -93,7 +98,7 @@ class H2Connection:
         """Frames from the client. `data` is only valid during the call."""
         if len(self.first_flight) < MAX_FIRST_FLIGHT and not self.streams:
             self.first_flight += bytes(data[: MAX_FIRST_FLIGHT - len(self.first_flight)])
-        self._noise += len(data)
+        self.noise += len(data)
         engine = self.engine
         self._input = True
         try:
@@ -114,7 +119,7 @@ class H2Connection:
             return
         finally:
             self._input = False
-        if self._noise > MAX_NOISE:
+        if self.noise > MAX_NOISE:
             self.gateway.stats.fault("client", "h2_flood")
             self._terminate()
             return
@@ -133,7 +138,7 @@ class H2Connection:
                     stream.body.done = True
                     stream.ready = True
                 opened.append(stream)
-                self._noise = 0
+                self.noise = 0
             elif kind is ngh2.DataReceived:
                 self._data(event)  # type: ignore[arg-type]
             elif kind is ngh2.StreamClosed:
@@ -151,7 +156,7 @@ class H2Connection:
         stream = self.streams.get(event.stream_id)
         size = len(event.data)
         if size:
-            self._noise = 0
+            self.noise = 0
         if stream is None:
             if size:
                 self.engine.acknowledge_received_data(size, event.stream_id)
@@ -204,10 +209,11 @@ class H2Connection:
         if plan is None or known is None or plan.snapshot is not self.gateway.snapshot:
             return None
         last, at = self._plan_section, self._plan_at
+        if section == last:
+            # A request without Content-Length differs by whether content follows.
+            return (known, plan) if at >= 0 or (known.length == 0) is ended else None
         if at < 0:
-            if section != last or (known.length == 0) is not ended:
-                return None
-            return known, plan
+            return None
         if len(section) != len(last) or section[at][0] != b"content-length":
             return None
         if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
@@ -246,10 +252,6 @@ class H2Connection:
         self._scheduled = False
         self._flush()
 
-    def noise_over(self) -> None:
-        """A reply was sent: what the client sent until here had a purpose."""
-        self._noise = 0
-
     def flush(self) -> None:
         """Write now: something must be out before the next step (an event before a reset)."""
         self._flush()
@@ -264,6 +266,11 @@ class H2Connection:
         except ngh2.NGH2Error as error:
             self._broken(error)
             return
+        if self.finished:
+            for stream in self.finished:
+                if stream.id in self.streams:
+                    stream.linger()
+            self.finished.clear()
         if self.blocked:
             for stream in list(self.blocked):
                 stream.unblock()
@@ -334,3 +341,4 @@ class H2Connection:
         for stream in streams.values():
             stream.closed()
         self.blocked.clear()
+        self.finished.clear()

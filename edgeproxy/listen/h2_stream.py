@@ -95,14 +95,18 @@ class H2Stream:
         """The client's side is complete."""
         if self.exchange is None and not self._finished:
             self.ready = True
-        self._wait(NEVER)
+        if self.deadline is not NEVER:
+            self._wait(NEVER)
         self.body.finish()
 
     def closed(self) -> None:
         """Both sides are over, or one was reset: nothing can be sent any more."""
-        self._wait(NEVER)
-        self.owner.blocked.discard(self)
-        self._give_back()
+        if self.deadline is not NEVER:
+            self._wait(NEVER)
+        if self.owner.blocked:
+            self.owner.blocked.discard(self)
+        if self._unread:
+            self._give_back()
         self.body.source = None  # body and stream hold each other: the cycle ends here
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -216,15 +220,20 @@ class H2Stream:
     def _ended(self) -> None:
         """Our side is complete. The stream stays until the client has it all and has ended its own side."""
         self._finished = True
-        self.owner.noise_over()
+        owner = self.owner
+        owner.noise = 0
+        owner.finished.append(self)
         if self.exchange is not None:
             self.exchange = None
-            self.owner.gateway.stats.streams_open -= 1
-        gateway = self.owner.gateway
+            owner.gateway.stats.streams_open -= 1
         if not self.body.done:
             self.body.drop()
             self._give_back()
-            self.owner.blocked.add(self)
+            owner.blocked.add(self)
+
+    def linger(self) -> None:
+        """The reply is complete and still not all out: the client has its time to read."""
+        gateway = self.owner.gateway
         self._wait(gateway.deadlines.now + gateway.snapshot.client.timeouts.write)
 
     def _early(self) -> None:

@@ -28,6 +28,7 @@ _MAX_INTERIM = 8  # 1xx heads before a final one
 _MAX_FIELDS = 200
 _WRITE_HIGH = 64 * 1024  # bytes in the transport before the request body is held back
 _NO_CONTENT = frozenset({204, 304})
+_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close"})  # values that nominate no fields
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -43,7 +44,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_interim", "_keep_alive",
+        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held", "_interim", "_keep_alive",
         "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status", "_total", "busy", "deadline",
         "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport", "tunnel",
     )  # fmt: skip
@@ -61,11 +62,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.idle_timeout = target.pool.settings.keepalive
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._request_done = True
+        self._held = False  # reading is paused for the client
         self._phase = "idle"
         self._total = NEVER
-        self._reset()
-
-    def _reset(self) -> None:
+        # Of the reply being received:
         self._fields: Headers = []
         self._head_fields: Headers = []
         self._framing: list[bytes] | None = None
@@ -91,8 +91,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         now = pool.deadlines.now
         timeouts = pool.settings.timeouts
         self._phase = "first_byte"
-        self._total = NEVER if timeouts.total is None else now + timeouts.total
-        self.deadline = min(now + timeouts.first_byte, self._total)
+        total = self._total = NEVER if timeouts.total is None else now + timeouts.total
+        due = now + timeouts.first_byte
+        self.deadline = due if due < total else total
         self.tail = b""
         self.tunnel = False
         request = exchange.request
@@ -166,12 +167,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def pause(self) -> None:
         """The client is slow: stop reading. Its own deadline runs, not the upstream's idle timer."""
         if self.transport is not None:
+            self._held = True
             self.transport.pause_reading()
             self.deadline = self._total
 
     def resume(self) -> None:
         """The client drained."""
         if self.transport is not None:
+            self._held = False
             self.transport.resume_reading()
             self._touch()
 
@@ -215,10 +218,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         except httptools.HttpParserError as error:
             self._fail(upstream_fault(502, "malformed_reply", f"The upstream's reply is not valid HTTP/1.1: {error}."))
             return
-        self._act(exchange, len(data))
-
-    def _act(self, exchange: Exchange, size: int) -> None:
-        """What the bytes that were just parsed mean for the exchange: at most one call into it."""
+        # What these bytes mean for the exchange: at most one call into it.
         chunks = self._chunks
         if chunks:
             content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -235,14 +235,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 return
             self._reply = reply
             if complete:
-                self._pass_trailers(exchange)
+                if self._fields:
+                    self._pass_trailers(exchange)
                 self._finish(exchange)
             else:
                 self._phase = "idle"
                 self._touch()
             exchange.gateway.reply(exchange, reply, content, complete)
         elif self._reply is None:
-            self._fed += size
+            self._fed += len(data)
             if self._fed > _MAX_HEAD or self._interim > _MAX_INTERIM or len(self._fields) > _MAX_FIELDS:
                 self._fail(upstream_fault(502, "reply_head_too_large", "The upstream's reply head is too large."))
         elif complete:
@@ -311,9 +312,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line, or one of the trailers."""
-        if self._complete:
-            self._overrun = True  # a second reply nobody asked for: its fields must not reach the first
-            return
         name = name.lower()
         if name not in CONNECTION_FIELDS:
             self._fields.append((name, value))
@@ -322,7 +320,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif name == b"transfer-encoding":
             self._framing = [*(self._framing or ()), value.strip().lower()]
         elif name == b"connection":
-            self._connection = [*(self._connection or ()), value]
+            if value.lower() not in _PLAIN_CONNECTION:
+                self._connection = [*(self._connection or ()), value]
         elif name == b"keep-alive":
             self._idle_hint(value)
 
@@ -379,8 +378,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _pass_trailers(self, exchange: Exchange) -> None:
         """Trailers go on only where the route says so; RFC 9110 §6.5.1 lets an intermediary drop them."""
-        if self._fields and exchange.plan.route is not None and exchange.plan.route.trailers and exchange.sink is not None:
-            exchange.sink.trailers(self._fields)
+        route, sink = exchange.plan.route, exchange.sink
+        # After an overrun the fields are those of a second reply that nobody asked for.
+        if self._fields and not self._overrun and route is not None and route.trailers and sink is not None:
+            sink.trailers(self._fields)
 
     def _delimited(self) -> bool:
         """The current reply says where it ends."""
@@ -403,26 +404,32 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _finish(self, exchange: Exchange) -> None:
         """The reply is complete: detach from the exchange and go back to the pool, or close."""
         # An early reply leaves a request half sent; bytes behind the reply were never asked for: no reuse for either.
-        reuse = self._keep_alive and self._request_done and not self._overrun and self._delimited_or_bodiless(exchange)
+        head_only = exchange.request.method == b"HEAD"
+        delimited = self._length is not None or self._framing is not None or head_only or self._status in _NO_CONTENT
         exchange.attempt = None
+        body = exchange.body
         if not self._request_done:
-            exchange.body.drop()
-        elif exchange.body.consumer is self:
-            exchange.body.consumer = None
+            body.drop()
+        elif body.consumer is not None:
+            body.consumer = None
         self.exchange = None
-        if not reuse or self.transport is None:
+        transport = self.transport
+        if not self._keep_alive or not self._request_done or self._overrun or not delimited or transport is None:
             self._close()
             return
-        if exchange.request.method == b"HEAD":
+        if head_only:
             self._parser = httptools.HttpResponseParser(self)
-        self._reset()
+        self._fields = []
+        self._length = self._framing = self._connection = self._reply = None
+        self._complete = False
+        self._interim = self._fed = 0
         self.reused = True
-        self.deadline = self.target.pool.deadlines.now + self.idle_timeout
-        self.transport.resume_reading()
-        self.target.released(self)
-
-    def _delimited_or_bodiless(self, exchange: Exchange) -> bool:
-        return self._delimited() or self._status in _NO_CONTENT or exchange.request.method == b"HEAD"
+        target = self.target
+        self.deadline = target.pool.deadlines.now + self.idle_timeout
+        if self._held:
+            self._held = False
+            transport.resume_reading()
+        target.released(self)
 
     def _repeatable(self) -> bool:
         """A reused connection died before a byte came back, and sending the request again cannot do harm.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -54,7 +55,8 @@ class Client:
         assert received, "the edge closed the connection"
         for event in self.connection.receive_data(received):
             if isinstance(event, h2.events.ResponseReceived):
-                self.status[event.stream_id] = dict(event.headers)[":status"]
+                fields: list[Any] = list(event.headers)
+                self.status[event.stream_id] = dict(fields)[":status"]
             elif isinstance(event, h2.events.DataReceived):
                 self.data[event.stream_id] += event.data
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

@@ -1,0 +1,400 @@
+# A client of the edge as the contract sees it: requests go out, replies come in, and reading can be held. One
+# implementation per protocol; no test of the shared suite knows which one it has.
+"""`Wire`: one client connection over TLS; `Call`: one request on it and what came back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Sequence
+
+import httptools
+import ngh2
+
+from support.edge import client_context
+from support.waiting import until
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+
+class Call:
+    """One request and its reply.
+
+    Attributes:
+        status: 0 until the reply's head is here.
+        body: content so far.
+        complete: the reply ended as its framing says it should.
+        error: why it did not, "" while that is open.
+        offered: bytes of request content given to `send`.
+    """
+
+    def __init__(self, wire: Wire, method: bytes) -> None:
+        self.wire = wire
+        self.method = method
+        self.id = 0
+        self.status = 0
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.interim: list[int] = []
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self.body = bytearray()
+        self.complete = False
+        self.error = ""
+        self.offered = 0
+
+    @property
+    def over(self) -> bool:
+        """Complete or failed."""
+        return self.complete or bool(self.error)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of a reply's field."""
+        return [value for key, value in self.fields if key == name]
+
+    async def head(self, within: float = 5.0) -> int:
+        """Waits for the reply's head; its status."""
+        await until(lambda: self.status or self.over, within)
+        assert self.status, f"no head: {self.error}"
+        return self.status
+
+    async def received(self, size: int, within: float = 5.0) -> bytes:
+        """Waits for so many bytes of content."""
+        await until(lambda: len(self.body) >= size or self.over, within)
+        assert len(self.body) >= size, f"{len(self.body)} bytes, then {self.error or 'the end'}"
+        return bytes(self.body)
+
+    async def reply(self, within: float = 5.0) -> int:
+        """Waits for the whole reply; its status."""
+        await until(lambda: self.over, within)
+        assert self.complete, f"status {self.status}, {len(self.body)} bytes, then: {self.error}"
+        return self.status
+
+    async def failed(self, within: float = 5.0) -> str:
+        """Waits for a reply that must not end well; how it ended."""
+        await until(lambda: self.over, within)
+        assert not self.complete, f"a clean end, status {self.status}, {bytes(self.body[-200:])!r}"
+        return self.error
+
+    def send(self, data: bytes, *, end: bool = False) -> None:
+        """More request content, queued without bound on the client's side; `unsent` tells how much still waits."""
+        self.offered += len(data)
+        self.wire.content(self, data, end)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of request content that neither the kernel nor the edge has taken yet."""
+        return self.wire.unsent(self)
+
+    def cancel(self) -> None:
+        """Leaves: RST_STREAM where there is one, else the connection is closed."""
+        self.wire.leave_call(self)
+
+
+class Wire(asyncio.Protocol):
+    """One connection. `multiplexed`: several calls at a time."""
+
+    alpn = "http/1.1"
+    multiplexed = False
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.closed = False
+        self.error: Exception | None = None
+        self.calls: list[Call] = []
+
+    @classmethod
+    async def open(cls, port: int, *, name: str = "localhost", receive_buffer: int = 0) -> Wire:
+        """Connects; `receive_buffer`: bytes of SO_RCVBUF."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        context = client_context((cls.alpn,))
+        if name != "localhost":
+            context.check_hostname = False
+        _, wire = await loop.create_connection(cls, sock=sock, ssl=context, server_hostname=name)
+        tls: ssl.SSLObject = wire.transport.get_extra_info("ssl_object")
+        assert tls.selected_alpn_protocol() == cls.alpn
+        return wire
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self.error = error
+        for call in self.calls:
+            if not call.over:
+                call.error = f"connection lost: {error}"
+
+    def call(
+        self, method: str = "GET", path: str = "/", fields: Fields = (), body: bytes | None = None, *,
+        end: bool = True, host: str = "localhost", length: int | None = None,
+    ) -> Call:  # fmt: skip
+        """Begins a request.
+
+        Args:
+            body: None and `end`: a request without content.
+            end: False leaves the request open for `Call.send`.
+            length: Content-Length; by default that of a whole body, none for an open one.
+        """
+        call = Call(self, method.encode())
+        if body is not None and end and length is None:
+            length = len(body)
+        self.calls.append(call)
+        self.begin(call, path.encode(), [*fields], body, end, host.encode(), length)
+        return call
+
+    async def get(self, path: str = "/", fields: Fields = (), *, host: str = "localhost") -> Call:
+        """A GET and its whole reply."""
+        call = self.call("GET", path, fields, host=host)
+        await call.reply()
+        return call
+
+    def pause(self) -> None:
+        """Stop reading from the socket."""
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        self.transport.resume_reading()
+
+    def reset(self) -> None:
+        """Leave with a RST."""
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    async def leave(self) -> None:
+        """Close, whatever is going on."""
+        if not self.closed:
+            self.transport.abort()
+            await until(lambda: self.closed)
+
+    # what a protocol has to say itself
+
+    def begin(
+        self, call: Call, path: bytes, fields: list[tuple[bytes, bytes]], body: bytes | None, end: bool, host: bytes,
+        length: int | None,
+    ) -> None:  # fmt: skip
+        raise NotImplementedError
+
+    def content(self, call: Call, data: bytes, end: bool) -> None:
+        raise NotImplementedError
+
+    def unsent(self, call: Call) -> int:
+        raise NotImplementedError
+
+    def leave_call(self, call: Call) -> None:
+        raise NotImplementedError
+
+    def is_leaving(self) -> bool:
+        """The edge has announced that it will take no more requests here."""
+        raise NotImplementedError
+
+
+class H1Wire(Wire):
+    """HTTP/1.1: one call after the other, pipelined if the test does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[Call] = []
+        self._parser = httptools.HttpResponseParser(self)
+        self._chunked = False
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._status = 0
+        self._until_close = False
+
+    def begin(
+        self, call: Call, path: bytes, fields: list[tuple[bytes, bytes]], body: bytes | None, end: bool, host: bytes,
+        length: int | None,
+    ) -> None:  # fmt: skip
+        self._waiting.append(call)
+        self._chunked = False
+        lines = [b"%b %b HTTP/1.1" % (call.method, path), b"host: " + host]
+        lines += [name + b": " + value for name, value in fields]
+        if length is not None:
+            lines.append(b"content-length: %d" % length)
+        elif body is not None or not end:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        if body is not None:
+            call.send(body, end=end)
+
+    def content(self, call: Call, data: bytes, end: bool) -> None:
+        if self._chunked:
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if end:
+                data += b"0\r\n\r\n"
+        self.transport.write(data)
+
+    def unsent(self, call: Call) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def leave_call(self, call: Call) -> None:
+        self.transport.abort()
+
+    def is_leaving(self) -> bool:
+        return self.closed or any(call.values(b"connection") == [b"close"] for call in self.calls)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self._waiting:
+                self._waiting[0].error = f"not HTTP/1.1: {error}"
+            else:
+                raise
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._until_close and error is None and self._waiting:
+            self._waiting[0].complete = True
+        super().connection_lost(error)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._status >= 200:
+            self._waiting[0].trailers.append((name.lower(), value))
+        else:
+            self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        call = self._waiting[0]
+        self._status = self._parser.get_status_code()
+        fields, self._fields = self._fields, []
+        if self._status < 200:
+            call.interim.append(self._status)
+            return
+        call.fields = fields
+        call.status = self._status
+        framed = call.values(b"content-length") or call.values(b"transfer-encoding")
+        self._until_close = not framed and self._status not in {204, 304}
+        if call.method == b"HEAD":
+            self._next(call)
+
+    def on_body(self, data: bytes) -> None:
+        call = self._waiting[0]
+        call.body += data
+
+    def on_message_complete(self) -> None:
+        if self._status >= 200 and self._waiting and self._waiting[0].status and not self._until_close:
+            self._next(self._waiting[0])
+
+    def _next(self, call: Call) -> None:
+        call.complete = True
+        self._waiting.remove(call)
+        self._status = 0
+        self._until_close = False
+        if call.method == b"HEAD":
+            # llhttp does not know that no content follows.
+            self._parser = httptools.HttpResponseParser(self)
+
+
+class H2Wire(Wire):
+    """HTTP/2 by ngh2's client role. Content is given back as window unless a call is held."""
+
+    alpn = "h2"
+    multiplexed = True
+
+    def __init__(self, window: int = 65535) -> None:
+        super().__init__()
+        self.engine = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration(auto_window_update=False))
+        self._window = window
+        self._by_id: dict[int, Call] = {}
+        self.held: set[int] = set()  # streams whose content is not given back
+        self.goaway: list[ngh2.GoAwayReceived] = []
+        self.pings = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.engine.initiate_connection({ngh2.Setting.INITIAL_WINDOW_SIZE: self._window, ngh2.Setting.ENABLE_PUSH: 0})
+        self.engine.set_local_window_size(16 * 1024 * 1024)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the engine has."""
+        try:
+            data = self.engine.data_to_send()
+        except ngh2.NGH2Error:
+            return
+        if data and not self.closed:
+            self.transport.write(data)
+
+    def begin(
+        self, call: Call, path: bytes, fields: list[tuple[bytes, bytes]], body: bytes | None, end: bool, host: bytes,
+        length: int | None,
+    ) -> None:  # fmt: skip
+        section = [(b":method", call.method), (b":scheme", b"https"), (b":authority", host), (b":path", path), *fields]
+        if length is not None:
+            section.append((b"content-length", b"%d" % length))
+        call.id = self.engine.send_request(section, end_stream=end and body is None)
+        self._by_id[call.id] = call
+        if body is not None:
+            call.send(body, end=end)
+        self.flush()
+
+    def content(self, call: Call, data: bytes, end: bool) -> None:
+        self.engine.send_data(call.id, data, end_stream=end)
+        self.flush()
+
+    def unsent(self, call: Call) -> int:
+        try:
+            return self.engine.queued_body_size(call.id) + self.transport.get_write_buffer_size()
+        except ngh2.NGH2Error:
+            return 0
+
+    def leave_call(self, call: Call) -> None:
+        call.error = call.error or "cancelled here"
+        self.engine.reset_stream(call.id, 8)
+        self.flush()
+
+    def is_leaving(self) -> bool:
+        return self.closed or bool(self.goaway)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.engine.receive_data(data)
+            for event in self.engine.events():
+                self._event(event)
+        except ngh2.NGH2Error as error:
+            for call in self.calls:
+                call.error = call.error or f"not HTTP/2: {error}"
+            raise
+        self.flush()
+
+    def _event(self, event: ngh2.Event) -> None:
+        if isinstance(event, ngh2.GoAwayReceived):
+            self.goaway.append(event)
+            return
+        if isinstance(event, ngh2.PingAcknowledged):
+            self.pings += 1
+            return
+        call = self._by_id.get(getattr(event, "stream_id", 0))
+        if call is None:
+            return
+        if isinstance(event, ngh2.ResponseReceived):
+            call.fields = [field for field in event.headers if field[0] != b":status"]
+            call.status = int(dict(event.headers)[b":status"])
+            call.complete = event.end_stream
+        elif isinstance(event, ngh2.InformationalResponseReceived):
+            call.interim.append(int(dict(event.headers)[b":status"]))
+        elif isinstance(event, ngh2.DataReceived):
+            call.body += event.data
+            if event.data and call.id not in self.held:
+                self.engine.acknowledge_received_data(len(event.data), call.id)
+            call.complete = event.end_stream
+        elif isinstance(event, ngh2.TrailersReceived):
+            call.trailers = list(event.headers)
+            call.complete = True
+        elif isinstance(event, ngh2.StreamReset):
+            if not call.complete:
+                call.error = call.error or f"reset {event.error_code}"
+        elif isinstance(event, ngh2.StreamClosed) and not call.complete:
+            call.error = call.error or f"closed {event.error_code}"
+
+
+WIRES: dict[str, type[Wire]] = {"h1": H1Wire, "h2": H2Wire}

@@ -1,0 +1,13 @@
+# The protocols this suite runs over. A protocol joins by an implementation in clients.py and its name here.
+from __future__ import annotations
+
+import pytest
+
+from .clients import WIRES
+
+
+@pytest.fixture(params=sorted(WIRES))
+def protocol(request: pytest.FixtureRequest) -> str:
+    """The protocol between client and edge."""
+    name: str = request.param
+    return name
