@@ -154,8 +154,12 @@ class Gateway:
             fields.append((b"retry-after", b"1"))
         self._local(exchange, fault.status, fields, content, fault.outcome)
 
-    def refusal(self, fault: Fault, peer: Peer, protocol: int) -> tuple[Reply, bytes]:
-        """The answer to bytes that did not become a request: no route, no dialect, but counted and logged all the same."""
+    def refusal(self, fault: Fault, peer: Peer, protocol: int, host: bytes | None) -> tuple[Reply, bytes]:
+        """The answer to bytes that did not become a request: no route, no dialect, but counted and logged all the same.
+
+        Args:
+            host: Host or :authority as far as it is known (no HSTS for IP literals).
+        """
         ray = self._rays.next()
         self.stats.fault(fault.source.value, fault.reason)
         record(self._no_route, protocol, fault.status, 0.0, 0, 0)
@@ -166,7 +170,8 @@ class Gateway:
             self.log.lines.append(line(time.time(), ray, fault.status, 0, 0, 0.0, None, b"null", fault.outcome, static))
         content_type, content = error_page(fault, ray.decode("ascii"), None)
         fields = [(b"date", _date()), (b"content-type", content_type), (RAY, ray)]
-        if peer.secure and self.snapshot.hsts is not None:
+        authority = self.snapshot.router.authority(host) if host is not None else None
+        if peer.secure and self.snapshot.hsts is not None and (authority is None or not authority.is_ip):
             fields.append(self.snapshot.hsts)
         return Reply(fault.status, fields, len(content)), content
 

@@ -214,6 +214,8 @@ class Body:
         """The consumer drained: hand over what waited and grant more."""
         self.paused = False
         if self.consumer is None:
+            if self.source is not None:
+                self.source.consumed(0)  # a tunnel, whose bytes never wait here
             return
         data = b"".join(self.chunks)
         self.chunks = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeproxy.faults import client_fault
+from edgeproxy.faults import client_fault, edge_fault
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route
@@ -87,7 +87,11 @@ class Preview:
             exchange.fail(client_fault(400, "body", "The request body is not a JSON object with a string 'model'."))
             return
         exchange.body.restore(content)
-        route.pool_for(model).submit(exchange)
+        pool = route.pool_for(model)
+        if pool is None:
+            exchange.fail(edge_fault(503, "upstream_gone", "The model's upstream was taken out of the configuration."))
+        else:
+            pool.submit(exchange)
 
     def pause(self) -> None:
         """Nothing is read for the client yet."""

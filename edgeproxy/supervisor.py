@@ -86,7 +86,10 @@ def serve(
 
 def say(text: str) -> None:
     """One line of the supervisor's own log."""
-    print(f"edgeproxy: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        print(f"edgeproxy: {text}", file=sys.stderr, flush=True)  # noqa: T201  this is its log
+    except OSError:
+        pass  # the terminal is gone; serving and shutting down go on
 
 
 class Supervisor:

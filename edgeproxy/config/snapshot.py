@@ -118,14 +118,14 @@ class Route:
         """The body must be looked at before an upstream is chosen."""
         return bool(self.models or self.model_prefixes)
 
-    def pool_for(self, model: str | None) -> Pool:
-        """The upstream for a model: exact name, longest prefix, then the route's own."""
+    def pool_for(self, model: str | None) -> Pool | None:
+        """The upstream for a model: exact name, longest prefix, then the route's own. None: a reload took it away."""
         if model is not None:
             if model in self.models:
-                return self.pools[self.models[model]]
+                return self.pools.get(self.models[model])
             for prefix, upstream in self.model_prefixes:
                 if model.startswith(prefix):
-                    return self.pools[upstream]
+                    return self.pools.get(upstream)
         return self.pool
 
 

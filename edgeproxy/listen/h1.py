@@ -15,7 +15,7 @@ import httptools
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, client_fault
-from edgeproxy.listen.h1_head import Head, build_request
+from edgeproxy.listen.h1_head import OTHER_PROTOCOL, Head, build_request
 from edgeproxy.listen.h1_reply import reply_head
 from edgeproxy.listen.repeat import Repeat
 from edgeproxy.message import Body, Headers, Peer, Reply, Request
@@ -53,8 +53,8 @@ class H1Connection:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
-        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail",
+        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body", "_line",
+        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_poison_host", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail",
         "_trailers", "_tunnel", "_url", "connection", "exchange", "gateway",
     )  # fmt: skip
 
@@ -81,7 +81,9 @@ class H1Connection:
         self._draining = False
         self._tunnel = False
         self._rest = b""  # bytes behind an upgrade request
-        self._poison: Fault | None = None
+        self._line = b""  # the start of a head that spans reads
+        self._poison: Fault | None = None  # said when the current exchange is over; then the connection closes
+        self._poison_host: bytes | None = None
         self._repeat: Repeat | None = None  # the last head, if it may come again
         self._ready: Repeat | None = None  # the same, while the connection stands between two messages
         # Of the reply being sent:
@@ -96,7 +98,7 @@ class H1Connection:
     def data_received(self, data: memoryview) -> None:
         """Bytes from the client. `data` is only valid during the call."""
         repeat = self._ready
-        if repeat is not None:
+        if repeat is not None and not self._stalled:
             self._ready = None
             if self._repeated(repeat, bytes(data)):
                 return
@@ -120,6 +122,7 @@ class H1Connection:
         if streaming:
             self._continued(len(data), before)
         if self._heads:
+            self._look_closer(data)
             if self._partial + len(data) > self.gateway.snapshot.client.max_head:
                 self._measure_heads()
             elif self._partial == 0 and not streaming and len(self._heads) == 1:
@@ -127,7 +130,7 @@ class H1Connection:
             self._partial = 0
             self._next()
         elif not self._in_body and self.exchange is None:
-            self._head_grows(len(data))
+            self._head_grows(data)
         self._throttle()
 
     def _continued(self, size: int, before: int) -> None:
@@ -144,12 +147,21 @@ class H1Connection:
         if self._overhead > _MAX_OVERHEAD:
             self._refuse(client_fault(400, "chunk_overhead", "Chunk extensions or trailers are too large."))
 
-    def _head_grows(self, size: int) -> None:
+    def _look_closer(self, data: memoryview) -> None:
+        """OPTIONS is a method of RTSP and ICE too: there the request line has to be seen."""
+        for head in self._heads or ():
+            if head.method == b"OPTIONS" and OTHER_PROTOCOL.search(self._line + bytes(data)) is not None:
+                head.other_protocol = True
+        self._line = b""
+
+    def _head_grows(self, data: memoryview) -> None:
         """Part of a head. The whole of it has one deadline, however slowly it drips in."""
         client = self.gateway.snapshot.client
         if self._partial == 0:
             self.connection.deadline = self.gateway.deadlines.now + client.timeouts.head
-        self._partial += size
+        self._partial += len(data)
+        if len(self._line) <= client.max_url:
+            self._line += bytes(data)
         if len(self._url) > client.max_url:
             self._refuse(client_fault(414, "url_too_long", "The request target is too long."))
         elif self._partial > client.max_head or len(self._fields) + len(self._framing) > client.max_headers:
@@ -262,7 +274,8 @@ class H1Connection:
             return
         self._running = True
         heads = self._heads
-        while heads and self.exchange is None and not self._close and not self.connection.is_closing():
+        # Not while the client does not read what it has asked for: answers would pile up.
+        while heads and self.exchange is None and not self._close and not self._stalled and not self.connection.is_closing():
             self._begin(heads.popleft())
         self._running = False
         if self._poison is not None and self.exchange is None and not heads:
@@ -274,6 +287,7 @@ class H1Connection:
         request = build_request(head, self._peer, client)
         if isinstance(request, Fault):
             self._poison = request
+            self._poison_host = next((value for name, value in head.framing if name == b"host"), None)
             if self._heads:
                 self._heads.clear()
             return
@@ -281,7 +295,6 @@ class H1Connection:
         self._minor = head.minor
         self._close = not head.keep_alive or self._draining
         self._expects = request.expects
-        self._stalled = False
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
         plan = gateway.plan(request)
         if head.repeat is not None and not request.expects:
@@ -307,7 +320,7 @@ class H1Connection:
         """Answer a fault that belongs to no exchange, and close: where the next message begins is unknown."""
         self._poison = fault
         self._parser = None
-        reply, content = self.gateway.refusal(fault, self._peer, H1)
+        reply, content = self.gateway.refusal(fault, self._peer, H1, self._poison_host)
         self._close = True
         self._minor = 1
         self.connection.write(reply_head(reply, len(content), close=True, minor=1) + content)
@@ -326,14 +339,17 @@ class H1Connection:
             self._close = True
         self._expects = False
         length = reply.length
-        if end and length is None and not reply.bodiless:
+        if end and length is None and not reply.bodiless and not (self._tail and self._minor == 1):
             length = len(data)
         self._chunked = chunked = length is None and not reply.bodiless and self._minor == 1
         if length is None and not reply.bodiless and not chunked:
             self._close = True  # HTTP/1.0: the end of the connection is the end of the body
         head = reply_head(reply, length, close=self._close, minor=self._minor, chunked=chunked)
-        if chunked and data:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if chunked:
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if end:
+                data += b"0\r\n%b\r\n" % self._tail
         self.connection.write(head + data if data and not reply.bodiless else head)
         if end:
             self._ended()
@@ -398,7 +414,12 @@ class H1Connection:
         """Read while there is room: for the body, and for requests behind the current one."""
         body = self._body
         limit = self.gateway.snapshot.client.buffer
-        full = (body is not None and body.waiting > limit) or (self._heads is not None and len(self._heads) > _MAX_PIPELINED)
+        exchange = self.exchange
+        full = (
+            (body is not None and body.waiting > limit)
+            or (self._heads is not None and len(self._heads) > _MAX_PIPELINED)
+            or (self._tunnel and exchange is not None and exchange.body.paused)
+        )
         if full and not self._paused:
             self._paused = True
             self.connection.pause_reading()
@@ -420,6 +441,7 @@ class H1Connection:
         now, timeouts = self.gateway.deadlines.now, self.gateway.snapshot.client.timeouts
         if exchange is None:
             self.connection.deadline = now + timeouts.idle
+            self._next()
         else:
             self.connection.deadline = NEVER if exchange.body.done else now + timeouts.body
             exchange.resume()
@@ -440,6 +462,7 @@ class H1Connection:
         exchange = self.exchange
         if exchange is not None:
             exchange.gateway.tunnel_data(exchange, data)
+            self._throttle()
 
     def eof_received(self) -> bool:
         """The client said goodbye: whatever it waited for, it waits no longer."""
@@ -470,6 +493,8 @@ class H1Connection:
             if exchange is not None:
                 exchange.cancel("client: slow_reader")
             self.connection.abort()
+        elif exchange is not None and (self._paused or exchange.body.paused):
+            pass  # we do not read: the wait is the upstream's, and its timers run
         elif exchange is not None:
             exchange.fail(client_fault(408, "body_timeout", "The request body stopped coming."))
         elif self._partial:

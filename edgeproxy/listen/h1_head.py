@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from edgeproxy.faults import Fault, client_fault
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from edgeproxy.config.model import Client
 
 _MINOR = {"1.1": 1, "1.0": 0}
+# llhttp also knows RTSP and ICE and reports their versions like HTTP's. Their own methods give them away here; OPTIONS,
+# which they share, is looked at in its request line.
+_OTHER_PROTOCOLS = frozenset({
+    b"DESCRIBE", b"ANNOUNCE", b"SETUP", b"PLAY", b"PAUSE", b"TEARDOWN", b"GET_PARAMETER", b"SET_PARAMETER", b"REDIRECT",
+    b"RECORD", b"FLUSH", b"SOURCE", b"PRI",
+})  # fmt: skip
+OTHER_PROTOCOL = re.compile(rb"OPTIONS [^\r\n ]+ +(?:RTSP|ICE)/")
 
 
 class Head:
@@ -25,11 +33,12 @@ class Head:
         framing: field lines about the connection and the message's framing, Host and Expect among them.
         version: `"1.1"` as the parser prints it.
         flaw: a fault found while collecting.
+        other_protocol: the request line names RTSP or ICE.
         repeat: the raw head, if an equal one may come again (listen/repeat.py).
     """
 
     __slots__ = (
-        "body", "fields", "flaw", "framing", "keep_alive", "method", "minor", "repeat",
+        "body", "fields", "flaw", "framing", "keep_alive", "method", "minor", "other_protocol", "repeat",
         "target", "upgrade", "version",
     )  # fmt: skip
 
@@ -47,6 +56,7 @@ class Head:
         self.upgrade = upgrade
         self.body = body
         self.flaw: Fault | None = None
+        self.other_protocol = False
         self.repeat: Repeat | None = None
 
 
@@ -64,6 +74,8 @@ def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:
         return client_fault(414, "url_too_long", "The request target is too long.")
     if len(fields) + len(head.framing) > client.max_headers:
         return client_fault(431, "too_many_fields", "The request has too many header fields.")
+    if head.method in _OTHER_PROTOCOLS or head.other_protocol:
+        return client_fault(400, "protocol", "This server speaks HTTP.")
     if head.minor < 0:
         return client_fault(505, "version", "This server speaks HTTP/1.1, HTTP/1.0 and HTTP/2.")
     host: bytes | None = None
@@ -87,8 +99,8 @@ def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:
             coding = value
         elif name == b"upgrade":
             upgrade = value
-        elif name == b"expect":
-            expect = value
+        elif name == b"expect" and (expect is None or expect.strip().lower() == b"100-continue"):
+            expect = value  # of several the first that is not understood decides
     if coding is not None:
         # RFC 9112 §6.1, §6.3: one coding, chunked, and never beside Content-Length or on HTTP/1.0.
         if head.minor == 0:

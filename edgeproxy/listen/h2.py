@@ -171,7 +171,8 @@ class H2Connection:
         stream = self.streams.pop(event.stream_id, None)
         if stream is not None:
             stream.closed()
-        if event.local_error is not None or (event.error_code not in {0, 8} and stream is not None):
+        ours = stream is not None and stream.reset
+        if not ours and (event.local_error is not None or event.error_code not in {0, 8}):
             # Streams that the client makes us reset count like those it resets itself.
             self._faults += 1
             self.gateway.stats.fault("client", "h2_stream_error")
@@ -188,7 +189,8 @@ class H2Connection:
     def _begin(self, stream: H2Stream) -> None:
         gateway = self.gateway
         client = gateway.snapshot.client
-        self.connection.deadline = NEVER
+        if not self._stalled and self._draining != 1:
+            self.connection.deadline = NEVER
         planned = self._known(stream.section, stream.body.done)
         if planned is not None:
             request, plan = planned
@@ -294,7 +296,7 @@ class H2Connection:
         """The socket drained."""
         self._stalled = False
         idle = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.idle
-        self.connection.deadline = NEVER if self.streams else idle
+        self.connection.deadline = NEVER if self.streams and self._draining != 1 else idle
         self._flush()
 
     # -- the end -------------------------------------------------------------------------------------------------

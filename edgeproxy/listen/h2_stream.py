@@ -30,12 +30,13 @@ class H2Stream:
     Attributes:
         section: the request's field section.
         ready: the message was complete before it was begun.
+        reset: we reset it, for reasons of our own.
         deadline: for bodies that stop coming and for clients that do not read; NEVER otherwise.
     """
 
     __slots__ = (
         "_expects", "_finished", "_paused", "_queued", "_trailers", "_unread", "body", "deadline", "exchange", "id",
-        "owner", "ready", "section",
+        "owner", "ready", "reset", "section",
     )  # fmt: skip
 
     def __init__(self, owner: H2Connection, stream_id: int, section: Section) -> None:
@@ -46,6 +47,7 @@ class H2Stream:
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.ready = False
+        self.reset = False
         self._unread = 0  # bytes received and not yet given back as window
         self._paused = False
         self._finished = False  # our side has sent its end
@@ -68,7 +70,8 @@ class H2Stream:
     def refuse(self, fault: Fault) -> None:
         """Answer a section that did not become a request."""
         owner = self.owner
-        reply, content = owner.gateway.refusal(fault, owner.peer, H2)
+        host = next((value for name, value in self.section if name in {b":authority", b"host"}), None)
+        reply, content = owner.gateway.refusal(fault, owner.peer, H2, host)
         self.body.drop()
         self.start(reply, content, True)
 
@@ -245,6 +248,7 @@ class H2Stream:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self.owner.gateway.stats.streams_open -= 1
+        self.reset = True
         try:
             self.owner.engine.reset_stream(self.id, code)
         except ngh2.NGH2Error:
@@ -276,6 +280,8 @@ class H2Stream:
             return
         self._queued = queued
         exchange = self.exchange
+        if exchange is not None and not self._paused and not self.body.done and (self.body.paused or self.body.waiting):
+            return  # we do not grant window: the wait is the upstream's, and its timers run
         if exchange is not None and not self._paused and exchange.status == 0:
             exchange.fail(client_fault(408, "body_timeout", "The request body stopped coming."))
             return

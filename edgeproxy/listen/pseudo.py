@@ -47,8 +47,8 @@ def build_request(section: Section, peer: Peer, client: Client, protocol: int, *
                 if host is not None:
                     return client_fault(400, "host", "The request has more than one Host field.")
                 host = value
-            elif name == b"expect":
-                expect = value
+            elif name == b"expect" and (expect is None or expect.lower() == b"100-continue"):
+                expect = value  # of several the first that is not understood decides
         elif name[0] != 58:  # ":"
             if name == b"cookie":
                 cookies.append(value)

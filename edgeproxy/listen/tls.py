@@ -130,7 +130,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         try:
             if nbytes <= SLICE_IN:
                 self._incoming.write(READ_BUFFER[:nbytes])
-                size = self._object.read(_PLAIN_SIZE, PLAIN_BUFFER)  # type: ignore[assignment, arg-type]  # typeshed: no memoryview
+                size = self._object.read(_PLAIN_SIZE, PLAIN_BUFFER)  # type: ignore[assignment]  # an int
                 if not size:
                     eof = True
                 elif self._incoming.pending:
@@ -167,7 +167,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         try:
             while incoming.pending:
                 # Into an empty slice `read` would say 0, which means close_notify: the buffer is larger than what can come.
-                got = read(_PLAIN_SIZE, PLAIN_BUFFER[size:])  # type: ignore[arg-type]  # typeshed wants bytearray
+                got = read(_PLAIN_SIZE, PLAIN_BUFFER[size:])
                 if not got:
                     return size, True
                 size += got  # type: ignore[operator]  # an int when a buffer is given
@@ -177,14 +177,29 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _shake_hands(self, nbytes: int) -> None:
         """Before the application exists: handshake messages, and perhaps its first bytes right behind them."""
-        self._received += nbytes
-        if self._received > MAX_HANDSHAKE:
-            self._refuse("too_long")
+        if self._closing:
             return
+        self._received += nbytes
         if len(self.hello) < MAX_HELLO and self.listener is not None:
             self.hello += bytes(READ_BUFFER[: min(nbytes, MAX_HELLO - len(self.hello))])
-        self._incoming.write(READ_BUFFER[:nbytes])
-        self._handshake()
+        size = 0
+        eof = False
+        try:
+            for start in range(0, nbytes, SLICE_IN):
+                self._incoming.write(READ_BUFFER[start : min(start + SLICE_IN, nbytes)])
+                if self.app is None:
+                    self._handshake()
+                    if self._closing:
+                        return
+                if self.app is not None and self._incoming.pending:
+                    size, eof = self._drain(size)
+        except ssl.SSLError:
+            self._broken()
+            return
+        if self.app is not None:
+            self._deliver(size, eof)
+        elif self._received > MAX_HANDSHAKE:
+            self._refuse("too_long")
 
     def _handshake(self) -> None:
         try:
@@ -205,13 +220,6 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.app = app  # type: ignore[assignment]  # UpstreamConnection fits Application
             if not self._ready.done():
                 self._ready.set_result(None)
-        if self._incoming.pending:
-            try:
-                size, eof = self._drain(0)
-            except ssl.SSLError:
-                self._broken()
-                return
-            self._deliver(size, eof)
 
     def _handshake_failed(self, error: ssl.SSLError) -> None:
         reason = (error.reason or "unknown").lower()

@@ -43,7 +43,10 @@ def parse_authority(raw: bytes) -> tuple[str, int | None, bool] | None:
         if not bracket or (rest and not rest.startswith(b":")):
             return None
         try:
-            host = ipaddress.IPv6Address(literal.decode("ascii")).compressed
+            address = ipaddress.IPv6Address(literal.decode("ascii"))
+            if address.scope_id is not None:
+                return None  # a zone means something on one machine only, and takes any text (RFC 6874)
+            host = address.compressed
         except (ValueError, UnicodeDecodeError):
             return None
         port_text, is_ip = rest[1:], True

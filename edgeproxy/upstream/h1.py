@@ -161,6 +161,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Bytes from the client through an open tunnel."""
         if self.transport is not None and self.exchange is not None:
             self.transport.write(data)
+            self._touch()
             if self.transport.get_write_buffer_size() > _WRITE_HIGH:
                 self.exchange.body.pause()
 

@@ -44,8 +44,8 @@ class Target:
         self.stats.active = self.active
         self.idle.append(connection)
         pool = self.pool
-        if self not in pool.targets:
-            self.retire(connection)  # a reload took this target away
+        if self not in pool.targets or connection.idle_timeout <= 0:
+            self.retire(connection)  # a reload took this target away, or nothing is kept
         elif pool.pending:
             pool.advance()
 
@@ -141,6 +141,10 @@ class Pool:
             return
         target = self.targets[0] if len(self.targets) == 1 else self._pick()
         connection = target.take() if tries == 0 else None
+        if connection is None and tries == 0 and self.connections >= self.settings.max_connections:
+            # No room for a new one: better a connection to another target than none.
+            connection = next(filter(None, (other.take() for other in self.targets)), None)
+            target = connection.target if connection is not None else target
         if connection is not None:
             target.stats.reused += 1
             self._begin(connection, exchange)
@@ -201,13 +205,15 @@ class Pool:
         due = self.deadlines.now + self.settings.timeouts.connect
         self.pending.append((exchange, waiting, due))
         self.deadline = min(self.deadline, due)
-        self._count_pending()
+        self.count_pending()
 
     def advance(self) -> None:
         """A connection or room for one became free: serve the head of the queue."""
-        while self.pending:
+        while self.pending and (
+            self.connections < self.settings.max_connections or any(target.idle for target in self.targets)
+        ):
             exchange, waiting, _ = self.pending.popleft()
-            self._count_pending()
+            self.count_pending()
             if exchange.attempt is waiting:
                 exchange.attempt = None
                 self.submit(exchange)
@@ -225,9 +231,10 @@ class Pool:
             if exchange.attempt is waiting:
                 exchange.attempt = None
                 exchange.fail(edge_fault(503, "upstream_full", "No connection to the upstream became free in time."))
-        self._count_pending()
+        self.count_pending()
 
-    def _count_pending(self) -> None:
+    def count_pending(self) -> None:
+        """Show the length of the queue in the metrics."""
         if self.targets:
             self.targets[0].stats.pending = len(self.pending)
 
@@ -261,6 +268,8 @@ class Pool:
                 target.stats.open -= 1
                 target.active -= 1
                 target.stats.active = target.active
+                if self.pending:
+                    self.advance()
         if made and connection.transport is not None:
             target.stats.connects += 1
             target.mark_up()
@@ -310,10 +319,13 @@ class Waiting:
         """Nothing is read yet."""
 
     def cancel(self) -> None:
-        """The exchange no longer points here: the queue skips it. Heads of the queue that left are forgotten now."""
-        pending = self._pool.pending
-        while pending and pending[0][0].attempt is not pending[0][1]:
-            pending.popleft()
+        """The client left: its place is free."""
+        pool = self._pool
+        for index, entry in enumerate(pool.pending):
+            if entry[1] is self:
+                del pool.pending[index]
+                break
+        pool.count_pending()
 
 
 class Connecting:

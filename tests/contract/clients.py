@@ -8,6 +8,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections import deque
 from collections.abc import Sequence
 
 import httptools
@@ -207,6 +208,8 @@ class H1Wire(Wire):
         self._fields: list[tuple[bytes, bytes]] = []
         self._status = 0
         self._until_close = False
+        self._out: deque[bytes] = deque()
+        self._full = False
 
     def begin(
         self, call: Call, path: bytes, fields: list[tuple[bytes, bytes]], body: bytes | None, end: bool, host: bytes,
@@ -231,10 +234,23 @@ class H1Wire(Wire):
                 data = b"%x\r\n%b\r\n" % (len(data), data)
             if end:
                 data += b"0\r\n\r\n"
-        self.transport.write(data)
+        # In pieces, and only while the socket takes them: what waits is counted here.
+        self._out.extend(data[at : at + 16384] for at in range(0, len(data), 16384))
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._out and not self._full and not self.closed:
+            self.transport.write(self._out.popleft())
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._pump()
 
     def unsent(self, call: Call) -> int:
-        return self.transport.get_write_buffer_size()
+        return sum(map(len, self._out))
 
     def leave_call(self, call: Call) -> None:
         self.transport.abort()

@@ -177,6 +177,17 @@ async def test_content_of_every_size_is_unchanged(protocol: str, size: int) -> N
         assert record["bytes_in"] == record["bytes_out"] == size
 
 
+async def test_a_large_body_right_behind_the_handshake(protocol: str) -> None:
+    """The client's last handshake message and its first request may come in one read."""
+    content = bytes(256 * 1024)
+    async with stand(protocol, echo) as s:
+        for _ in range(3):
+            call = (await s.dial(wait=False)).call("POST", "/", (), content)
+            assert await call.reply() == 200
+            assert call.body == content
+        assert s.edge.stats.handshake_failures == {}
+
+
 async def test_head_has_the_length_and_no_content(protocol: str) -> None:
     async with stand(protocol, replies(b"HTTP/1.1 200 OK\r\ncontent-length: 12345\r\n\r\n")) as s:
         wire = await s.dial()

@@ -59,8 +59,9 @@ def certificates() -> CertificatePaths:
     return make_development(directory, NAMES)
 
 
+@functools.cache
 def client_context(alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
-    """A client's context that trusts the development CA alone."""
+    """A client's context that trusts the development CA alone. Shared: who wants to change one makes it anew."""
     context = ssl.create_default_context(cafile=str(certificates().ca))
     if alpn:
         context.set_alpn_protocols(list(alpn))
@@ -124,8 +125,11 @@ async def running_edge(
     try:
         yield edge
     finally:
-        data_plane.abort()
-        await data_plane.stop_accepting()
+        for listener in (data_plane._secure, data_plane._plain):
+            # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
+            for server in listener._servers:
+                server.close()
+            listener._servers.clear()
         data_plane.abort()
         await until(lambda: data_plane.connections == 0)
         for pool in data_plane._gateway.pools.values():

@@ -87,7 +87,7 @@ class H2Client:
     def headers(self, stream: int, fields: Fields, *, end: bool = True) -> bytes:
         """A HEADERS frame. Fields go out as they are, in any order and case."""
         flags = ["END_HEADERS", "END_STREAM"] if end else ["END_HEADERS"]
-        # Never indexed (the encoder would share state with frames a test throws away); huffman off keeps bytes readable.
+        # Never indexed: frames that a test throws away would be missing from the table. Not huffman: bytes stay readable.
         block = self.encoder.encode([(name, value, True) for name, value in fields], huffman=False)
         return HeadersFrame(stream, data=block, flags=flags).serialize()
 
