@@ -8,7 +8,6 @@ received when that one is answered must be exactly that one.
 from __future__ import annotations
 
 import pytest
-
 from support.client import Client, Response, connected
 from support.edge import Edge, running_edge
 from support.malformed import EVERYTHING, HOST, Case

@@ -125,17 +125,17 @@ async def running_edge(
     try:
         yield edge
     finally:
-        for listener in (data_plane._secure, data_plane._plain):
-            # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
-            for server in listener._servers:
-                server.close()
-            listener._servers.clear()
+        # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
+        servers = [*data_plane._secure._servers, *data_plane._plain._servers]
+        for server in servers:
+            server.close()
         data_plane.abort()
         await until(lambda: data_plane.connections == 0)
         for pool in data_plane._gateway.pools.values():
             await until(lambda pool=pool: not pool._tasks)
             pool.close()
-        await asyncio.sleep(0)
+        for server in servers:
+            await server.wait_closed()
 
 
 def prepared(config: Config, ticket_keys: bytes = b"") -> Snapshot:

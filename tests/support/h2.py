@@ -87,7 +87,8 @@ class H2Client:
     def headers(self, stream: int, fields: Fields, *, end: bool = True) -> bytes:
         """A HEADERS frame. Fields go out as they are, in any order and case."""
         flags = ["END_HEADERS", "END_STREAM"] if end else ["END_HEADERS"]
-        # Never indexed: frames that a test throws away would be missing from the table. Not huffman: bytes stay readable.
+        # Never indexed, because frames that a test throws away would be missing from the table; not huffman, so that
+        # bytes stay readable.
         block = self.encoder.encode([(name, value, True) for name, value in fields], huffman=False)
         return HeadersFrame(stream, data=block, flags=flags).serialize()
 

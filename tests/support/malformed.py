@@ -28,7 +28,9 @@ class Case:
     early: bool = True
 
 
-def _cases(group: str, entries: dict[str, bytes], statuses: set[int], *, closes: bool = True, early: bool = True) -> list[Case]:
+def _cases(
+    group: str, entries: dict[str, bytes], statuses: set[int], *, closes: bool = True, early: bool = True
+) -> list[Case]:
     return [Case(f"{group}: {name}", raw, frozenset(statuses), closes, early) for name, raw in entries.items()]
 
 

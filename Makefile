@@ -1,0 +1,42 @@
+# Everything sets itself up: a virtual environment in .venv with the locked versions of constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help demo test lint bench lock clean
+help:
+	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
+	@echo "make test    all tests (about two minutes)"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy"
+	@echo "make lock    resolve constraints.txt anew"
+
+# One stamp per set of extras: installed again when what is wanted changes.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing edgeproxy[$*] into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	@$(BIN)/edgeproxy demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench --json bench/out/all.json $(ARGS)
+	$(BIN)/python -m bench --markdown bench/out/all.json > docs/benchmarks.md
+
+lock: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --python-version 3.11 --universal \
+		--no-header --no-annotate --no-emit-index-url -o constraints.txt --upgrade --quiet
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
