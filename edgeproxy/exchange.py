@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.faults import Fault
     from edgeproxy.gateway import Gateway
-    from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.message import Body, Reply, Request, Sink
     from edgeproxy.plan import Plan
 

@@ -165,7 +165,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             items = enumerate(node.value)
             return [self.read(item, (*path, index), depth + 1) for index, item in items if not self._full]
-        assert isinstance(node, yaml.ScalarNode)  # noqa: S101 - the third and last kind of node
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Any]:

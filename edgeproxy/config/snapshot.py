@@ -16,7 +16,8 @@ from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
 
 if TYPE_CHECKING:
-    from edgeproxy.config.model import Client, Config, Route as RouteModel, Target, Upstream, UpstreamTimeouts
+    from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
+    from edgeproxy.config.model import Route as RouteModel
     from edgeproxy.observe.metrics import RouteStats
     from edgeproxy.upstream.pool import Pool
 

@@ -117,10 +117,7 @@ def client_context(ca: str) -> ssl.SSLContext:
     Args:
         ca: `"system"` or the path of a PEM file with the only authorities to trust.
     """
-    if ca == "system":
-        context = ssl.create_default_context()
-    else:
-        context = ssl.create_default_context(cafile=ca)
+    context = ssl.create_default_context(cafile=None if ca == "system" else ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -53,8 +53,9 @@ class H1Connection:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body", "_line",
-        "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_poison_host", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail",
+        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
+        "_line", "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_poison_host", "_ready",
+        "_repeat", "_rest", "_running", "_stalled", "_tail",
         "_trailers", "_tunnel", "_url", "connection", "exchange", "gateway",
     )  # fmt: skip
 

@@ -12,8 +12,8 @@ from edgeproxy.observe.metrics import H1
 from edgeproxy.policy.headers import nominated
 
 if TYPE_CHECKING:
-    from edgeproxy.listen.repeat import Repeat
     from edgeproxy.config.model import Client
+    from edgeproxy.listen.repeat import Repeat
 
 _MINOR = {"1.1": 1, "1.0": 0}
 # llhttp also knows RTSP and ICE and reports their versions like HTTP's. Their own methods give them away here; OPTIONS,

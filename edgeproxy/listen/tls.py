@@ -19,8 +19,8 @@ from edgeproxy.transport import READ_BUFFER
 if TYPE_CHECKING:
     from edgeproxy.listen.tcp import Listener
 
-SLICE_IN = 8 * 1024  # bytes fed to the incoming BIO at once: it stays at 12 KB
-SLICE_OUT = 16 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 30 KB
+SLICE_IN = 4 * 1024  # bytes fed to the incoming BIO at once: it stays at 5.5 KB
+SLICE_OUT = 8 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 11 KB
 MAX_HELLO = 4 * 1024  # bytes of the first flight that are kept for fingerprints
 MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
 LINGER_TIME = 2.0  # seconds to read on after an early close, so that the answer is not lost in a reset

@@ -44,8 +44,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held", "_interim", "_keep_alive",
-        "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status", "_total", "busy", "deadline",
+        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready",
+        "_held", "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status", "_total", "busy", "deadline",
         "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport", "tunnel",
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if body.done:
             self._request_done = True
             content = body.take()
-            if content or request.length is not None and request.length != 0:
+            if content or (request.length is not None and request.length != 0):
                 transport.write(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(content), content))
             elif request.length == 0 and request.method in _WITH_CONTENT:
                 transport.write(head + b"\r\ncontent-length: 0\r\n\r\n")

@@ -103,7 +103,9 @@ class Target:
 class Pool:
     """All targets of one upstream, for one worker. Lives through reloads under the upstream's name."""
 
-    __slots__ = ("_tasks", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings", "stats", "targets")
+    __slots__ = (
+        "_tasks", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings", "stats", "targets",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, settings: UpstreamSettings, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats

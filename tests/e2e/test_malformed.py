@@ -10,8 +10,8 @@ from __future__ import annotations
 import pytest
 from support.client import Client, Response, connected
 from support.edge import Edge, running_edge
-from support.malformed import EVERYTHING, HOST, Case
-from support.upstream import Upstream, running_upstream
+from support.malformed import EVERYTHING, HOST, Case, chunked
+from support.upstream import Upstream, echo, running_upstream
 
 GOOD = b"GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TWIN = b"POST /twin HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
@@ -102,3 +102,14 @@ async def test_more_than_one_space_is_not_passed_on(line: bytes) -> None:
             response = await client.response()
         assert response is not None and response.status in {200, 400}
         assert {request.line for request in upstream.requests} <= {b"GET /x HTTP/1.1"}
+
+
+@pytest.mark.parametrize("zeros", [1, 15, 16, 400])
+async def test_leading_zeros_of_a_chunk_size_are_not_passed_on(zeros: int) -> None:
+    """The engine shows no chunk lines; what goes on is framed anew."""
+    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge:
+        async with connected(edge.https_port) as client:
+            await client.send(chunked(b"0" * zeros + b"5\r\nhello\r\n" + b"0" * zeros + b"0\r\n\r\n"))
+            response = await client.response()
+        assert response is not None and response.body == b"hello"
+        assert b"00005" not in upstream.data

@@ -126,16 +126,13 @@ async def running_edge(
         yield edge
     finally:
         # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
-        servers = [*data_plane._secure._servers, *data_plane._plain._servers]
-        for server in servers:
-            server.close()
+        await data_plane.release([https, http])
         data_plane.abort()
         await until(lambda: data_plane.connections == 0)
         for pool in data_plane._gateway.pools.values():
             await until(lambda pool=pool: not pool._tasks)
             pool.close()
-        for server in servers:
-            await server.wait_closed()
+        await asyncio.sleep(0)
 
 
 def prepared(config: Config, ticket_keys: bytes = b"") -> Snapshot:
