@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeproxy.listen.tcp import Listener
 
 SLICE_IN = 4 * 1024  # bytes fed to the incoming BIO at once: it stays at 5.5 KB
-SLICE_OUT = 8 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 11 KB
+SLICE_OUT = 4 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 5.5 KB
 MAX_HELLO = 4 * 1024  # bytes of the first flight that are kept for fingerprints
 MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
 LINGER_TIME = 2.0  # seconds to read on after an early close, so that the answer is not lost in a reset
@@ -292,9 +292,11 @@ class TlsConnection(asyncio.BufferedProtocol):
                 transport.write(self._outgoing.read())
             else:
                 view = memoryview(data)
+                records = []
                 for start in range(0, len(view), SLICE_OUT):
                     self._object.write(view[start : start + SLICE_OUT])
-                    transport.write(self._outgoing.read())
+                    records.append(self._outgoing.read())
+                transport.write(b"".join(records))
         except ssl.SSLError:
             self._broken()
 

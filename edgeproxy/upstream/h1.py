@@ -44,9 +44,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready",
-        "_held", "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status", "_total", "busy", "deadline",
-        "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport", "tunnel",
+        "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held",
+        "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status",
+        "_total", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport",
+        "tunnel",
     )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
