@@ -162,13 +162,14 @@ class Gateway:
         """
         ray = self._rays.next()
         self.stats.fault(fault.source.value, fault.reason)
-        record(self._no_route, protocol, fault.status, 0.0, 0, 0)
+        content_type, content = error_page(fault, ray.decode("ascii"), None)
+        size = len(content)
+        record(self._no_route, protocol, fault.status, 0.0, 0, size)
         if self.log is not None:
             static = static_part(
                 client=peer.address, protocol=PROTOCOLS[protocol], method=b"", host=b"", path=b"", route=NO_ROUTE, agent=b""
             )
-            self.log.lines.append(line(time.time(), ray, fault.status, 0, 0, 0.0, None, b"null", fault.outcome, static))
-        content_type, content = error_page(fault, ray.decode("ascii"), None)
+            self.log.lines.append(line(time.time(), ray, fault.status, 0, size, 0.0, 0.0, b"null", fault.outcome, static))
         fields = [(b"date", _date()), (b"content-type", content_type), (RAY, ray)]
         authority = self.snapshot.router.authority(host) if host is not None else None
         if peer.secure and self.snapshot.hsts is not None and (authority is None or not authority.is_ip):

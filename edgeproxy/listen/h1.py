@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _MAX_PIPELINED = 16  # complete requests that may wait behind the current one before reading stops
 _CHUNK_OVERHEAD = 24  # bytes of framing a chunk may cost without being suspicious: 16 digits and two CRLF
 _MAX_OVERHEAD = 16 * 1024  # bytes of chunk extensions and trailers in one body
+_OPTIONS = b"OPTIONS "
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -130,7 +131,7 @@ class H1Connection:
                 self._remember(self._heads[0], data)
             self._partial = 0
             self._next()
-        elif not self._in_body and self.exchange is None:
+        elif not self._in_body and not streaming:
             self._head_grows(data)
         self._throttle()
 
@@ -150,15 +151,18 @@ class H1Connection:
 
     def _look_closer(self, data: memoryview) -> None:
         """OPTIONS is a method of RTSP and ICE too: there the request line has to be seen."""
+        raw = bytes(data)
         for head in self._heads or ():
-            if head.method == b"OPTIONS" and OTHER_PROTOCOL.search(self._line + bytes(data)) is not None:
+            if head.method == b"OPTIONS" and OTHER_PROTOCOL.search(self._line + raw) is not None:
                 head.other_protocol = True
-        self._line = b""
+        # The next head may have begun behind the last complete one.
+        rest = raw[raw.rfind(b"\r\n\r\n") + 4 :].lstrip(b"\r\n") if not self._in_body else b""
+        self._line = rest if rest and _OPTIONS.startswith(rest[: len(_OPTIONS)]) else b""
 
     def _head_grows(self, data: memoryview) -> None:
         """Part of a head. The whole of it has one deadline, however slowly it drips in."""
         client = self.gateway.snapshot.client
-        if self._partial == 0:
+        if self._partial == 0 and self.exchange is None:
             self.connection.deadline = self.gateway.deadlines.now + client.timeouts.head
         self._partial += len(data)
         if len(self._line) <= client.max_url:
@@ -299,8 +303,7 @@ class H1Connection:
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
         plan = gateway.plan(request)
         if head.repeat is not None and not request.expects:
-            head.repeat.learn(request, plan, head.minor)
-            self._repeat = head.repeat
+            self._repeat = head.repeat if head.repeat.learn(request, plan, head.minor) else None
         self.exchange = exchange = gateway.open(request, plan, body, self)
         gateway.run(exchange)
 

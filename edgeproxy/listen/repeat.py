@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
 
-_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)(?=\r\n)", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*(\d+)(?=[ \t]*\r\n)", re.IGNORECASE)
 _CODING = re.compile(rb"\r\nTransfer-Encoding:", re.IGNORECASE)
 _MAX_DIGITS = 9
 _MAX_HEAD = 8 * 1024  # longer ones are not kept: they would be what an idle connection costs
@@ -29,12 +29,13 @@ class Repeat:
         request, plan, minor: what it came to; set by `learn` before the head is ever matched.
     """
 
-    __slots__ = ("minor", "plan", "prefix", "request", "suffix")
+    __slots__ = ("_digits", "minor", "plan", "prefix", "request", "suffix")
 
     request: Request
     plan: Plan
 
-    def __init__(self, prefix: bytes, suffix: bytes) -> None:
+    def __init__(self, prefix: bytes, digits: bytes, suffix: bytes) -> None:
+        self._digits = digits
         self.prefix = prefix
         self.suffix = suffix
         self.minor = 1
@@ -49,14 +50,22 @@ class Repeat:
             return None
         found = _LENGTH.search(raw, 0, end)
         if found is None:
-            return cls(raw[:end], b"")
-        return cls(raw[: found.start(1)], raw[found.end(1) : end])
+            return cls(raw[:end], b"", b"")
+        return cls(raw[: found.start(1)], found[1], raw[found.end(1) : end])
 
-    def learn(self, request: Request, plan: Plan, minor: int) -> None:
-        """Keep what the head came to."""
+    def learn(self, request: Request, plan: Plan, minor: int) -> bool:
+        """Keep what the head came to.
+
+        Returns: False when the parser saw another framing than the cut shows. Such a head must not be used: what it
+        took for content would be read as the next request.
+        """
+        digits = self._digits
+        if request.length is None or request.length != (int(digits) if digits else 0) or bool(digits) is not bool(self.suffix):
+            return False
         self.request = request
         self.plan = plan
         self.minor = minor
+        return True
 
     def match(self, raw: bytes) -> int:
         """The length of the body when `raw` is this head with a whole body behind it and nothing more, else -1."""

@@ -225,13 +225,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if chunks:
             content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
-            self.tail = content
+            self.tail = content if len(content) >= 4 else self.tail[-4:] + content
         else:
             content = b""
         complete = self._complete
         if self._head_ready:
             self._head_ready = False
-            reply = self._head(exchange)
+            large = self._fed + len(data) > _MAX_HEAD and self._oversized()
+            reply = _too_large() if large else self._head(exchange)
             if isinstance(reply, Fault):
                 self._fail(reply)
                 return
@@ -247,7 +248,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif self._reply is None:
             self._fed += len(data)
             if self._fed > _MAX_HEAD or self._interim > _MAX_INTERIM or len(self._fields) > _MAX_FIELDS:
-                self._fail(upstream_fault(502, "reply_head_too_large", "The upstream's reply head is too large."))
+                self._fail(_too_large())
         elif complete:
             self._pass_trailers(exchange)
             self._finish(exchange)
@@ -314,6 +315,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line, or one of the trailers."""
+        if self._complete:
+            return  # of a second reply that nobody asked for: it must not touch the first (`on_headers_complete`)
         name = name.lower()
         if name not in CONNECTION_FIELDS:
             self._fields.append((name, value))
@@ -360,6 +363,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._connection = None
         else:
             self._complete = True
+
+    def _oversized(self) -> bool:
+        """The read was large enough that the head in it may be over the bound: add it up."""
+        fields = self._head_fields
+        return len(fields) > _MAX_FIELDS or sum(len(name) + len(value) + 4 for name, value in fields) > _MAX_HEAD
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -472,6 +480,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self.transport is not None:
             # Nothing we still want to say: a reset frees the upstream at once.
             self.transport.abort()
+
+
+def _too_large() -> Fault:
+    return upstream_fault(502, "reply_head_too_large", "The upstream's reply head is too large.")
 
 
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})

@@ -247,14 +247,27 @@ class Pool:
         target.stats.open += 1
         target.active += 1
         target.stats.active = target.active
-        task = self.loop.create_task(self._open(target, exchange, tries))
+        connection = UpstreamConnection(target)
+        task = self.loop.create_task(self._open(target, connection, exchange, tries))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._connected(done, connection))
         exchange.attempt = Connecting(task)
 
-    async def _open(self, target: Target, exchange: Exchange, tries: int) -> None:
+    def _connected(self, task: asyncio.Task[None], connection: UpstreamConnection) -> None:
+        """A connect ended, one way or another. Not in the task itself: one cancelled before its first step never runs."""
+        self._tasks.discard(task)
+        if connection.opened:
+            return  # `closed` will be called for it
+        target = connection.target
+        self.connections -= 1
+        target.stats.open -= 1
+        target.active -= 1
+        target.stats.active = target.active
+        if self.pending:
+            self.advance()
+
+    async def _open(self, target: Target, connection: UpstreamConnection, exchange: Exchange, tries: int) -> None:
         """Open a connection for an exchange; on failure try another target, since nothing was sent yet."""
-        connection = UpstreamConnection(target)
         made = False
         try:
             async with asyncio.timeout(self.settings.timeouts.connect):
@@ -263,15 +276,6 @@ class Pool:
             target.stats.connect_failures += 1
             target.mark_down(self.deadlines.now)
             fault = error if isinstance(error, Fault) else _connect_fault(target, error)
-        finally:
-            if not connection.opened:
-                # `closed` will not be called for it: give the place back here (also when the task is cancelled).
-                self.connections -= 1
-                target.stats.open -= 1
-                target.active -= 1
-                target.stats.active = target.active
-                if self.pending:
-                    self.advance()
         if made and connection.transport is not None:
             target.stats.connects += 1
             target.mark_up()

@@ -21,7 +21,7 @@ REPLY = b"HTTP/1.1 200 OK\r\n"
 def event_of(call: Call) -> dict[str, Any]:
     """The last event of a stream, which must be whole."""
     assert call.body.endswith(b"\n\n")
-    lines = bytes(call.body).rstrip(b"\n").rpartition(b"\n\n")[2].split(b"\n")
+    lines = bytes(call.body).replace(b"\r\n", b"\n").rstrip(b"\n").rpartition(b"\n\n")[2].split(b"\n")
     (data,) = [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: ")]
     event: dict[str, Any] = json.loads(data)
     return event
@@ -187,6 +187,7 @@ async def test_an_event_boundary_may_come_in_two_reads(protocol: str, pieces: tu
         await call.received(len(b"".join(pieces)))
         gates[1].set()
         await call.failed()
+        assert call.body != b"".join(pieces), "the boundary was not seen"
         assert event_of(call)["error"]["code"] == "truncated"
 
 

@@ -237,10 +237,10 @@ async def test_a_call_that_was_cancelled_leaves_the_others_of_its_connection_alo
     gate = asyncio.Event()
 
     async def handler(connection: Connection) -> None:
-        await connection.request()
-        await gate.wait()
-        connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-        await connection.gone()
+        while True:
+            await connection.request()
+            await gate.wait()
+            connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     async with stand("h2", handler) as s:
         wire = await s.dial()

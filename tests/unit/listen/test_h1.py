@@ -22,7 +22,7 @@ EMPTY = b"POST /e HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n\r\n"
 CHUNKED = b"PUT /c HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 TRAILERS = (
     b"POST /t HTTP/1.1\r\n" + HOST + b"Trailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 99\r\nHost: evil\r\n\r\n"
+    b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nConnection: x\r\nHost: evil\r\n\r\n"
 )
 CLOSE = b"GET /z HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 OLD = b"GET /old HTTP/1.0\r\n" + HOST + b"\r\n"
@@ -39,7 +39,6 @@ LAST = [CLOSE, OLD]
 SEQUENCES = [
     *[[message] for message in MESSAGES + LAST],
     [GET, GET, GET], [POST, POST], [CHUNKED, POST, GET, CLOSE], [HEAD, GET, OLD], [EMPTY, TRAILERS, HOPS],
-    [POST, CLOSE, GET],  # what follows a close is not read
 ]  # fmt: skip
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -53,7 +52,7 @@ def stand() -> Stand:
 def test_pieces_make_no_difference(stand: Stand, sequence: list[bytes]) -> None:
     raw = b"".join(sequence)
     whole = stand.h1().feed(raw).result()
-    assert len(whole[0]) == len(sequence) if CLOSE not in sequence[:-1] else 2
+    assert len(whole[0]) == len(sequence)
     assert whole[1].count(b"HTTP/1.1 200 OK") == len(whole[0])
     assert stand.h1().feed(raw, step=1).result() == whole
     for at in range(1, len(raw)):
@@ -221,6 +220,25 @@ def test_no_content_where_there_can_be_none(stand: Stand, status: int) -> None:
     assert (b"content-length: 5\r\n" in driver.link.text) is (status != 204)
     assert b"transfer-encoding" not in driver.link.text
     assert not driver.link.closed
+
+
+@pytest.mark.parametrize("pieces", [[CLOSE + GET], [CLOSE, GET], [CLOSE[:-1], CLOSE[-1:] + GET], [OLD + GET], [OLD, GET]])
+def test_what_follows_a_close_is_no_request(stand: Stand, pieces: list[bytes]) -> None:
+    driver = stand.h1()
+    for piece in pieces:
+        driver.feed(piece)
+    assert len(stand.pool.jobs) <= 1
+    assert driver.link.text.count(b"HTTP/1.1 ") == 1
+    assert driver.link.closed
+
+
+def test_framing_in_trailers_is_refused_or_dropped(stand: Stand) -> None:
+    for field in (b"Content-Length: 99", b"Transfer-Encoding: chunked", b"Host: evil"):
+        driver = stand.h1().feed(TRAILERS.replace(b"X-Sum: 1", field))
+        if stand.pool.jobs:
+            assert not stand.pool.jobs[0].trailers
+        else:
+            assert driver.link.text.startswith(b"HTTP/1.1 400 ")
 
 
 # -- 100 (Continue) ----------------------------------------------------------------------------------------------

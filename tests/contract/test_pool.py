@@ -1,0 +1,454 @@
+# The pool as clients feel it: who gets a connection, who waits, who may be repeated, and which targets are passed over.
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.certs import make_development
+from support.edge import certificates
+from support.upstream import OK, Connection, Handler, Upstream, ok, replies, running_upstream
+from support.waiting import until
+
+from .clients import Fields
+from .stand import STREAM, chunk, stand, upstream_settings
+
+
+def gated(gate: asyncio.Event) -> Handler:
+    """Answers every request once the gate is open."""
+
+    async def handler(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            await gate.wait()
+            connection.write(OK)
+
+    return handler
+
+
+# -- repeating ---------------------------------------------------------------------------------------------------
+
+
+def dies_on_second(counter: list[int]) -> Handler:
+    """The first connection answers one request and dies silently when it gets the next."""
+
+    async def handler(connection: Connection) -> None:
+        first = len(connection.upstream.connections) == 1
+        await connection.request()
+        connection.write(OK)
+        await connection.request()
+        counter.append(1)
+        if first:
+            connection.reset()
+            return
+        connection.write(OK)
+        await connection.gone()
+
+    return handler
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+async def test_a_reused_connection_that_died_is_replaced(protocol: str, method: str) -> None:
+    died: list[int] = []
+    async with stand(protocol, dies_on_second(died), routes=[{"path": "/", "upstream": "main"}]) as s:
+        wire = await s.dial()
+        await wire.get("/first")
+        body = b"content" if method == "PUT" else None
+        call = wire.call(method, "/again", (), body)
+        # `OK` has content, which an answer to HEAD must not have: the edge hides that from the client.
+        assert await call.reply() == 200
+        assert died == [1]
+        lines = [seen.line.split()[1] for seen in s.upstream.requests]
+        assert lines == [b"/first", b"/again", b"/again"]
+        if body:
+            assert s.upstream.requests[-1].body == body
+        assert s.target().retries == 1
+        assert [record["status"] for record in s.records] == [200, 200]
+
+
+@pytest.mark.parametrize(("fields", "repeated"), [((), False), ([(b"idempotency-key", b"k")], True)])
+async def test_a_post_is_repeated_only_with_a_key(protocol: str, fields: Fields, repeated: bool) -> None:
+    died: list[int] = []
+    async with stand(protocol, dies_on_second(died)) as s:
+        wire = await s.dial()
+        await wire.get("/first")
+        call = wire.call("POST", "/again", fields, b"content")
+        assert await call.reply() == (200 if repeated else 502)
+        assert [seen.body for seen in s.upstream.requests] == [b"", b"content", b"content"][: 3 if repeated else 2]
+
+
+async def test_a_body_that_is_not_whole_is_not_repeated(protocol: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(OK)
+        await connection.head()
+        connection.reset()
+
+    async with stand(protocol, handler) as s:
+        wire = await s.dial()
+        await wire.get("/first")
+        call = wire.call("PUT", "/again", end=False, length=100)
+        call.send(b"x")
+        assert await call.reply() == 502
+        assert len(s.upstream.connections) == 1
+
+
+async def test_a_fresh_connection_that_died_is_not_replaced(protocol: str) -> None:
+    async with stand(protocol, replies(b"", then="reset")) as s:
+        assert (await (await s.dial()).get()).status == 502
+        assert len(s.upstream.connections) == 1
+        assert s.target().retries == 0
+
+
+async def test_once_a_byte_came_back_nothing_is_repeated(protocol: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(OK)
+        await connection.request()
+        connection.write(b"HTTP/1.1 2")
+        connection.close()
+
+    async with stand(protocol, handler) as s:
+        wire = await s.dial()
+        await wire.get()
+        assert (await wire.get()).status == 502
+        assert len(s.upstream.connections) == 1
+
+
+async def test_a_request_is_repeated_once_only(protocol: str) -> None:
+    async def handler(connection: Connection) -> None:
+        if len(connection.upstream.requests) == 0:
+            await connection.request()
+            connection.write(OK)
+        await connection.request()
+        connection.reset()
+
+    async with stand(protocol, handler) as s:
+        wire = await s.dial()
+        await wire.get()
+        assert (await wire.get()).status == 502
+        assert len(s.upstream.requests) == 3
+
+
+# -- keeping connections -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [b"connection: close", b"connection: keep-alive, close"])
+async def test_an_upstream_that_says_close_is_not_asked_again(protocol: str, end: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + end + b"\r\n\r\nok"
+    async with stand(protocol, replies(answer)) as s:
+        wire = await s.dial()
+        for count in (1, 2):
+            await wire.get()
+            assert len(s.upstream.connections) == count
+
+
+async def test_http_1_0_is_not_asked_again(protocol: str) -> None:
+    async with stand(protocol, replies(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok")) as s:
+        wire = await s.dial()
+        await wire.get()
+        await wire.get()
+        assert len(s.upstream.connections) == 2
+
+
+async def test_a_connection_that_the_upstream_closed_is_not_used(protocol: str) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(OK)
+        connection.close()
+
+    async with stand(protocol, handler) as s:
+        wire = await s.dial()
+        for count in (1, 2, 3):
+            call = wire.call("POST", "/", (), b"x")
+            assert await call.reply() == 200
+            await until(lambda: s.target().open == 0)
+            assert len(s.upstream.connections) == count
+
+
+async def test_idle_connections_are_closed_after_keepalive(protocol: str) -> None:
+    async with stand(protocol) as s:
+        await (await s.dial()).get()
+        s.edge.after(59)
+        assert s.target().open == 1
+        s.edge.after(61)
+        await until(lambda: s.target().open == 0 and s.upstream.open == 0)
+
+
+async def test_keepalive_0_keeps_nothing(protocol: str) -> None:
+    async with stand(protocol, upstreams=upstream_settings(keepalive="0s")) as s:
+        wire = await s.dial()
+        for count in (1, 2, 3):
+            await wire.get()
+            assert len(s.upstream.connections) == count
+        await until(lambda: s.target().open == 0)
+
+
+@pytest.mark.parametrize(("hint", "kept", "gone"), [(b"timeout=5", 3.5, 4.6), (b"max=100, timeout=10", 8.5, 9.6), (b"timeout=600", 59, 61)])
+async def test_the_upstreams_own_hint_is_believed(protocol: str, hint: bytes, kept: float, gone: float) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\nkeep-alive: " + hint + b"\r\n\r\nok"
+    async with stand(protocol, replies(answer)) as s:
+        call = await (await s.dial()).get()
+        assert call.values(b"keep-alive") == []
+        s.edge.after(kept)
+        assert s.target().open == 1
+        s.edge.after(gone)
+        await until(lambda: s.target().open == 0)
+
+
+async def test_the_last_used_connection_is_used_next(protocol: str) -> None:
+    gate = asyncio.Event()
+    async with stand(protocol, gated(gate)) as s:
+        calls = [(await s.dial()).call() for _ in range(3)]
+        await until(lambda: len(s.upstream.requests) == 3)
+        gate.set()
+        for call in calls:
+            await call.reply()
+        wire = await s.dial()
+        for _ in range(5):
+            await wire.get()
+        sizes = sorted(connection.data.count(b"GET /") for connection in s.upstream.connections)
+        assert sizes == [1, 1, 6]
+
+
+# -- limits ------------------------------------------------------------------------------------------------------
+
+
+async def test_more_requests_than_connections_wait_in_order(protocol: str) -> None:
+    gate = asyncio.Event()
+    async with stand(protocol, gated(gate), upstreams=upstream_settings(max_connections=2)) as s:
+        calls = []
+        for number in range(8):
+            calls.append((await s.dial()).call("GET", f"/{number}"))
+            await until(lambda number=number: len(s.upstream.requests) + s.target().pending == number + 1)
+        assert s.target().pending == 6
+        gate.set()
+        for call in calls:
+            assert await call.reply() == 200
+        assert [seen.line.split()[1] for seen in s.upstream.requests] == [b"/%d" % number for number in range(8)]
+        assert len(s.upstream.connections) == 2
+        assert s.target().pending == 0
+
+
+async def test_a_full_queue_is_a_503_at_once(protocol: str) -> None:
+    gate = asyncio.Event()
+    settings = upstream_settings(max_connections=1, max_pending=1)
+    async with stand(protocol, gated(gate), upstreams=settings) as s:
+        first = (await s.dial()).call()
+        await until(lambda: s.upstream.requests)
+        second = (await s.dial()).call()
+        await until(lambda: s.target().pending == 1)
+        third = await (await s.dial()).get()
+        assert third.status == 503
+        assert third.values(b"retry-after") == [b"1"]
+        assert s.records[0]["outcome"] == "edge: upstream_full"
+        gate.set()
+        assert await first.reply() == await second.reply() == 200
+
+
+async def test_no_queue_at_all(protocol: str) -> None:
+    gate = asyncio.Event()
+    settings = upstream_settings(max_connections=1, max_pending=0)
+    async with stand(protocol, gated(gate), upstreams=settings) as s:
+        first = (await s.dial()).call()
+        await until(lambda: s.upstream.requests)
+        assert (await (await s.dial()).get()).status == 503
+        gate.set()
+        assert await first.reply() == 200
+
+
+async def test_a_connection_that_dies_makes_room_for_who_waits(protocol: str) -> None:
+    async def handler(connection: Connection) -> None:
+        received = await connection.request()
+        if b"/stuck" in received.line:
+            connection.write(STREAM + chunk(b"x"))
+            await connection.gone()
+        connection.write(OK)
+        await connection.gone()
+
+    async with stand(protocol, handler, upstreams=upstream_settings(max_connections=1)) as s:
+        first = (await s.dial()).call("GET", "/stuck")
+        await first.received(1)
+        second = (await s.dial()).call()
+        await until(lambda: s.target().pending == 1)
+        first.cancel()
+        assert await second.reply() == 200
+
+
+async def test_a_connect_that_fails_makes_room_for_who_waits(protocol: str) -> None:
+    """Who waits must not wait for its own timeout when the connection it hoped for was never made."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        targets = [{"url": f"https://127.0.0.1:{mute.getsockname()[1]}"}]
+        settings = upstream_settings(targets=targets, max_connections=1, timeouts={"connect": "100ms"})
+        async with stand(protocol, upstreams=settings) as s:
+            calls = [(await s.dial()).call() for _ in range(2)]
+            for call in calls:
+                assert await call.reply(2) in {503, 504}
+            assert s.target().open == 0
+
+
+async def test_a_request_that_is_refused_in_the_read_that_brought_it_gives_its_place_back(protocol: str) -> None:
+    """The connect task must not need a first step to clean up after itself."""
+    async with stand(protocol, upstreams=upstream_settings(max_connections=2), client={"max_body": "1KiB"}) as s:
+        for count in range(1, 6):
+            wire = await s.dial()
+            call = wire.call("POST", "/", end=False)
+            call.send(bytes(4096))
+            assert await call.reply() == 413
+            await s.record(count)
+        await until(lambda: s.target().active == 0, 1)
+        assert (await (await s.dial()).get()).status == 200
+
+
+# -- several targets ---------------------------------------------------------------------------------------------
+
+
+async def several(stack: AsyncExitStack, count: int, handler: Handler = ok) -> tuple[list[Upstream], list[dict[str, str]]]:
+    upstreams = [await stack.enter_async_context(running_upstream(handler)) for _ in range(count)]
+    return upstreams, [{"url": f"http://127.0.0.1:{upstream.port}"} for upstream in upstreams]
+
+
+async def test_round_robin(protocol: str) -> None:
+    async with AsyncExitStack() as stack:
+        upstreams, targets = await several(stack, 3)
+        async with stand(protocol, upstreams=upstream_settings(targets=targets, balance="round-robin")) as s:
+            wire = await s.dial()
+            for _ in range(9):
+                await wire.get()
+            assert [len(upstream.requests) for upstream in upstreams] == [3, 3, 3]
+
+
+async def test_least_outstanding(protocol: str) -> None:
+    gate = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        upstreams, targets = await several(stack, 3, gated(gate))
+        async with stand(protocol, upstreams=upstream_settings(targets=targets)) as s:
+            calls = []
+            for number in range(9):
+                calls.append((await s.dial()).call())
+                await until(lambda number=number: sum(len(each.requests) for each in upstreams) == number + 1)
+            assert [len(upstream.requests) for upstream in upstreams] == [3, 3, 3]
+            gate.set()
+            for call in calls:
+                await call.reply()
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "least-outstanding"])
+async def test_a_target_that_refuses_is_passed_over(protocol: str, balance: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        dead = free.getsockname()[1]
+    async with AsyncExitStack() as stack:
+        upstreams, targets = await several(stack, 1)
+        settings = upstream_settings(targets=[{"url": f"http://127.0.0.1:{dead}"}, *targets], balance=balance)
+        async with stand(protocol, upstreams=settings) as s:
+            wire = await s.dial()
+            for _ in range(6):
+                call = wire.call("POST", "/", (), b"x")  # nothing was sent yet: any request may go elsewhere
+                assert await call.reply() == 200
+            assert len(upstreams[0].requests) == 6
+            ups = {stats.target: stats.up for stats in s.edge.stats.upstreams.values()}
+            assert ups == {f"127.0.0.1:{dead}": 0, f"127.0.0.1:{upstreams[0].port}": 1}
+            assert s.edge.faults == {}
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "least-outstanding"])
+async def test_idle_connections_of_one_target_do_not_starve_another(protocol: str, balance: str) -> None:
+    async with AsyncExitStack() as stack:
+        _, targets = await several(stack, 3)
+        settings = upstream_settings(targets=targets, balance=balance, max_connections=1)
+        async with stand(protocol, upstreams=settings) as s:
+            wire = await s.dial()
+            for _ in range(6):
+                assert (await wire.get()).status == 200
+
+
+async def test_an_idle_connection_is_used_when_no_more_can_be_made(protocol: str) -> None:
+    gate = asyncio.Event()
+    gate.set()
+    async with AsyncExitStack() as stack:
+        _, targets = await several(stack, 2, gated(gate))
+        async with stand(protocol, upstreams=upstream_settings(targets=targets, max_connections=2)) as s:
+            for _ in range(3):
+                gate.clear()
+                calls = [(await s.dial()).call() for _ in range(2)]
+                await until(lambda: sum(each.active for each in s.edge.stats.upstreams.values()) == 2)
+                gate.set()
+                for call in calls:
+                    assert await call.reply(2) == 200
+
+
+# -- https upstreams ---------------------------------------------------------------------------------------------
+
+
+def server_context(directory: Path, names: tuple[str, ...]) -> ssl.SSLContext:
+    paths = make_development(directory, names)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(paths.cert, paths.key)
+    return context
+
+
+def https(s_port: int, host: str = "localhost") -> list[dict[str, str]]:
+    return [{"url": f"https://{host}:{s_port}"}]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_https_with_an_authority_of_ones_own(protocol: str, tmp_path: Path, host: str) -> None:
+    context = server_context(tmp_path, ("localhost", "127.0.0.1"))
+    async with running_upstream(tls=context) as upstream:
+        settings = upstream_settings(targets=https(upstream.port, host), ca=str(tmp_path / "ca.pem"), host="upstream")
+        async with stand(protocol, upstreams=settings) as s:
+            wire = await s.dial()
+            for _ in range(3):
+                call = wire.call("POST", "/", (), bytes(100_000))
+                assert await call.reply() == 200
+                assert call.body == b"ok"
+            assert len(upstream.connections) == 1
+            assert upstream.requests[0].values(b"host") == [b"%b:%d" % (host.encode(), upstream.port)]
+
+
+@pytest.mark.parametrize("wrong", ["name", "authority", "system"])
+async def test_https_that_cannot_be_verified(protocol: str, tmp_path: Path, wrong: str) -> None:
+    names = ("other.test",) if wrong == "name" else ("localhost",)
+    context = server_context(tmp_path, names)
+    ca = {"name": str(tmp_path / "ca.pem"), "authority": str(certificates().ca), "system": "system"}[wrong]
+    async with running_upstream(tls=context) as upstream:
+        async with stand(protocol, upstreams=upstream_settings(targets=https(upstream.port), ca=ca)) as s:
+            call = await (await s.dial()).get()
+            assert call.status == 502
+            assert (await s.record())["outcome"] == "upstream: certificate"
+            assert upstream.data == b""
+            assert s.target().open == 0
+
+
+async def test_plain_http_where_https_is_spoken_to(protocol: str) -> None:
+    async with stand(protocol) as s:
+        settings = upstream_settings(targets=https(s.upstream.port, "127.0.0.1"))
+        s.reload(upstreams=settings)
+        call = await (await s.dial()).get()
+        assert call.status in {502, 504}
+
+
+@pytest.mark.parametrize("framing", ["close", "length"])
+async def test_https_truncation_is_no_clean_end(protocol: str, tmp_path: Path, framing: str) -> None:
+    """TCP's end without close_notify: anybody on the way could have made it."""
+    field = b"content-length: 100\r\n" if framing == "length" else b""
+    gate = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(b"HTTP/1.1 200 OK\r\n" + field + b"\r\nhalf")
+        await gate.wait()
+        connection.reset()
+
+    async with running_upstream(handler, tls=server_context(tmp_path, ("localhost",))) as upstream:
+        settings = upstream_settings(targets=https(upstream.port), ca=str(tmp_path / "ca.pem"))
+        async with stand(protocol, upstreams=settings) as s:
+            call = (await s.dial()).call()
+            await call.received(4)
+            gate.set()
+            await call.failed()
+            assert (await s.record())["outcome"] == "upstream: truncated"
