@@ -149,8 +149,15 @@ class H2Connection:
                     found.body.trailers = [field for field in event.headers if not field[0].startswith(b":")]  # type: ignore[attr-defined]
                     found.ended()
             elif kind is ngh2.ConnectionClosed:
-                self.connection.close()
+                self._engine_ended(event)  # type: ignore[arg-type]
         return opened
+
+    def _engine_ended(self, event: ngh2.ConnectionClosed) -> None:
+        """The engine is through with the connection: after a GOAWAY of either side, or because of what it received."""
+        if event.error_code:
+            reason = "h2_flood" if event.error_code == _ENHANCE_YOUR_CALM else "h2_protocol"
+            self.gateway.stats.fault("client", reason)
+        self.connection.close()
 
     def _data(self, event: ngh2.DataReceived) -> None:
         stream = self.streams.get(event.stream_id)

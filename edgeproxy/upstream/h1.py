@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MAX_HEAD = 64 * 1024  # bytes of a reply head, interim heads included
 _MAX_INTERIM = 8  # 1xx heads before a final one
 _MAX_FIELDS = 200
+_VERSION = b"HTTP/1."
 _WRITE_HIGH = 64 * 1024  # bytes in the transport before the request body is held back
 _NO_CONTENT = frozenset({204, 304})
 _PLAIN_CONNECTION = frozenset({b"keep-alive", b"close"})  # values that nominate no fields
@@ -46,7 +47,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held",
         "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status",
-        "_total", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport",
+        "_total", "_upgrade", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport",
         "tunnel",
     )  # fmt: skip
 
@@ -70,6 +71,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._fields: Headers = []
         self._head_fields: Headers = []
         self._framing: list[bytes] | None = None
+        self._upgrade = b""
         self._connection: list[bytes] | None = None
         self._chunks: list[bytes] = []
         self._status = 0
@@ -212,6 +214,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.write(bytes(data), False)
             self._touch()
             return
+        if self._fed < 7 and self._reply is None:
+            # llhttp takes RTSP and ICE status lines too, and HTTP/2.0.
+            start = _VERSION[self._fed : self._fed + len(data)]
+            if data[: len(start)] != start:
+                self._fail(upstream_fault(502, "reply_version", "The upstream does not answer in HTTP/1.x."))
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as switch:
@@ -329,6 +337,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._connection = [*(self._connection or ()), value]
         elif name == b"keep-alive":
             self._idle_hint(value)
+        elif name == b"upgrade":
+            self._upgrade = value
 
     def on_headers_complete(self) -> None:
         """A head is complete, interim ones included; its trustworthiness is decided after `feed_data`."""
@@ -338,7 +348,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         status = self._parser.get_status_code()
         self._status = status
-        if status < 200 and status != 101:
+        if 100 <= status < 200 and status != 101:
             self._interim += 1
             return
         self._keep_alive = self._parser.should_keep_alive()
@@ -358,7 +368,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """The message ended by its framing."""
-        if self._status < 200 and self._status != 101:
+        if 100 <= self._status < 200 and self._status != 101:
             self._fields = []
             self._connection = None
         else:
@@ -367,7 +377,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _oversized(self) -> bool:
         """The read was large enough that the head in it may be over the bound: add it up."""
         fields = self._head_fields
-        return len(fields) > _MAX_FIELDS or sum(len(name) + len(value) + 4 for name, value in fields) > _MAX_HEAD
+        return sum(len(name) + len(value) + 4 for name, value in fields) > _MAX_HEAD
 
     # -- decisions -----------------------------------------------------------------------------------------------
 
@@ -377,6 +387,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if framing is not None and (framing != [b"chunked"] or length is not None):
             # RFC 9112 §6.3: two framings, or one we cannot read: the end of this message is anyone's guess.
             return upstream_fault(502, "reply_framing", "The upstream's reply has contradicting or unknown framing.")
+        if len(self._head_fields) > _MAX_FIELDS:
+            return _too_large()
         if self._status < 200 or self._status > 599 or self._status == 101:
             return upstream_fault(502, "reply_status", f"The upstream answered with the status {self._status}.")
         if self._connection is not None:
@@ -399,7 +411,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def _switch(self, exchange: Exchange, rest: bytes) -> None:
         """The upstream accepted the tunnel (101)."""
-        if not exchange.request.upgrade or self._status != 101:
+        if not exchange.request.upgrade or self._status != 101 or self._upgrade.strip().lower() != b"websocket":
             self._fail(upstream_fault(502, "reply_status", "The upstream switched protocols without being asked."))
             return
         fields, self._head_fields = self._head_fields, []

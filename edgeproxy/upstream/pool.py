@@ -293,6 +293,7 @@ class Pool:
     def retire(self) -> None:
         """A reload took the whole upstream away: exchanges that run on it finish, nothing is kept for later ones."""
         gone, self.targets = self.targets, []
+        gone[0].stats.pending = 0
         for target in gone:
             for connection in list(target.idle):
                 target.retire(connection)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -108,15 +109,15 @@ class Wire(asyncio.Protocol):
     async def open(cls, port: int, *, name: str = "localhost", receive_buffer: int = 0) -> Wire:
         """Connects; `receive_buffer`: bytes of SO_RCVBUF."""
         loop = asyncio.get_running_loop()
-        sock = socket.socket()
-        if receive_buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
-        await loop.sock_connect(sock, ("127.0.0.1", port))
         context = client_context((cls.alpn,))
-        if name != "localhost":
-            context.check_hostname = False
-        _, wire = await loop.create_connection(cls, sock=sock, ssl=context, server_hostname=name)
+        if receive_buffer:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, wire = await loop.create_connection(cls, sock=sock, ssl=context, server_hostname=name)
+        else:
+            _, wire = await loop.create_connection(cls, "127.0.0.1", port, ssl=context, server_hostname=name)
         tls: ssl.SSLObject = wire.transport.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == cls.alpn
         return wire
@@ -372,14 +373,17 @@ class H2Wire(Wire):
         return self.closed or bool(self.goaway)
 
     def data_received(self, data: bytes) -> None:
+        error: ngh2.NGH2Error | None = None
         try:
             self.engine.receive_data(data)
-            for event in self.engine.events():
-                self._event(event)
-        except ngh2.NGH2Error as error:
+        except ngh2.NGH2Error as problem:
+            error = problem
+        for event in self.engine.events():
+            self._event(event)
+        # Behind a GOAWAY and the end of the last stream the engine takes nothing more, not even a second GOAWAY.
+        if error is not None and not self.goaway:
             for call in self.calls:
                 call.error = call.error or f"not HTTP/2: {error}"
-            raise
         self.flush()
 
     def _event(self, event: ngh2.Event) -> None:
@@ -401,7 +405,8 @@ class H2Wire(Wire):
         elif isinstance(event, ngh2.DataReceived):
             call.body += event.data
             if event.data and call.id not in self.held:
-                self.engine.acknowledge_received_data(len(event.data), call.id)
+                with contextlib.suppress(ngh2.NGH2Error):  # behind a GOAWAY and the last stream there is no window any more
+                    self.engine.acknowledge_received_data(len(event.data), call.id)
             call.complete = event.end_stream
         elif isinstance(event, ngh2.TrailersReceived):
             call.trailers = list(event.headers)

@@ -16,7 +16,7 @@ from .stand import STREAM, chunk, routed, stand
     ("fields", "path", "host", "status", "outcome"),
     [
         ([], "//x", "localhost", 400, "client: path"),
-        ([], "/", "bad host", 400, "client: host"),
+        ([], "/", "bad.host:99999", 400, "client: host"),
         ([], "/", "other.example", 421, "client: misdirected"),
         ([(b"x_y", b"z")], "/", "localhost", 400, "client: underscore"),
         ([], "/" + "x" * 20_000, "localhost", 414, "client: url_too_long"),

@@ -109,12 +109,12 @@ def renamed(port: int):  # type: ignore[no-untyped-def]
 async def test_a_preview_that_outlives_its_upstream(protocol: str) -> None:
     async with running_upstream() as new, stand(protocol, routes=routed(models={"m": "main"})) as s:
         wire = await s.dial()
-        call = wire.call("POST", "/", end=False, length=13)
+        call = wire.call("POST", "/", end=False, length=14)
         call.send(b'{"model"')
         await until(lambda: s.edge.data_plane._secure.connections)
         await asyncio.sleep(0.02)
         s.edge.data_plane.switch(renamed(new.port))
-        call.send(b': "m"')
+        call.send(b': "m"}', end=True)
         await until(lambda: call.over)
         # Either it still reaches the old target or it is told; an exception inside the edge is neither.
         assert call.status in {200, 503}
