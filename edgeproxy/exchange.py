@@ -66,11 +66,11 @@ class Exchange:
         if sink is None:
             return
         self.status = reply.status
-        self.first = self.gateway.time()
+        self.first = now = self.gateway.time()
         self.sent = len(data)
         if end:
             # The record comes first: the sink may begin the connection's next exchange from inside `start`.
-            self.gateway.end(self, outcome)
+            self.gateway.end(self, outcome, now)
         sink.start(reply, data, end)
 
     def write(self, data: bytes, end: bool) -> None:

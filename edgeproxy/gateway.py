@@ -14,7 +14,7 @@ from edgeproxy.message import Body, Peer, Reply, Request, Sink
 from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
-from edgeproxy.policy.headers import RAY, reply_headers
+from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.pages import error_page
 from edgeproxy.preview import Preview
 from edgeproxy.rays import Rays
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.upstream.pool import Pool
 
-_EVENT_STREAM = b"text/event-stream"
 _BODILESS = frozenset({204, 304})
 
 
@@ -99,13 +98,11 @@ class Gateway:
         """An upstream's reply head arrived, with the first bytes behind it."""
         if exchange.sink is None:
             return
-        stream = False
-        for name, value in reply.headers:
-            if name == b"content-type":
-                stream = value.startswith(_EVENT_STREAM)
-                break
-        own = [(RAY, exchange.ray), *exchange.plan.reply_fields]
-        reply.headers = reply_headers(reply.headers, own, stream=stream)
+        headers = reply.headers
+        if reply.stream:
+            mark_stream(headers)
+        headers.append((RAY, exchange.ray))
+        headers += exchange.plan.reply_fields
         exchange.start(reply, data, end)
 
     def _local(
@@ -180,9 +177,7 @@ class Gateway:
 
     def open_tunnel(self, exchange: Exchange, reply: Reply, data: bytes) -> None:
         """The upstream agreed to switch protocols."""
-        own = [(RAY, exchange.ray), *exchange.plan.reply_fields]
-        reply.headers = reply_headers(reply.headers, own, stream=False)
-        exchange.start(reply, b"", False)
+        self.reply(exchange, reply, b"", False)
         if data:
             exchange.write(data, False)
 
@@ -202,15 +197,19 @@ class Gateway:
 
     # -- record --------------------------------------------------------------------------------------------------
 
-    def end(self, exchange: Exchange, outcome: str) -> None:
-        """Every exchange passes here exactly once: metrics and the access log."""
+    def end(self, exchange: Exchange, outcome: str, now: float = 0.0) -> None:
+        """Every exchange passes here exactly once: metrics and the access log.
+
+        Args:
+            now: monotonic seconds, if the caller has just asked for them.
+        """
         if exchange.sink is None:
             return
         exchange.sink = None
         plan = exchange.plan
         started, first, status, sent = exchange.started, exchange.first, exchange.status, exchange.sent
         received = exchange.body.received
-        seconds = self.time() - started
+        seconds = (now or self.time()) - started
         record(plan.stats, exchange.request.protocol, status, seconds, received, sent)
         log = self.log
         if log is not None:

@@ -83,11 +83,15 @@ class Reply:
         headers: lower-case field lines, without Content-Length and hop-by-hop fields.
         length: length of the body in bytes, None when it ends when it ends.
         bodiless: no content follows whatever `length` says (HEAD, 204, 304).
+        stream: the content is an event stream.
     """
 
-    __slots__ = ("bodiless", "headers", "length", "status")
+    __slots__ = ("bodiless", "headers", "length", "status", "stream")
 
-    def __init__(self, status: int, headers: Headers, length: int | None, *, bodiless: bool = False) -> None:
+    def __init__(
+        self, status: int, headers: Headers, length: int | None, bodiless: bool = False, stream: bool = False
+    ) -> None:
+        self.stream = stream
         self.status = status
         self.headers = headers
         self.length = length

@@ -57,7 +57,7 @@ class H1Connection:
         "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
         "_line", "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_poison_host", "_ready",
         "_repeat", "_rest", "_running", "_stalled", "_tail",
-        "_trailers", "_tunnel", "_url", "connection", "exchange", "gateway",
+        "_trailers", "_tunnel", "_upgrading", "_url", "connection", "exchange", "gateway",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
@@ -81,6 +81,7 @@ class H1Connection:
         self._running = False
         self._tail = b""  # trailer lines of the reply
         self._draining = False
+        self._upgrading = False  # the current request asks for a tunnel
         self._tunnel = False
         self._rest = b""  # bytes behind an upgrade request
         self._line = b""  # the start of a head that spans reads
@@ -104,7 +105,7 @@ class H1Connection:
             self._ready = None
             if self._repeated(repeat, bytes(data)):
                 return
-        if self._tunnel:
+        if self._upgrading:
             self._tunnel_in(bytes(data))
             return
         parser = self._parser
@@ -300,6 +301,7 @@ class H1Connection:
         self._minor = head.minor
         self._close = not head.keep_alive or self._draining
         self._expects = request.expects
+        self._upgrading = request.upgrade
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
         plan = gateway.plan(request)
         if head.repeat is not None and not request.expects:
@@ -338,7 +340,7 @@ class H1Connection:
         if reply.status == 101:
             self._start_tunnel(reply)
             return
-        if exchange is None or not exchange.body.done:
+        if exchange is None or not exchange.body.done or self._upgrading:
             # An early answer: what the client still sends would be taken for its next request.
             self._close = True
         self._expects = False
@@ -423,6 +425,7 @@ class H1Connection:
             (body is not None and body.waiting > limit)
             or (self._heads is not None and len(self._heads) > _MAX_PIPELINED)
             or (self._tunnel and exchange is not None and exchange.body.paused)
+            or (self._upgrading and not self._tunnel and len(self._rest) > limit)
         )
         if full and not self._paused:
             self._paused = True
@@ -461,10 +464,15 @@ class H1Connection:
         rest, self._rest = self._rest, b""
         if rest:
             self._tunnel_in(rest)
+        self._throttle()
 
     def _tunnel_in(self, data: bytes) -> None:
+        """Bytes behind an upgrade request: through the tunnel, or kept until the upstream has agreed to it."""
         exchange = self.exchange
-        if exchange is not None:
+        if not self._tunnel:
+            self._rest += data
+            self._throttle()
+        elif exchange is not None:
             exchange.gateway.tunnel_data(exchange, data)
             self._throttle()
 

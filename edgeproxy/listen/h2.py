@@ -136,7 +136,7 @@ class H2Connection:
                 streams[stream.id] = stream
                 if event.end_stream:  # type: ignore[attr-defined]
                     stream.body.done = True
-                    stream.ready = True
+                    stream.ready = stream.bare = True
                 opened.append(stream)
                 self.noise = 0
             elif kind is ngh2.DataReceived:
@@ -198,11 +198,11 @@ class H2Connection:
         client = gateway.snapshot.client
         if not self._stalled and self._draining != 1:
             self.connection.deadline = NEVER
-        planned = self._known(stream.section, stream.body.done)
+        planned = self._known(stream.section, stream.bare)
         if planned is not None:
             request, plan = planned
         else:
-            built = build_request(stream.section, self.peer, client, H2, ended=stream.body.done)
+            built = build_request(stream.section, self.peer, client, H2, ended=stream.bare)
             if isinstance(built, Fault):
                 stream.refuse(built)
                 return

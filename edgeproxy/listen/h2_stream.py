@@ -30,13 +30,14 @@ class H2Stream:
     Attributes:
         section: the request's field section.
         ready: the message was complete before it was begun.
+        bare: the head came without content.
         reset: we reset it, for reasons of our own.
         deadline: for bodies that stop coming and for clients that do not read; NEVER otherwise.
     """
 
     __slots__ = (
-        "_expects", "_finished", "_paused", "_queued", "_trailers", "_unread", "body", "deadline", "exchange", "id",
-        "owner", "ready", "reset", "section",
+        "_expects", "_finished", "_paused", "_queued", "_trailers", "_unread", "bare", "body", "deadline", "exchange",
+        "id", "owner", "ready", "reset", "section",
     )  # fmt: skip
 
     def __init__(self, owner: H2Connection, stream_id: int, section: Section) -> None:
@@ -47,6 +48,7 @@ class H2Stream:
         self.exchange: Exchange | None = None
         self.deadline = NEVER
         self.ready = False
+        self.bare = False
         self.reset = False
         self._unread = 0  # bytes received and not yet given back as window
         self._paused = False

@@ -85,13 +85,13 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._linger_left = 0
         self._received = 0
         self._pending_app: asyncio.BaseProtocol | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._ready: asyncio.Future[OSError | None] | None = None
 
     @classmethod
     def client(
-        cls, context: ssl.SSLContext, hostname: str, app: asyncio.BaseProtocol, ready: asyncio.Future[None]
+        cls, context: ssl.SSLContext, hostname: str, app: asyncio.BaseProtocol, ready: asyncio.Future[OSError | None]
     ) -> TlsConnection:
-        """A connection to an upstream; `ready` is resolved when the handshake is done, or failed with its error."""
+        """A connection to an upstream; `ready` gets None when the handshake is done, or the error it failed with."""
         self = cls(None, context, hostname=hostname)
         self._pending_app = app
         self._ready = ready
@@ -229,7 +229,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._refuse(reason)
         else:
             if self._ready is not None and not self._ready.done():
-                self._ready.set_exception(error)
+                self._ready.set_result(error.with_traceback(None))
             self.abort()
 
     def _refuse(self, reason: str) -> None:
@@ -258,7 +258,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         ready, self._ready = self._ready, None
         self._pending_app = None
         if ready is not None and not ready.done():
-            ready.set_exception(error or ConnectionResetError("closed during the TLS handshake"))
+            lost = error if isinstance(error, OSError) else ConnectionResetError("closed during the TLS handshake")
+            ready.set_result(lost)
 
     def pause_writing(self) -> None:
         """The socket is full: counted in ciphertext, by the transport."""

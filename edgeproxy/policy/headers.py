@@ -34,8 +34,9 @@ _OWNED = frozenset({
 })  # fmt: skip
 _OWNED_OR_ENCODING = _OWNED | {b"accept-encoding"}
 
-# Fields of a reply that only the edge may set towards the client.
-_EDGE_REPLY = frozenset({b"strict-transport-security", b"alt-svc", RAY})
+# Fields of a reply that never reach the client as the upstream sent them: those about its connection, and those that
+# only the edge may set. Content-Type is passed on, and looked at.
+REPLY_FIELDS = CONNECTION_FIELDS | {b"strict-transport-security", b"alt-svc", RAY, b"content-type"}
 
 
 def nominated(values: list[bytes]) -> set[bytes]:
@@ -160,20 +161,10 @@ def _forwarded_by_trusted(request: Request, authority: Authority) -> bytes:
     )  # fmt: skip
 
 
-def reply_headers(headers: Headers, extra: Headers, *, stream: bool) -> Headers:
-    """The fields for the client: the upstream's without those only the edge may set, then the edge's own.
-
-    Args:
-        headers: the upstream's end-to-end fields.
-        extra: the edge's fields for this exchange (HSTS, ray id).
-        stream: the content is an event stream: keep caches and buffering proxies away from it.
-    """
-    fields = [field for field in headers if field[0] not in _EDGE_REPLY]
-    if stream:
-        present = {name for name, _ in fields}
-        if b"cache-control" not in present:
-            fields.append((b"cache-control", b"no-cache, no-transform"))
-        if b"x-accel-buffering" not in present:
-            fields.append((b"x-accel-buffering", b"no"))
-    fields += extra
-    return fields
+def mark_stream(headers: Headers) -> None:
+    """Add what keeps caches and buffering proxies away from an event stream, unless the upstream said it."""
+    present = {name for name, _ in headers}
+    if b"cache-control" not in present:
+        headers.append((b"cache-control", b"no-cache, no-transform"))
+    if b"x-accel-buffering" not in present:
+        headers.append((b"x-accel-buffering", b"no"))

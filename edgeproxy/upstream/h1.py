@@ -16,7 +16,7 @@ import httptools
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, upstream_fault
 from edgeproxy.message import Headers, Reply
-from edgeproxy.policy.headers import CONNECTION_FIELDS, nominated
+from edgeproxy.policy.headers import REPLY_FIELDS, nominated
 from edgeproxy.transport import READ_BUFFER, Transport
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held",
         "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status",
-        "_total", "_upgrade", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail", "target", "transport",
-        "tunnel",
+        "_stream", "_total", "_upgrade", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail",
+        "target", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
@@ -72,6 +72,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._head_fields: Headers = []
         self._framing: list[bytes] | None = None
         self._upgrade = b""
+        self._stream = False
         self._connection: list[bytes] | None = None
         self._chunks: list[bytes] = []
         self._status = 0
@@ -186,6 +187,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """The client left: HTTP/1.1 knows no other way to say so than closing the connection."""
         self.exchange = None
         self._close()
+
+    def discard(self) -> None:
+        """It was never opened and never will be: parser and connection hold each other, the cycle ends here."""
+        self._parser = None
 
     # -- the transport's side ------------------------------------------------------------------------------------
 
@@ -326,8 +331,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._complete:
             return  # of a second reply that nobody asked for: it must not touch the first (`on_headers_complete`)
         name = name.lower()
-        if name not in CONNECTION_FIELDS:
+        if name not in REPLY_FIELDS:
             self._fields.append((name, value))
+        elif name == b"content-type":
+            self._fields.append((name, value))
+            self._stream = value[:17].lower() == b"text/event-stream"
         elif name == b"content-length":
             self._length = int(value)
         elif name == b"transfer-encoding":
@@ -396,7 +404,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._head_fields = [field for field in self._head_fields if field[0] != name]
         bodiless = exchange.request.method == b"HEAD" or self._status in _NO_CONTENT
         fields, self._head_fields = self._head_fields, []
-        return Reply(self._status, fields, length, bodiless=bodiless)
+        stream, self._stream = self._stream, False
+        return Reply(self._status, fields, length, bodiless, stream)
 
     def _pass_trailers(self, exchange: Exchange) -> None:
         """Trailers go on only where the route says so; RFC 9110 §6.5.1 lets an intermediary drop them."""
@@ -463,10 +472,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _last_words(self) -> bytes:
         """The end of what was passed on, when an error event may still follow it: an event stream without a length."""
         reply = self._reply
-        if reply is None or reply.length is not None:
+        if reply is None or reply.length is not None or not reply.stream:
             return b""
-        stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in reply.headers)
-        return self.tail if stream else b""
+        return self.tail
 
     def _touch(self) -> None:
         pool = self.target.pool

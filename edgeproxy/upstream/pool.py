@@ -258,6 +258,7 @@ class Pool:
         self._tasks.discard(task)
         if connection.opened:
             return  # `closed` will be called for it
+        connection.discard()
         target = connection.target
         self.connections -= 1
         target.stats.open -= 1
@@ -268,25 +269,26 @@ class Pool:
 
     async def _open(self, target: Target, connection: UpstreamConnection, exchange: Exchange, tries: int) -> None:
         """Open a connection for an exchange; on failure try another target, since nothing was sent yet."""
-        made = False
+        fault: Fault | None
         try:
             async with asyncio.timeout(self.settings.timeouts.connect):
-                made = await open_connection(self.loop, target, connection)
-        except (OSError, ssl.SSLError, TimeoutError, Fault) as error:
+                fault = await open_connection(self.loop, target, connection)
+        except (OSError, TimeoutError) as error:
+            fault = _connect_fault(target, error)
+        if fault is not None:
             target.stats.connect_failures += 1
             target.mark_down(self.deadlines.now)
-            fault = error if isinstance(error, Fault) else _connect_fault(target, error)
-        if made and connection.transport is not None:
+        elif connection.transport is None:
+            fault = upstream_fault(502, "closed", "The upstream closed the connection at once.")
+        if fault is None:
             target.stats.connects += 1
             target.mark_up()
             self.deadlines.members.add(connection)
             self._begin(connection, exchange)
-        elif tries + 1 < _MAX_TRIES and len(self.targets) > 1 and not made:
+        elif tries + 1 < _MAX_TRIES and len(self.targets) > 1 and not connection.opened:
             self.targets[0].stats.retries += 1
             self.submit(exchange, tries + 1)
         else:
-            if made:
-                fault = upstream_fault(502, "closed", "The upstream closed the connection at once.")
             exchange.attempt = None
             exchange.fail(fault)
 
@@ -354,37 +356,44 @@ class Connecting:
         self._task.cancel()
 
 
-async def open_connection(loop: asyncio.AbstractEventLoop, target: Target, connection: UpstreamConnection) -> bool:
+async def open_connection(
+    loop: asyncio.AbstractEventLoop, target: Target, connection: UpstreamConnection
+) -> Fault | None:
     """Connect to a target and, for https, do the handshake.
 
-    Raises: OSError, ssl.SSLError, or Fault when the address is one that is never served.
+    Returns: None, or why it is not used. Returned, because an exception kept in a future and in the frame that awaits it
+        would be a reference cycle for each failed connection.
+
+    Raises: OSError.
     """
     settings = target.settings
     context = settings.context
     if context is None:
         transport, _ = await loop.create_connection(lambda: connection, settings.host, settings.port)
-        _refuse_link_local(transport)
-        return True
+        return _link_local(transport)
     from edgeproxy.listen.tls import TlsConnection
 
-    ready: asyncio.Future[None] = loop.create_future()
+    ready: asyncio.Future[OSError | None] = loop.create_future()
     client = TlsConnection.client(context, settings.host, connection, ready)
     transport, _ = await loop.create_connection(lambda: client, settings.host, settings.port)
+    fault = _link_local(transport)
+    if fault is not None:
+        return fault
     try:
-        _refuse_link_local(transport)
-        await ready
-    except BaseException:
-        transport.abort()
+        failure = await ready
+    except asyncio.CancelledError:
+        transport.abort()  # the timer ran out, or the client left
         raise
-    return True
+    return None if failure is None else _connect_fault(target, failure)
 
 
-def _refuse_link_local(transport: asyncio.BaseTransport) -> None:
+def _link_local(transport: asyncio.BaseTransport) -> Fault | None:
     """A name that resolves to 169.254.0.0/16 or fe80::/10 leads to cloud metadata services, never to a backend."""
     peer = transport.get_extra_info("peername")
     if peer and ipaddress.ip_address(peer[0].partition("%")[0]).is_link_local:
         transport.abort()  # type: ignore[attr-defined]  # asyncio types it as BaseTransport; it is a TCP transport
-        raise upstream_fault(502, "link_local", "The upstream's name leads to a link-local address, which is refused.")
+        return upstream_fault(502, "link_local", "The upstream's name leads to a link-local address, which is refused.")
+    return None
 
 
 def _connect_fault(target: Target, error: BaseException) -> Fault:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import httptools
 import ngh2
-
 from support.edge import client_context
 from support.waiting import until
 
@@ -204,7 +203,7 @@ class H1Wire(Wire):
     def __init__(self) -> None:
         super().__init__()
         self._waiting: list[Call] = []
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._chunked = False
         self._fields: list[tuple[bytes, bytes]] = []
         self._status = 0
@@ -272,6 +271,7 @@ class H1Wire(Wire):
         if self._until_close and error is None and self._waiting:
             self._waiting[0].complete = True
         super().connection_lost(error)
+        self._parser = None  # it holds our methods: a cycle
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._status >= 200:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from support.upstream import Connection, Handler
 from support.waiting import until
 

@@ -7,7 +7,6 @@ import socket
 from typing import Any
 
 import pytest
-
 from support.upstream import Connection, replies, running_upstream
 from support.waiting import until
 

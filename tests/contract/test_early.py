@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from support.client import connected
 from support.upstream import Connection
 from support.waiting import until

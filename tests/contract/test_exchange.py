@@ -4,7 +4,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from support.upstream import Connection, echo, replies
 from support.waiting import until
 

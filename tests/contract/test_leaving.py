@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-
 from support.upstream import Connection, Gone, ok
 from support.waiting import until
 

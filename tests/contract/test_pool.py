@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-
-from edgeproxy.certs import make_development
 from support.edge import certificates
 from support.upstream import OK, Connection, Handler, Upstream, ok, replies, running_upstream
 from support.waiting import until
+
+from edgeproxy.certs import make_development
 
 from .clients import Fields
 from .stand import STREAM, chunk, stand, upstream_settings
@@ -426,7 +426,7 @@ async def test_https_that_cannot_be_verified(protocol: str, tmp_path: Path, wron
 
 async def test_plain_http_where_https_is_spoken_to(protocol: str) -> None:
     async with stand(protocol) as s:
-        settings = upstream_settings(targets=https(s.upstream.port, "127.0.0.1"))
+        settings = upstream_settings(targets=https(s.upstream.port, "127.0.0.1"), timeouts={"connect": "100ms"})
         s.reload(upstreams=settings)
         call = await (await s.dial()).get()
         assert call.status in {502, 504}
@@ -452,3 +452,19 @@ async def test_https_truncation_is_no_clean_end(protocol: str, tmp_path: Path, f
             gate.set()
             await call.failed()
             assert (await s.record())["outcome"] == "upstream: truncated"
+
+
+async def test_clients_that_ask_and_leave_at_once_use_nothing_up(protocol: str) -> None:
+    """However the leaving and the connecting meet: every place in the pool is given back."""
+    async with stand(protocol, upstreams=upstream_settings(max_connections=5)) as s:
+        for turns in range(40):
+            wire = await s.dial(wait=bool(turns % 2))
+            call = wire.call("GET", "/leaves")
+            for _ in range(turns // 4):
+                await asyncio.sleep(0)
+            call.cancel()
+            await wire.leave()
+        await until(lambda: s.target().active == 0, 1)
+        calls = [(await s.dial()).call() for _ in range(5)]
+        for call in calls:
+            assert await call.reply() == 200

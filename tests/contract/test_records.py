@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from support.upstream import Connection, replies
 from support.waiting import until
 

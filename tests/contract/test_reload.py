@@ -97,8 +97,9 @@ async def test_who_waits_for_an_upstream_that_is_removed_is_told(protocol: str) 
 
 def renamed(port: int):  # type: ignore[no-untyped-def]
     """A snapshot whose only upstream has another name."""
-    from edgeproxy.config.model import Config
     from support.edge import configuration, prepared
+
+    from edgeproxy.config.model import Config
 
     raw = configuration(port).model_dump(mode="json")
     raw["upstreams"] = {"renamed": raw["upstreams"]["main"]}

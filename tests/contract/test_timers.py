@@ -6,7 +6,6 @@ import json
 import socket
 
 import pytest
-
 from support.upstream import Connection
 from support.waiting import until
 

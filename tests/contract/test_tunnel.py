@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-
 from support.client import Client, connected
 from support.upstream import OK, Connection, Handler, replies
 from support.waiting import until
@@ -89,7 +88,7 @@ async def test_bytes_before_the_agreement_in_several_reads() -> None:
         await asyncio.sleep(0.02)
         gate.set()
         head = await client.take_until(b"\r\n\r\n")
-        # A client that does not wait for 101 breaks the protocol: it may be refused, but nothing may be lost or mixed up.
+        # A client that does not wait for 101 breaks the protocol: it may be refused, but nothing may be mixed up.
         if head is not None and head.startswith(b"HTTP/1.1 101"):
             assert await client.take(9) == b"onetwoend"
 

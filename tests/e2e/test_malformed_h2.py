@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pytest
-
 from support.client import connected
 from support.edge import client_context, running_edge
 from support.h2 import GET, POST, Fields, H2Client, h2_connected
@@ -189,15 +188,14 @@ async def test_content_length_against_later_data(length: bytes, first: bytes, se
 
 
 async def test_a_reset_in_the_middle_of_the_content() -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge:
-        async with h2_connected(edge.https_port) as client:
-            await client.send(client.headers(1, but(POST), end=False), client.content(1, b"abc", end=False))
-            await until(lambda: b"abc" in upstream.data)
-            await client.send(client.rst(1))
-            await until(lambda: upstream.cancels == 1)
-            assert not upstream.data.endswith(b"0\r\n\r\n")
-            await client.send(client.headers(3, GOOD))
-            assert (await client.over(3)).status == 200, "the connection lives"
+    async with running_upstream() as upstream, running_edge(upstream.port) as edge, h2_connected(edge.https_port) as client:
+        await client.send(client.headers(1, but(POST), end=False), client.content(1, b"abc", end=False))
+        await until(lambda: b"abc" in upstream.data)
+        await client.send(client.rst(1))
+        await until(lambda: upstream.cancels == 1)
+        assert not upstream.data.endswith(b"0\r\n\r\n")
+        await client.send(client.headers(3, GOOD))
+        assert (await client.over(3)).status == 200, "the connection lives"
 
 
 @pytest.mark.parametrize("fields", [

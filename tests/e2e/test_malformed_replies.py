@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
+import struct
 
 import pytest
-
 from support.client import connected
-from support.edge import client_context, running_edge
+from support.edge import certificates, client_context, running_edge
 from support.h2 import GET as H2_GET
 from support.h2 import h2_connected
 from support.upstream import Connection, replies, running_upstream
@@ -185,31 +188,27 @@ async def test_an_end_in_the_content(name: str, way: str) -> None:
 async def test_a_reset_in_a_reply_that_ends_with_the_connection() -> None:
     """Without length or chunks an orderly end is the end of the content; a reset is not."""
     raw = LINE + b"\r\nabc"
-    async with running_upstream(replies(raw, b"def", then="close")) as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port) as client:
-            await client.send(GET)
-            response = await client.response()
-            assert response is not None and response.body == b"abcdef" and response.complete
+    ending = replies(raw, b"def", then="close")
+    async with running_upstream(ending) as upstream, running_edge(upstream.port) as edge, connected(edge.https_port) as client:
+        await client.send(GET)
+        response = await client.response()
+        assert response is not None and response.body == b"abcdef" and response.complete
 
     async def handler(connection: Connection) -> None:
         await connection.request()
         connection.write(raw)
         await asyncio.wait_for(seen.wait(), 5)
         sock = connection.transport.get_extra_info("socket")
-        import socket
-        import struct
-
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.reset()
 
     seen = asyncio.Event()
-    async with running_upstream(handler) as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port) as client:
-            await client.send(GET)
-            assert await client.take_until(b"abc") is not None
-            seen.set()
-            assert not (await client.rest()).endswith(b"0\r\n\r\n")
-            assert client.end in {"reset", "truncated"}
+    async with running_upstream(handler) as upstream, running_edge(upstream.port) as edge, connected(edge.https_port) as client:
+        await client.send(GET)
+        assert await client.take_until(b"abc") is not None
+        seen.set()
+        assert not (await client.rest()).endswith(b"0\r\n\r\n")
+        assert client.end in {"reset", "truncated"}
 
 
 GLUED = {
@@ -305,13 +304,12 @@ async def test_bytes_on_an_idle_connection_close_it() -> None:
         connection.write(b"\r\n")
 
     go = asyncio.Event()
-    async with running_upstream(handler) as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port) as client:
-            await client.send(GET)
-            assert await client.response() is not None
-            assert upstream.open == 1
-            go.set()
-            await until(lambda: upstream.open == 0)
+    async with running_upstream(handler) as upstream, running_edge(upstream.port) as edge, connected(edge.https_port) as client:
+        await client.send(GET)
+        assert await client.response() is not None
+        assert upstream.open == 1
+        go.set()
+        await until(lambda: upstream.open == 0)
 
 
 @pytest.mark.parametrize("fields", [b"", b"Connection: close\r\n"])
@@ -334,10 +332,6 @@ async def test_hop_by_hop_fields_of_replies_stay_here(fields: bytes) -> None:
 
 async def test_a_tls_upstream_that_just_closes_is_a_truncation() -> None:
     """Over TLS the end of a close-delimited body is close_notify; a bare FIN could be anybody's."""
-    import ssl
-
-    from support.edge import certificates
-
     paths = certificates()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(paths.cert, paths.key)
@@ -359,10 +353,8 @@ async def test_a_tls_upstream_that_just_closes_is_a_truncation() -> None:
                 incoming.write(await reader.read(65536))
         tls.write(LINE + b"\r\nabc")
         if b"/clean" in data:
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 tls.unwrap()
-            except ssl.SSLWantReadError:
-                pass
         writer.write(outgoing.read())
         writer.close()
 

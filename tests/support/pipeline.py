@@ -162,7 +162,7 @@ class Stand:
         self.snapshot = prepared(config or configuration())
         for route in self.snapshot.routes:
             route.stats = self.stats.route(route.name)
-            route.pools = cast("Any", {name: self.pool for name in self.snapshot.upstreams})
+            route.pools = cast("Any", dict.fromkeys(self.snapshot.upstreams, self.pool))
             route.pool = cast("Any", self.pool)
         self.gateway.snapshot = self.snapshot
 

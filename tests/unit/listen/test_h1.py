@@ -6,13 +6,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.edge import configuration
+from support.malformed import EVERYTHING, Case
+from support.pipeline import Stand
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import client_fault
 from edgeproxy.message import Reply
-from support.edge import configuration
-from support.malformed import EVERYTHING, Case
-from support.pipeline import Stand
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"Accept: */*\r\n\r\n"

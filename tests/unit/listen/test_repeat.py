@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.pipeline import Stand
 
 from edgeproxy.listen.repeat import Repeat
-from support.pipeline import Stand
 
 POST = b"POST /v1/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nX: y\r\n\r\n"
 BASES = [

@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.client import Client, connected
+from support.edge import certificates, client_context, configuration, running_edge
+from support.upstream import Connection, echo, running_upstream
+from support.waiting import until
 
 import edgeproxy
 from edgeproxy.certs import make_development
 from edgeproxy.listen.contexts import covers
 from edgeproxy.listen.tls import TlsConnection
-from support.client import Client, connected
-from support.edge import certificates, client_context, configuration, running_edge
-from support.upstream import Connection, echo, running_upstream
-from support.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -44,15 +44,17 @@ async def answered(client: Client, raw: bytes = GET) -> bytes:
 @pytest.mark.parametrize("step", [0, 1, 7, 100])
 async def test_handshake_in_pieces(version: ssl.TLSVersion, step: int) -> None:
     context = context_of(minimum_version=version, maximum_version=version)
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port, context=context, step=step) as client:
-            assert await answered(client) == b"ok"
-            assert client.tls is not None and client.tls.version() == {771: "TLSv1.2", 772: "TLSv1.3"}[version]
-            connection = next(iter(edge.data_plane._secure.connections))
-            assert isinstance(connection, TlsConnection)
-            assert connection.hello[:2] == b"\x16\x03"
-            assert connection.hello[5] == 1, "a ClientHello"
-            assert len(connection.hello) <= 4096
+    async with (
+        running_upstream() as upstream, running_edge(upstream.port) as edge,
+        connected(edge.https_port, context=context, step=step) as client,
+    ):  # fmt: skip
+        assert await answered(client) == b"ok"
+        assert client.tls is not None and client.tls.version() == {771: "TLSv1.2", 772: "TLSv1.3"}[version]
+        connection = next(iter(edge.data_plane._secure.connections))
+        assert isinstance(connection, TlsConnection)
+        assert connection.hello[:2] == b"\x16\x03"
+        assert connection.hello[5] == 1, "a ClientHello"
+        assert len(connection.hello) <= 4096
 
 
 async def test_first_request_right_behind_the_handshake() -> None:
@@ -251,7 +253,9 @@ async def test_plain_http_on_the_tls_port() -> None:
         await until(lambda: not edge.data_plane._secure.connections)
 
 
-@pytest.mark.parametrize("raw", [b"\x00" * 20, b"SSH-2.0-x\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\x80\x2e\x01\x00\x02"])
+@pytest.mark.parametrize("raw", [
+    b"\x00" * 20, b"SSH-2.0-x\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\x80\x2e\x01\x00\x02" + bytes(50),
+])  # fmt: skip
 async def test_noise_instead_of_a_handshake(raw: bytes) -> None:
     async with running_edge() as edge:
         async with connected(edge.https_port, plain=True) as client:
@@ -342,23 +346,22 @@ async def test_key_update() -> None:
         await asyncio.wait_for(process.stdout.readuntil(b"KEYUPDATE"), 10)
         process.stdin.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         output, _ = await asyncio.wait_for(process.communicate(), 10)
-        assert b"HTTP/1.1 200 OK" in output and output.rstrip().endswith(b"closed") or b"ok" in output
+        assert (b"HTTP/1.1 200 OK" in output and output.rstrip().endswith(b"closed")) or b"ok" in output
 
 
 @pytest.mark.parametrize("size", [1, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 1 << 20])
 async def test_sizes_survive_and_bios_stay_small(size: int) -> None:
     content = secrets.token_bytes(size)
-    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port) as client:
-            head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
-            sending = asyncio.ensure_future(client.send(head + content, step=60_000))
-            response = await client.response()
-            await sending
-            assert response is not None and response.body == content
-            connection = next(iter(edge.data_plane._secure.connections))
-            assert isinstance(connection, TlsConnection)
-            assert connection._incoming.pending == 0
-            assert connection._outgoing.pending == 0
+    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge, connected(edge.https_port) as client:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
+        sending = asyncio.ensure_future(client.send(head + content, step=60_000))
+        response = await client.response()
+        await sending
+        assert response is not None and response.body == content
+        connection = next(iter(edge.data_plane._secure.connections))
+        assert isinstance(connection, TlsConnection)
+        assert connection._incoming.pending == 0
+        assert connection._outgoing.pending == 0
 
 
 async def test_reads_and_writes_are_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,13 +396,12 @@ async def test_reads_and_writes_are_sliced(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(TlsConnection, "__init__", init)
     size = 1 << 20
-    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge:
-        async with connected(edge.https_port) as client:
-            head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
-            sending = asyncio.ensure_future(client.send(head + bytes(size)))
-            response = await client.response()
-            await sending
-            assert response is not None and len(response.body) == size
+    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge, connected(edge.https_port) as client:
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
+        sending = asyncio.ensure_future(client.send(head + bytes(size)))
+        response = await client.response()
+        await sending
+        assert response is not None and len(response.body) == size
     record = 16 * 1024 + 256
     assert 0 < most["in"] <= tls.SLICE_IN + record
     assert 0 < most["out"] <= record + 1024
