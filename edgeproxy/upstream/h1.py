@@ -37,7 +37,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     Attributes:
         deadline: when the current phase (first byte, idle between chunks, total, idle in the pool) is over.
-        opened: `connection_made` was called, so `connection_lost` will be.
+        opened: `connection_made` was called.
+        made: it was handed to the pool for use; `connection_lost` will be called.
+        gone: its place in the pool was given back.
         busy: taken from the pool; it counts as active there.
         reused: it has carried a request before the current one.
         tail: last chunk that was passed on; says whether an event stream stands at an event boundary.
@@ -47,8 +49,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_chunks", "_complete", "_connection", "_fed", "_fields", "_framing", "_head_fields", "_head_ready", "_held",
         "_interim", "_keep_alive", "_length", "_overrun", "_parser", "_phase", "_reply", "_request_done", "_status",
-        "_stream", "_total", "_upgrade", "busy", "deadline", "exchange", "idle_timeout", "opened", "reused", "tail",
-        "target", "transport", "tunnel",
+        "_stream", "_total", "_upgrade", "busy", "deadline", "exchange", "gone", "idle_timeout", "made", "opened",
+        "reused", "tail", "target", "transport", "tunnel",
     )  # fmt: skip
 
     def __init__(self, target: Target) -> None:
@@ -58,6 +60,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         self.reused = False
         self.opened = False
+        self.made = False
+        self.gone = False
         self.busy = True
         self.tunnel = False
         self.tail = b""
@@ -189,8 +193,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._close()
 
     def discard(self) -> None:
-        """It was never opened and never will be: parser and connection hold each other, the cycle ends here."""
+        """It will never be used. Parser and connection hold each other: the cycle ends here."""
         self._parser = None
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.abort()
 
     # -- the transport's side ------------------------------------------------------------------------------------
 

@@ -73,6 +73,9 @@ class Target:
 
     def closed(self, connection: UpstreamConnection) -> None:
         """A connection is gone, whatever it was doing."""
+        if connection.gone:
+            return
+        connection.gone = True
         self.pool.connections -= 1
         self.stats.open -= 1
         self.pool.deadlines.members.discard(connection)
@@ -256,8 +259,10 @@ class Pool:
     def _connected(self, task: asyncio.Task[None], connection: UpstreamConnection) -> None:
         """A connect ended, one way or another. Not in the task itself: one cancelled before its first step never runs."""
         self._tasks.discard(task)
-        if connection.opened:
-            return  # `closed` will be called for it
+        if connection.made or connection.gone:
+            return  # it is in use, or `closed` has given its place back
+        # uvloop closes the transport of a cancelled `create_connection` without telling the protocol.
+        connection.gone = True
         connection.discard()
         target = connection.target
         self.connections -= 1
@@ -283,6 +288,7 @@ class Pool:
         if fault is None:
             target.stats.connects += 1
             target.mark_up()
+            connection.made = True
             self.deadlines.members.add(connection)
             self._begin(connection, exchange)
         elif tries + 1 < _MAX_TRIES and len(self.targets) > 1 and not connection.opened:

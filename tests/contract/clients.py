@@ -259,6 +259,7 @@ class H1Wire(Wire):
         return self.closed or any(call.values(b"connection") == [b"close"] for call in self.calls)
 
     def data_received(self, data: bytes) -> None:
+        assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -272,6 +273,7 @@ class H1Wire(Wire):
             self._waiting[0].complete = True
         super().connection_lost(error)
         self._parser = None  # it holds our methods: a cycle
+        self._waiting.clear()  # so do calls that were never answered
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._status >= 200:
@@ -281,6 +283,7 @@ class H1Wire(Wire):
 
     def on_headers_complete(self) -> None:
         call = self._waiting[0]
+        assert self._parser is not None
         self._status = self._parser.get_status_code()
         fields, self._fields = self._fields, []
         if self._status < 200:

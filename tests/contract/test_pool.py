@@ -188,7 +188,9 @@ async def test_keepalive_0_keeps_nothing(protocol: str) -> None:
         await until(lambda: s.target().open == 0)
 
 
-@pytest.mark.parametrize(("hint", "kept", "gone"), [(b"timeout=5", 3.5, 4.6), (b"max=100, timeout=10", 8.5, 9.6), (b"timeout=600", 59, 61)])
+@pytest.mark.parametrize(
+    ("hint", "kept", "gone"), [(b"timeout=5", 3.5, 4.6), (b"max=100, timeout=10", 8.5, 9.6), (b"timeout=600", 59, 61)]
+)
 async def test_the_upstreams_own_hint_is_believed(protocol: str, hint: bytes, kept: float, gone: float) -> None:
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\nkeep-alive: " + hint + b"\r\n\r\nok"
     async with stand(protocol, replies(answer)) as s:
@@ -415,13 +417,15 @@ async def test_https_that_cannot_be_verified(protocol: str, tmp_path: Path, wron
     names = ("other.test",) if wrong == "name" else ("localhost",)
     context = server_context(tmp_path, names)
     ca = {"name": str(tmp_path / "ca.pem"), "authority": str(certificates().ca), "system": "system"}[wrong]
-    async with running_upstream(tls=context) as upstream:
-        async with stand(protocol, upstreams=upstream_settings(targets=https(upstream.port), ca=ca)) as s:
-            call = await (await s.dial()).get()
-            assert call.status == 502
-            assert (await s.record())["outcome"] == "upstream: certificate"
-            assert upstream.data == b""
-            assert s.target().open == 0
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(running_upstream(tls=context))
+        settings = upstream_settings(targets=https(upstream.port), ca=ca)
+        s = await stack.enter_async_context(stand(protocol, upstreams=settings))
+        call = await (await s.dial()).get()
+        assert call.status == 502
+        assert (await s.record())["outcome"] == "upstream: certificate"
+        assert upstream.data == b""
+        assert s.target().open == 0
 
 
 async def test_plain_http_where_https_is_spoken_to(protocol: str) -> None:

@@ -108,11 +108,14 @@ def begun(exchange: Exchange) -> tuple[UpstreamConnection, Pool, Wire]:
     return connection, pool, wire
 
 
-REPLIES = {
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"transfer-encoding: chunked\r\nx-a: b\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Hints\r\nlink: x\r\n\r\n"
+REPLIES: dict[str, tuple[bytes, bytes, Headers]] = {
     "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello", b"hello", []),
-    "chunked": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-a: b\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", b"hello", []),
-    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nx-a: b\r\n\r\n5\r\nhello\r\n0\r\nx-t: u\r\n\r\n", b"hello", [(b"x-t", b"u")]),
-    "interim": (b"HTTP/1.1 103 Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-a: b\r\n\r\nhello", b"hello", []),
+    "chunked": (OK + CHUNKED + b"2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", b"hello", []),
+    "trailers": (OK + CHUNKED + b"5\r\nhello\r\n0\r\nx-t: u\r\n\r\n", b"hello", [(b"x-t", b"u")]),
+    "interim": (HINTS + OK + b"content-length: 5\r\nx-a: b\r\n\r\nhello", b"hello", []),
     "nothing": (b"HTTP/1.1 204 No Content\r\nx-a: b\r\n\r\n", b"", []),
 }
 
@@ -182,7 +185,7 @@ def test_a_request_without_content_says_so_only_where_it_must() -> None:
 def test_an_unknown_length_goes_out_in_chunks() -> None:
     exchange = Exchange(b"POST", None)
     exchange.body.push(b"first")
-    connection, _, wire = begun(exchange)
+    _, _, wire = begun(exchange)
     exchange.body.push(b"second")
     exchange.body.finish()
     assert wire.data.partition(b"\r\n\r\n")[2] == b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
@@ -199,7 +202,10 @@ def test_a_whole_body_is_kept_for_a_repetition() -> None:
         assert exchange.body.whole
 
 
-@pytest.mark.parametrize(("reused", "sent", "retry"), [(False, b"", False), (True, b"", True), (True, b"H", False), (True, b"HTTP/1.1 100 C\r\n\r\n", False)])
+@pytest.mark.parametrize(
+    ("reused", "sent", "retry"),
+    [(False, b"", False), (True, b"", True), (True, b"H", False), (True, b"HTTP/1.1 100 C\r\n\r\n", False)],
+)
 def test_only_a_reused_connection_that_died_without_a_byte_may_be_repeated(reused: bool, sent: bytes, retry: bool) -> None:
     connection, pool, _ = begun(Exchange())
     connection.reused = reused
@@ -229,7 +235,13 @@ def test_timers() -> None:
     assert connection.exchange is None
 
 
-@pytest.mark.parametrize(("hint", "kept"), [(b"timeout=5", 4.0), (b"timeout=1", 0.0), (b"timeout=0", 0.0), (b"timeout=600", 60.0), (b"max=5", 60.0), (b"timeout=x", 60.0)])
+@pytest.mark.parametrize(
+    ("hint", "kept"),
+    [
+        (b"timeout=5", 4.0), (b"timeout=1", 0.0), (b"timeout=0", 0.0), (b"timeout=600", 60.0), (b"max=5", 60.0),
+        (b"timeout=x", 60.0),
+    ],
+)
 def test_keep_alive_hints(hint: bytes, kept: float) -> None:
     connection, _, _ = begun(Exchange())
     connection.data_received(b"HTTP/1.1 200 OK\r\nkeep-alive: " + hint + b"\r\ncontent-length: 0\r\n\r\n")
@@ -237,7 +249,7 @@ def test_keep_alive_hints(hint: bytes, kept: float) -> None:
 
 
 def test_bytes_while_idle_close_it() -> None:
-    connection, pool, wire = begun(Exchange())
+    connection, _, wire = begun(Exchange())
     connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     assert wire.aborted
@@ -251,3 +263,13 @@ def test_head_ends_with_its_head() -> None:
     assert exchange.head is not None
     assert (exchange.head.length, exchange.head.bodiless) == (500, True)
     assert pool.returned == [connection]
+
+
+def test_fields_that_only_the_edge_may_set_are_left_out() -> None:
+    exchange = Exchange()
+    connection, _, _ = begun(exchange)
+    own = b"Strict-Transport-Security: max-age=0\r\nAlt-Svc: x\r\nX-Ray-ID: y\r\nproxy-authenticate: z\r\n"
+    named = b"connection: keep-alive, x-hop\r\nx-hop: 1\r\nx-end: 2\r\n"
+    connection.data_received(b"HTTP/1.1 200 OK\r\n" + own + named + b"content-length: 0\r\n\r\n")
+    assert exchange.head is not None
+    assert exchange.head.headers == [(b"x-end", b"2")]
