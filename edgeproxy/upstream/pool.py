@@ -131,10 +131,13 @@ class Pool:
         """Take new settings; targets that stay keep their connections."""
         self.settings = settings
         known = {target.settings: target for target in self.targets}
-        self.targets = [
-            known.pop(each) if each in known else Target(self, each, self.stats.upstream(self.name, each.label))
-            for each in settings.targets
-        ]
+        self.targets = []
+        for each in settings.targets:
+            target = known.pop(each, None)
+            if target is None:
+                target = Target(self, each, self.stats.upstream(self.name, each.label))
+            target.settings = each  # equal, but its CA file was read anew
+            self.targets.append(target)
         for gone in known.values():
             for connection in list(gone.idle):
                 gone.retire(connection)

@@ -1,9 +1,9 @@
-# The protocols this suite runs over. A protocol joins by an implementation in clients.py and its name here.
+# The protocols this suite runs over. A protocol joins by an implementation in wires.py and its name here.
 from __future__ import annotations
 
 import pytest
 
-from .clients import WIRES
+from .wires import WIRES
 
 
 @pytest.fixture(params=sorted(WIRES))

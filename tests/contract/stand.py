@@ -13,7 +13,8 @@ from support.edge import Edge, RecordedLog, configuration, prepared, running_edg
 from support.upstream import Connection, Handler, Upstream, ok, running_upstream
 from support.waiting import until
 
-from .clients import WIRES, Wire
+from .clients import Wire
+from .wires import WIRES
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 

@@ -7,8 +7,8 @@ import pytest
 from support.upstream import Connection, Handler
 from support.waiting import until
 
-from .clients import H2Wire
 from .stand import STREAM, chunk, stand
+from .wires import H2Wire
 
 
 def streaming(gate: asyncio.Event) -> Handler:

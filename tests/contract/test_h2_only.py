@@ -10,8 +10,8 @@ from support.h2 import GET, POST, H2Client, h2_connected
 from support.upstream import OK, Connection, Handler, echo, ok
 from support.waiting import until
 
-from .clients import H2Wire
 from .stand import STREAM, Stand, chunk, routed, stand, upstream_settings
+from .wires import H2Wire
 
 
 async def dial(s: Stand) -> H2Wire:

@@ -8,8 +8,8 @@ from pathlib import Path
 from support.upstream import Connection
 from support.waiting import until
 
-from .clients import H1Wire, H2Wire
 from .stand import STREAM, chunk, routed, stand, stuck, upstream_settings
+from .wires import H1Wire, H2Wire
 
 HUGE = 64 << 20
 PIECE = bytes(32 * 1024)
