@@ -11,7 +11,7 @@ import asyncio
 from typing import Protocol
 
 INTERVAL = 0.25
-"""Seconds between sweeps: a deadline is met up to this much late, never early."""
+"""Seconds between sweeps: a deadline is met up to twice this late, never early."""
 
 NEVER = float("inf")
 
@@ -54,10 +54,16 @@ class Deadlines:
     def sweep(self, now: float) -> None:
         """Expire every member whose deadline has passed at `now` (monotonic seconds)."""
         self.now = now
-        for member in [member for member in self.members if member.deadline < now]:
+        # Deadlines were computed from a `now` that was up to one interval old: waiting for one more makes none early.
+        due = now - INTERVAL
+        for member in [member for member in self.members if member.deadline < due]:
             # An earlier member's expiry may have closed this one or moved its deadline.
-            if member in self.members and member.deadline < now:
-                member.expire(now)
+            if member in self.members and member.deadline < due:
+                try:
+                    member.expire(now)
+                except Exception as error:
+                    self.members.discard(member)
+                    self._loop.call_exception_handler({"message": f"deadline of {member!r}", "exception": error})
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(INTERVAL, self._tick)

@@ -238,6 +238,12 @@ class Body:
         self.waiting = 0
         self.whole = True
 
+    def forget(self) -> None:
+        """The request will not be repeated: what was kept for that goes."""
+        if self.chunks and self.done:
+            self.chunks = []
+            self.whole = False
+
     def drop(self) -> None:
         """Nobody wants the rest: forget what waits and what still comes. Nothing more is granted."""
         self.unwanted = True

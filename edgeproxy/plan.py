@@ -83,6 +83,8 @@ class Plan:
         if problem is not None:
             return client_fault(400, "path", f"The request target is refused: {problem}.")
         if not request.peer.secure:
+            if target == b"*":
+                return client_fault(400, "target", "There is nothing to redirect '*' to.")
             self.location = self._https(authority, target)
             return None
         self.route = route = find_route(authority, target)

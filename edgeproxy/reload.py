@@ -70,6 +70,7 @@ class Reloads:
         self.config = config
         self.ticket_keys = os.urandom(TICKET_KEYS)
         self.generation = 1
+        self._attempts = 1
         self.counts = {"ok": 0, "failed": 0}
         self.last: ReloadState | None = None
         self.changed = False
@@ -108,7 +109,9 @@ class Reloads:
         config, needs_restart = applicable(self.config, wanted)
         deadline = time.monotonic() + PREPARE_DEADLINE
         keys = os.urandom(TICKET_KEYS)
-        running = self._running = _Running(self.generation + 1, config, keys, needs_restart, set(), deadline)
+        # A number is never used twice: what a worker says about a refused attempt must not be taken for the next one.
+        self._attempts = max(self._attempts, self.generation) + 1
+        running = self._running = _Running(self._attempts, config, keys, needs_restart, set(), deadline)
         for child in self._workers:
             self.on_start(child)
         self._switch_if_prepared(running)

@@ -105,6 +105,7 @@ class _Worker:
         "_steps",
         "_task",
         "_thread",
+        "_wanted",
     )
 
     def __init__(self, task: Task, loop: asyncio.AbstractEventLoop) -> None:
@@ -120,6 +121,7 @@ class _Worker:
         self._lent: dict[int, list[socket.socket]] = {}
         self._end: asyncio.Future[float] = loop.create_future()  # seconds that streams may still take
         self._deadline = math.inf
+        self._wanted = 0  # generation being prepared
         # One thread: two preparations at a time would only fight for the interpreter lock with the loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._steps: set[asyncio.Task[None]] = set()
@@ -177,6 +179,7 @@ class _Worker:
                 self._switch(generation)
             case Forget():
                 self._aside = None
+                self._wanted = 0
             case Lend(slot, https):
                 self._step(self._borrow(slot, https, message.fds))
             case GiveBack(slot):
@@ -201,11 +204,14 @@ class _Worker:
 
     async def _prepare(self, generation: int, blob: bytes) -> None:
         self._aside = None
+        self._wanted = generation
         try:
             config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task, blob)
         except Exception as e:  # the old configuration stays, and the supervisor says why
             self._send(Failed(generation, _reason(e)))
             return
+        if self._wanted != generation:
+            return  # forgotten, or overtaken by a later reload, while it was compiled
         self._aside = (generation, config, snapshot)
         self._send(Prepared(generation))
 

@@ -40,6 +40,7 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def close(self, *, linger: bool = False) -> None: ...
+    def cut(self) -> None: ...
     def abort(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -54,10 +55,10 @@ class H1Connection:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_chunks", "_close", "_draining", "_expects", "_fields", "_framing", "_heads", "_in_body",
-        "_line", "_minor", "_overhead", "_parser", "_partial", "_paused", "_peer", "_poison", "_poison_host", "_ready",
-        "_repeat", "_rest", "_running", "_stalled", "_tail",
-        "_trailers", "_tunnel", "_upgrading", "_url", "connection", "exchange", "gateway",
+        "_body", "_chunked", "_chunks", "_close", "_delimited", "_draining", "_expects", "_feeding", "_fields",
+        "_framing", "_heads", "_in_body", "_in_message", "_line", "_minor", "_overhead", "_parser", "_partial", "_paused",
+        "_peer", "_poison", "_poison_host", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail", "_trailers",
+        "_tunnel", "_upgrading", "_url", "connection", "exchange", "gateway",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
@@ -93,7 +94,10 @@ class H1Connection:
         self._minor = 1
         self._close = False
         self._chunked = False
+        self._delimited = False
         self._expects = False
+        self._feeding = False  # inside feed_data
+        self._in_message = False  # the parser has seen the start of a message and not its end
         connection.deadline = gateway.deadlines.now + gateway.snapshot.client.timeouts.idle
 
     # -- bytes in ------------------------------------------------------------------------------------------------
@@ -101,9 +105,9 @@ class H1Connection:
     def data_received(self, data: memoryview) -> None:
         """Bytes from the client. `data` is only valid during the call."""
         repeat = self._ready
-        if repeat is not None and not self._stalled:
+        if repeat is not None:
             self._ready = None
-            if self._repeated(repeat, bytes(data)):
+            if self.exchange is None and not self._stalled and self._repeated(repeat, bytes(data)):
                 return
         if self._upgrading:
             self._tunnel_in(bytes(data))
@@ -111,8 +115,9 @@ class H1Connection:
         parser = self._parser
         if parser is None or self._poison is not None:
             return
-        streaming = self._in_body
-        before = self._body.received if streaming and self._body is not None else 0
+        body = self._body
+        before = body.received if body is not None else 0
+        self._feeding = True
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as switch:
@@ -122,28 +127,33 @@ class H1Connection:
         except httptools.HttpParserError as error:
             self._refuse(client_fault(400, "malformed", f"The request is not valid HTTP/1.1: {error}."))
             return
-        if streaming:
-            self._continued(len(data), before)
+        finally:
+            self._feeding = False
+        if self._parser is None:
+            # Answered and closed from inside (a body over its limit): what stood behind it is not looked at.
+            if self._heads:
+                self._heads.clear()
+            return
+        if body is not None:
+            self._continued(body, len(data), before)
         if self._heads:
             self._look_closer(data)
             if self._partial + len(data) > self.gateway.snapshot.client.max_head:
                 self._measure_heads()
-            elif self._partial == 0 and not streaming and len(self._heads) == 1:
+            elif self._partial == 0 and body is None and len(self._heads) == 1:
                 self._remember(self._heads[0], data)
             self._partial = 0
             self._next()
-        elif not self._in_body and not streaming:
+        elif not self._in_body and body is None:
             self._head_grows(data)
         self._throttle()
 
-    def _continued(self, size: int, before: int) -> None:
+    def _continued(self, body: Body, size: int, before: int) -> None:
         """More of a body that began in an earlier read: its clock, and a bound on what is not content."""
-        body, connection = self._body, self.connection
-        if body is None:
-            return
+        connection = self.connection
         if not body.done:
             connection.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.body
-        elif not self._stalled:
+        elif self.exchange is not None and self.exchange.body is body and not self._stalled:
             connection.deadline = NEVER
         self._overhead += max(0, size - (body.received - before) - _CHUNK_OVERHEAD * self._chunks)
         self._chunks = 0
@@ -217,6 +227,10 @@ class H1Connection:
 
     # -- httptools callbacks: collect only -----------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        self._in_message = True
+
     def on_url(self, url: bytes) -> None:
         """The request target, or a piece of it."""
         self._url += url
@@ -237,7 +251,8 @@ class H1Connection:
     def on_headers_complete(self) -> None:
         """A head is complete. It is looked at after `feed_data` has returned."""
         parser = self._parser
-        assert parser is not None
+        if parser is None:
+            return  # refused from inside this very read
         self._body = body = Body(self)
         head = Head(
             parser.get_method(), self._url, self._fields, self._framing, parser.get_http_version(),
@@ -265,7 +280,7 @@ class H1Connection:
 
     def on_message_complete(self) -> None:
         """The message ended by its framing."""
-        self._in_body = False
+        self._in_body = self._in_message = False
         body, self._body = self._body, None
         if body is not None:
             body.trailers = self._trailers
@@ -298,6 +313,7 @@ class H1Connection:
                 self._heads.clear()
             return
         body = head.body
+        self._ready = None
         self._minor = head.minor
         self._close = not head.keep_alive or self._draining
         self._expects = request.expects
@@ -350,6 +366,7 @@ class H1Connection:
         self._chunked = chunked = length is None and not reply.bodiless and self._minor == 1
         if length is None and not reply.bodiless and not chunked:
             self._close = True  # HTTP/1.0: the end of the connection is the end of the body
+        self._delimited = chunked or length is not None
         head = reply_head(reply, length, close=self._close, minor=self._minor, chunked=chunked)
         if chunked:
             if data:
@@ -380,7 +397,13 @@ class H1Connection:
         """See `Sink`: close without the last chunk and without close_notify."""
         del fault
         self.exchange = None
-        self.connection.abort()
+        self._parser = None
+        self._close = True
+        if self._delimited:
+            # The framing shows that the end is missing. What was sent before, an error event perhaps, still arrives.
+            self.connection.cut()
+        else:
+            self.connection.abort()
 
     def proceed(self) -> None:
         """See `Sink`."""
@@ -400,10 +423,11 @@ class H1Connection:
         now = self.gateway.deadlines.now
         client = self.gateway.snapshot.client
         if not self._stalled:
-            connection.deadline = now + (client.timeouts.head if self._partial else client.timeouts.idle)
+            connection.deadline = now + (client.timeouts.head if self._in_message else client.timeouts.idle)
         if self._heads or self._poison is not None:
             self._next()
-        elif not self._in_body and not self._partial:
+        elif not self._in_message and not self._feeding:
+            # Only here does the parser stand between two messages, with nothing of the next one seen.
             self._ready = self._repeat
         if self._paused:
             self._throttle()
@@ -509,18 +533,22 @@ class H1Connection:
             pass  # we do not read: the wait is the upstream's, and its timers run
         elif exchange is not None:
             exchange.fail(client_fault(408, "body_timeout", "The request body stopped coming."))
-        elif self._partial:
+        elif self._in_message:
             self._refuse(client_fault(408, "head_timeout", "The request head took too long."))
         else:
             self.connection.close()
 
-    def drain(self) -> None:
-        """Shut down: now when idle, else after the current answer, which says `Connection: close`."""
+    def drain(self, *, idle: bool = True) -> None:
+        """Shut down: after the current answer, which says `Connection: close`; now when there is none.
+
+        Args:
+            idle: False for a connection that was just made: it gets one answer first.
+        """
         self._draining = True
         if self.exchange is not None:
             if self.exchange.status == 0:
                 self._close = True
             elif not self._tunnel:
                 self._close = self._close or not self._heads
-        elif not self._partial:
+        elif not self._in_message and idle:
             self.connection.close()

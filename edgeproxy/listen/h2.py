@@ -57,7 +57,7 @@ class H2Connection:
     """
 
     __slots__ = (
-        "_draining", "_faults", "_input", "_plan", "_plan_at", "_plan_request", "_plan_section",
+        "_draining", "_faults", "_faults_until", "_fresh", "_input", "_plan", "_plan_at", "_plan_request", "_plan_section",
         "_scheduled", "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise", "peer",
         "streams",
     )  # fmt: skip
@@ -78,6 +78,8 @@ class H2Connection:
         self._draining = 0
         self.noise = 0
         self._faults = 0
+        self._faults_until = 0.0
+        self._fresh = False  # made while draining, and not asked for anything yet
         self._plan: Plan | None = None
         self._plan_request: Request | None = None
         self._plan_section: Section = ()
@@ -132,6 +134,7 @@ class H2Connection:
         for event in self.engine.events():
             kind = type(event)
             if kind is ngh2.RequestReceived:
+                self._fresh = False
                 stream = H2Stream(self, event.stream_id, event.headers)  # type: ignore[attr-defined]  # narrowed by `is`
                 streams[stream.id] = stream
                 if event.end_stream:  # type: ignore[attr-defined]
@@ -157,7 +160,7 @@ class H2Connection:
         if event.error_code:
             reason = "h2_flood" if event.error_code == _ENHANCE_YOUR_CALM else "h2_protocol"
             self.gateway.stats.fault("client", reason)
-        self.connection.close()
+        self.connection.close(linger=True)
 
     def _data(self, event: ngh2.DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
@@ -181,6 +184,9 @@ class H2Connection:
         ours = stream is not None and stream.reset
         if not ours and (event.local_error is not None or event.error_code not in {0, 8}):
             # Streams that the client makes us reset count like those it resets itself.
+            now = self.gateway.deadlines.now
+            if now > self._faults_until:
+                self._faults, self._faults_until = 0, now + 60.0
             self._faults += 1
             self.gateway.stats.fault("client", "h2_stream_error")
             if self._faults > self.gateway.snapshot.client.h2.reset_burst:
@@ -188,9 +194,7 @@ class H2Connection:
                 return
         if not self.streams:
             client = self.gateway.snapshot.client
-            if self._draining and not self._input:
-                self.connection.close()
-            elif not self._stalled:
+            if not self._stalled and not self._draining:
                 self.connection.deadline = self.gateway.deadlines.now + client.timeouts.idle
 
     def _begin(self, stream: H2Stream) -> None:
@@ -236,7 +240,7 @@ class H2Connection:
         """The engine gave up on the connection; it may still have a GOAWAY to send."""
         self.gateway.stats.fault("client", "h2_flood" if isinstance(error, ngh2.DenialOfServiceError) else "h2_protocol")
         self._send()
-        self.connection.close()
+        self.connection.close(linger=True)
         self._gone()
 
     def _terminate(self) -> None:
@@ -246,7 +250,7 @@ class H2Connection:
         except ngh2.NGH2Error:
             pass  # it is closing already
         self._send()
-        self.connection.close()
+        self.connection.close(linger=True)
         self._gone()
 
     # -- bytes out -----------------------------------------------------------------------------------------------
@@ -283,8 +287,10 @@ class H2Connection:
         if self.blocked:
             for stream in list(self.blocked):
                 stream.unblock()
-        if self._draining and not self.streams:
-            self.connection.close()
+        if self._draining and not self.streams and not self._input and not self._fresh:
+            self._goodbye()
+            # Read on: the client still acknowledges what it gets, and a closed socket would answer with a reset.
+            self.connection.close(linger=True)
 
     def _send(self) -> None:
         try:
@@ -310,29 +316,46 @@ class H2Connection:
 
     def expire(self, now: float) -> None:
         """The connection's deadline passed."""
+        self._fresh = False
         if self._draining == 1:
-            self._draining = 2
             self.connection.deadline = NEVER
-            self.engine.send_goaway()
+            self._goodbye()
             self._flush()
         elif self._stalled or self.streams:
             self.connection.abort()
         else:
             self._draining = 2
             self.connection.deadline = now + _GRACE
-            self.engine.send_goaway()
+            self._goodbye()
             self._flush()
 
-    def drain(self) -> None:
-        """Shut down gracefully (RFC 9113 §6.8): announce it, a moment later refuse new streams, finish the rest."""
-        if self._draining:
+    def _goodbye(self) -> None:
+        """The last GOAWAY: streams beyond those we know will not be served (RFC 9113 §6.8)."""
+        if self._draining < 3:
+            self._draining = 3
+            try:
+                self.engine.send_goaway()
+            except ngh2.NGH2Error:
+                self.connection.close()  # the engine has ended the connection before
+            self._send()
+
+    def drain(self, *, idle: bool = True) -> None:
+        """Shut down gracefully (RFC 9113 §6.8): announce it, a moment later refuse new streams, finish the rest.
+
+        Args:
+            idle: False for a connection that was just made: it may ask for something first.
+        """
+        if self._draining or self.connection.is_closing():
             return
         self._draining = 1
-        if self.streams:
-            self.engine.send_shutdown_notice()
+        self._fresh = not idle
+        if self.streams or not idle:
+            try:
+                self.engine.send_shutdown_notice()
+            except ngh2.NGH2Error:
+                self.connection.close()
+                return
             self.connection.deadline = self.gateway.deadlines.now + _GRACE
-        else:
-            self.engine.send_goaway()
         self._flush()
 
     def eof_received(self) -> bool:

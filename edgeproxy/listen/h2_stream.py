@@ -84,7 +84,7 @@ class H2Stream:
         size = len(data)
         self._unread += size
         body = self.body
-        if self.deadline is not NEVER:
+        if self.deadline is not NEVER and not self._paused:
             gateway = self.owner.gateway
             self.deadline = gateway.deadlines.now + gateway.snapshot.client.timeouts.body
         if body.unwanted:
@@ -100,7 +100,7 @@ class H2Stream:
         """The client's side is complete."""
         if self.exchange is None and not self._finished:
             self.ready = True
-        if self.deadline is not NEVER:
+        if self.deadline is not NEVER and not self._paused:
             self._wait(NEVER)
         self.body.finish()
 
@@ -177,6 +177,8 @@ class H2Stream:
     def _send(self, data: bytes, end: bool) -> None:
         """Queue content. Raises ngh2.NGH2Error when the stream cannot take it any more."""
         engine = self.owner.engine
+        if data:
+            self.owner.noise = 0  # window updates and pings in return are no flood
         if end and self._trailers is not None:
             if data:
                 engine.send_data(self.id, data)
@@ -290,6 +292,6 @@ class H2Stream:
         if exchange is not None:
             self.exchange = None
             gateway.stats.streams_open -= 1
-            exchange.cancel("client: slow_reader")
+            exchange.cancel("client: slow_reader" if self._paused or queued else "client: body_timeout")
         self._close(_CANCEL)
         self._wait(NEVER)

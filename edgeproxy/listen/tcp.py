@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER, Deadlines
 from edgeproxy.listen.h1 import H1Connection
-from edgeproxy.listen.tls import LINGER_BYTES, LINGER_TIME, Application, TlsConnection
+from edgeproxy.listen.tls import LINGER_TIME, LINGER_TOTAL, Application, TlsConnection
 from edgeproxy.message import Peer
 from edgeproxy.observe.metrics import H1, H2
 from edgeproxy.transport import READ_BUFFER
@@ -104,6 +104,8 @@ class Listener:
             protocol = H1
             app = H1Connection(connection, self.gateway, peer)
         self._counted(connection, protocol)
+        if self.draining:
+            app.drain(idle=False)  # type: ignore[attr-defined]  # both have it
         return app
 
     def refused(self, connection: TlsConnection, reason: str) -> None:
@@ -147,14 +149,20 @@ class Listener:
         return Peer(address, trusted=trusted, secure=self.secure)
 
     def drain(self) -> None:
-        """Tell every client that this is the end: idle connections close, the others after their last answer."""
+        """Tell every client that this is the end: idle connections close, the others after their last answer.
+
+        A connection that is still in its handshake gets one answer (`established`): it was accepted, after all.
+        """
         self.draining = True
         for connection in list(self.connections):
             app = connection.app
-            if isinstance(app, H1Connection) or (H2Connection is not None and isinstance(app, H2Connection)):
-                app.drain()
-            else:
-                connection.close()
+            if app is None:
+                continue
+            try:
+                app.drain()  # type: ignore[attr-defined]  # every application of a listener has it
+            except Exception as error:
+                self.gateway.loop.call_exception_handler({"message": "drain of a connection", "exception": error})
+                connection.abort()
 
     def abort(self) -> None:
         """Reset everything that is left."""
@@ -165,7 +173,7 @@ class Listener:
 class PlainConnection(asyncio.BufferedProtocol):
     """A plain TCP connection with the face of a `TlsConnection`: the http addresses, which only redirect."""
 
-    __slots__ = ("_closing", "_linger_left", "app", "deadline", "listener", "transport")
+    __slots__ = ("_closing", "_linger_until", "app", "deadline", "listener", "transport")
 
     def __init__(self, listener: Listener) -> None:
         self.listener: Listener | None = listener
@@ -173,7 +181,7 @@ class PlainConnection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.deadline = NEVER
         self._closing = False
-        self._linger_left = 0
+        self._linger_until = NEVER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted."""
@@ -194,9 +202,8 @@ class PlainConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """`nbytes` were read."""
         if self._closing:
-            self._linger_left -= nbytes
-            if self._linger_left <= 0:
-                self.abort()
+            if self.listener is not None:
+                self.deadline = min(self.listener.deadlines.now + LINGER_TIME, self._linger_until)
         elif self.app is not None:
             self.app.data_received(READ_BUFFER[:nbytes])
 
@@ -247,12 +254,16 @@ class PlainConnection(asyncio.BufferedProtocol):
         self._closing = True
         if listener is not None:
             self.deadline = listener.deadlines.now + LINGER_TIME
+            self._linger_until = listener.deadlines.now + LINGER_TOTAL
         if linger and transport.can_write_eof():
-            self._linger_left = LINGER_BYTES
             transport.resume_reading()
             transport.write_eof()
         else:
             transport.close()
+
+    def cut(self) -> None:
+        """Send what is queued, then close; see `TlsConnection.cut`."""
+        self.close(linger=True)
 
     def abort(self) -> None:
         """Close at once."""

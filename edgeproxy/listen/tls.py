@@ -23,8 +23,8 @@ SLICE_IN = 4 * 1024  # bytes fed to the incoming BIO at once: it stays at 5.5 KB
 SLICE_OUT = 4 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 5.5 KB
 MAX_HELLO = 4 * 1024  # bytes of the first flight that are kept for fingerprints
 MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
-LINGER_TIME = 2.0  # seconds to read on after an early close, so that the answer is not lost in a reset
-LINGER_BYTES = 1024 * 1024
+LINGER_TIME = 5.0  # seconds without a byte for which a closed connection is still read, so that the answer is not
+LINGER_TOTAL = 30.0  # lost in a reset; and seconds altogether (nginx's lingering_timeout and lingering_time)
 _RESET = struct.pack("ii", 1, 0)
 _PLAIN_SIZE = len(READ_BUFFER) + 32 * 1024  # a whole read, and the part of a record (16 KiB at most) that waited for it
 PLAIN_BUFFER = memoryview(bytearray(_PLAIN_SIZE))
@@ -67,7 +67,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_closing", "_incoming", "_linger_left", "_object", "_outgoing", "_pending_app", "_ready", "_received", "app",
+        "_closing", "_incoming", "_left", "_linger_until", "_object", "_outgoing", "_pending_app", "_ready", "_received", "app",
         "deadline", "hello", "listener", "transport",
     )  # fmt: skip
 
@@ -82,7 +82,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         self.hello = b""
         self.deadline = NEVER
         self._closing = False
-        self._linger_left = 0
+        self._linger_until = NEVER
+        self._left = 0  # bytes queued when a closing connection was last looked at
         self._received = 0
         self._pending_app: asyncio.BaseProtocol | None = None
         self._ready: asyncio.Future[OSError | None] | None = None
@@ -276,9 +277,22 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self.app is None and not self._closing:
             self._refuse("timeout")
         elif self._closing or self.app is None:
-            self.abort()
+            self._expire_closing(now)
         else:
             self.app.expire(now)
+
+    def _expire_closing(self, now: float) -> None:
+        """Everything was said; what is queued gets the client's write timeout for as long as it becomes less."""
+        transport, listener = self.transport, self.listener
+        if transport is None:
+            return
+        left = transport.get_write_buffer_size()
+        if left and left != self._left and listener is not None:
+            self._left = left
+            self.deadline = now + listener.gateway.snapshot.client.timeouts.write
+            return
+        # Not a reset: the kernel may still be sending what it has.
+        transport.abort()
 
     # -- the transport for the application above -----------------------------------------------------------------
 
@@ -317,11 +331,21 @@ class TlsConnection(asyncio.BufferedProtocol):
         except ssl.SSLError:
             pass  # SSLWantReadError: the peer's close_notify is not here yet, and is not waited for
         self._flush()
+        self._end(transport, linger=linger)
+
+    def cut(self) -> None:
+        """End the TCP connection without close_notify: what is queued still goes out, and the end is seen to be missing."""
+        transport = self.transport
+        if transport is not None and not self._closing:
+            self._closing = True
+            self._end(transport, linger=True)
+
+    def _end(self, transport: asyncio.Transport, *, linger: bool) -> None:
         listener = self.listener
         if listener is not None:
             self.deadline = listener.deadlines.now + LINGER_TIME
+            self._linger_until = listener.deadlines.now + LINGER_TOTAL
         if linger and listener is not None and transport.can_write_eof():
-            self._linger_left = LINGER_BYTES
             transport.resume_reading()
             transport.write_eof()
         else:
@@ -365,13 +389,15 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.transport.write(self._outgoing.read())
 
     def _linger(self, nbytes: int) -> None:
-        self._linger_left -= nbytes
-        if self._linger_left <= 0:
-            self.abort()
+        del nbytes
+        listener = self.listener
+        if listener is not None:
+            # It still sends, or acknowledges: closing now would make the kernel reset what is on the way to it.
+            self.deadline = min(listener.deadlines.now + LINGER_TIME, self._linger_until)
 
     def _broken(self) -> None:
         """The record layer failed: tell the peer by the alert that is pending, then nothing more is believed."""
         self._flush()
         self._closing = True
         if self.transport is not None:
-            self.transport.close()
+            self._end(self.transport, linger=False)

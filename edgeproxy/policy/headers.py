@@ -30,9 +30,15 @@ REQUEST_FIELDS = CONNECTION_FIELDS | {b"host", b"expect"}
 _OWNED = frozenset({
     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
     b"forwarded", b"x-real-ip", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip", b"x-cluster-client-ip",
-    b"fastly-client-ip", b"x-original-url", b"x-rewrite-url", b"x-original-host", RAY, b"via", b"cdn-loop",
+    b"fastly-client-ip", b"client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr",
+    b"x-envoy-external-address", b"x-original-url", b"x-rewrite-url", b"x-original-host", RAY, b"via", b"cdn-loop",
 })  # fmt: skip
 _OWNED_OR_ENCODING = _OWNED | {b"accept-encoding"}
+
+_NO_TRAILERS = REQUEST_FIELDS | _OWNED | {
+    b"authorization", b"cookie", b"set-cookie", b"cache-control", b"expires", b"date", b"age", b"vary", b"location",
+    b"strict-transport-security", b"alt-svc", b"range", b"if-match", b"if-none-match", b"www-authenticate", b"retry-after",
+}  # fmt: skip
 
 # Fields of a reply that never reach the client as the upstream sent them: those about its connection, and those that
 # only the edge may set. Content-Type is passed on, and looked at.
@@ -79,7 +85,13 @@ def request_fields(request: Request, route: Route, authority: Authority, instanc
     """
     headers = request.headers
     owned = _OWNED_OR_ENCODING if route.dialect is not None else _OWNED
-    lines = [name + b": " + value for name, value in headers if name not in owned]
+    trusted = request.peer.trusted
+    # X-Forwarded-User, -Client-Cert, -Prefix and whatever comes next: backends believe them, so only trusted proxies may.
+    lines = [
+        name + b": " + value
+        for name, value in headers
+        if name not in owned and (trusted or name[:12] != b"x-forwarded-")
+    ]
     special = len(lines) < len(headers)
     if special and (fault := _append_special(lines, request, instance)) is not None:
         return fault
@@ -88,7 +100,7 @@ def request_fields(request: Request, route: Route, authority: Authority, instanc
     if route.dialect is not None:
         # A compressed event stream cannot be watched for its end and would be held back by the compressor.
         lines.append(b"accept-encoding: identity")
-    if request.peer.trusted and special:
+    if trusted and special:
         lines.append(_forwarded_by_trusted(request, authority))
     else:
         lines.append(_forwarded(request.peer, authority))
@@ -159,6 +171,15 @@ def _forwarded_by_trusted(request: Request, authority: Authority) -> bytes:
         b"x-forwarded-for: " + b", ".join(chain) + b"\r\nx-forwarded-proto: " + scheme
         + b"\r\nx-forwarded-host: " + host + b"\r\nforwarded: " + b", ".join(forwarded) + b"\r\nvia: 1.1 edgeproxy"
     )  # fmt: skip
+
+
+def clean_trailers(fields: Headers) -> Headers:
+    """What may be passed on as trailers: nothing about framing, routing, the client's identity or content (RFC 9110 §6.5.1)."""
+    return [
+        (name, value)
+        for name, value in fields
+        if name not in _NO_TRAILERS and name[:12] != b"x-forwarded-" and name[:8] != b"content-" and b"_" not in name
+    ]
 
 
 def mark_stream(headers: Headers) -> None:

@@ -15,6 +15,8 @@ _PLAIN = re.compile(rb"/[A-Za-z0-9\-_~!$&'()*+,;=:@/.]*(?:\?[A-Za-z0-9\-._~!$&'(
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # Escapes of bytes that decide structure or end strings: / \ NUL CR LF and other controls, DEL.
 _BAD_ESCAPE = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
+# Escapes of characters that need none (RFC 3986 §2.3): `/%761/` is `/v1/` to an upstream and not to a prefix.
+_NEEDLESS_ESCAPE = re.compile(rb"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aAeE])")
 _DOT_SEGMENT = re.compile(rb"/(?:\.|%2[eE]){1,2}(?:/|$|;)")
 _PATH = re.compile(rb"/[\x21\x22\x24-\x3e\x40-\x5b\x5d-\x7e\x80-\xff]*")
 
@@ -41,6 +43,8 @@ def path_problem(target: bytes) -> str | None:
         return "the path has an escaped slash, backslash or control character"
     if _DOT_SEGMENT.search(path) is not None:
         return "the path has a dot segment ('/./' or '/../')"
+    if _NEEDLESS_ESCAPE.search(path) is not None:
+        return "the path has an escaped letter, digit, '-', '.', '_' or '~': send it as it is"
     return None
 
 

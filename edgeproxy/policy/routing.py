@@ -83,7 +83,7 @@ class Router:
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = tuple(routes)
-        self._cache: dict[bytes, Authority | None] = {}
+        self._cache: dict[bytes, Authority] = {}
 
     def authority(self, raw: bytes) -> Authority | None:
         """The understood authority, None when it is malformed. Remembered, bounded."""
@@ -94,11 +94,10 @@ class Router:
         if len(self._cache) >= _CACHE:
             self._cache.clear()
         parsed = parse_authority(raw)
-        found = None
-        if parsed is not None:
-            host, port, is_ip = parsed
-            found = Authority(raw, host, port, is_ip=is_ip, routes=self._for_host(host))
-        self._cache[raw] = found
+        if parsed is None:
+            return None  # not remembered: it may be as long as a head
+        host, port, is_ip = parsed
+        found = self._cache[raw] = Authority(raw, host, port, is_ip=is_ip, routes=self._for_host(host))
         return found
 
     def _for_host(self, host: str) -> tuple[Route, ...]:

@@ -16,7 +16,7 @@ import httptools
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, upstream_fault
 from edgeproxy.message import Headers, Reply
-from edgeproxy.policy.headers import REPLY_FIELDS, nominated
+from edgeproxy.policy.headers import REPLY_FIELDS, clean_trailers, nominated
 from edgeproxy.transport import READ_BUFFER, Transport
 
 if TYPE_CHECKING:
@@ -158,8 +158,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         self._request_done = True
         if exchange.request.length is None:
-            fields = exchange.body.trailers
-            if fields:
+            route, fields = exchange.plan.route, exchange.body.trailers
+            if fields and route is not None and route.trailers:
+                fields = clean_trailers(fields)
                 lines = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
                 transport.write(b"0\r\n" + lines + b"\r\n")
             else:
@@ -223,8 +224,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._close()
             return
         if self.tunnel:
-            exchange.write(bytes(data), False)
             self._touch()
+            exchange.write(bytes(data), False)
             return
         if self._fed < 7 and self._reply is None:
             # llhttp takes RTSP and ICE status lines too, and HTTP/2.0.
@@ -245,7 +246,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if chunks:
             content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._chunks = []
-            self.tail = content if len(content) >= 4 else self.tail[-4:] + content
         else:
             content = b""
         complete = self._complete
@@ -257,6 +257,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._fail(reply)
                 return
             self._reply = reply
+            if not complete and reply.stream:
+                self.tail = content[-4096:]
             if complete:
                 if self._fields:
                     self._pass_trailers(exchange)
@@ -264,6 +266,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             else:
                 self._phase = "idle"
                 self._touch()
+                if self._request_done:
+                    exchange.body.forget()
             exchange.gateway.reply(exchange, reply, content, complete)
         elif self._reply is None:
             self._fed += len(data)
@@ -275,6 +279,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.write(content, True)
         elif content:
             self.deadline = min(self.target.pool.deadlines.now + self.target.pool.settings.timeouts.idle, self._total)
+            if self._reply.stream:
+                self.tail = content if len(content) >= 4 else self.tail[-4:] + content
             exchange.write(content, False)
 
     def eof_received(self) -> bool:
@@ -384,8 +390,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """The message ended by its framing."""
         if 100 <= self._status < 200 and self._status != 101:
+            # Nothing an interim head says is true of the final one.
             self._fields = []
-            self._connection = None
+            self._chunks = []
+            self._length = self._framing = self._connection = None
+            self._stream = False
+            self._upgrade = b""
         else:
             self._complete = True
 
@@ -419,7 +429,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         route, sink = exchange.plan.route, exchange.sink
         # After an overrun the fields are those of a second reply that nobody asked for.
         if self._fields and not self._overrun and route is not None and route.trailers and sink is not None:
-            sink.trailers(self._fields)
+            sink.trailers(clean_trailers(self._fields))
 
     def _delimited(self) -> bool:
         """The current reply says where it ends."""
@@ -455,6 +465,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if not self._keep_alive or not self._request_done or self._overrun or not delimited or transport is None:
             self._close()
             return
+        if transport.get_write_buffer_size():
+            self._close()  # the reply came before the request was out
+            return
+        self.tail = b""
         if head_only:
             self._parser = httptools.HttpResponseParser(self)
         self._fields = []

@@ -9,7 +9,7 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING
 
-from edgeproxy.deadlines import NEVER, Deadlines
+from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
 from edgeproxy.faults import Fault, edge_fault, upstream_fault
 from edgeproxy.upstream.h1 import UpstreamConnection
 
@@ -117,7 +117,7 @@ class Pool:
         self.loop = loop
         self.deadlines = deadlines
         self.stats = stats
-        self.pending: deque[tuple[Exchange, Waiting, float]] = deque()
+        self.pending: deque[tuple[Exchange, Waiting, float, int]] = deque()
         self.deadline = NEVER
         self.targets: list[Target] = []
         self.connections = 0  # open and opening, to all targets
@@ -141,9 +141,14 @@ class Pool:
         for gone in known.values():
             for connection in list(gone.idle):
                 gone.retire(connection)
+        self.advance()  # there may be more room now
 
     def submit(self, exchange: Exchange, tries: int = 0) -> None:
-        """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue."""
+        """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue.
+
+        Args:
+            tries: connections tried before. From the second on a reused one is not taken: it may be dead, too.
+        """
         if not self.targets:  # an exchange of an older snapshot; a reload took its upstream away
             exchange.fail(edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration."))
             return
@@ -159,7 +164,7 @@ class Pool:
         elif self.connections < self.settings.max_connections:
             self._connect(target, exchange, tries)
         else:
-            self._wait(exchange)
+            self._wait(exchange, tries)
 
     def _begin(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         settings = connection.target.settings
@@ -204,14 +209,14 @@ class Pool:
 
     # -- waiting for a connection --------------------------------------------------------------------------------
 
-    def _wait(self, exchange: Exchange) -> None:
+    def _wait(self, exchange: Exchange, tries: int) -> None:
         if len(self.pending) >= self.settings.max_pending:
             exchange.fail(edge_fault(503, "upstream_full", "All connections to the upstream are busy; try again shortly."))
             return
         waiting = Waiting(self)
         exchange.attempt = waiting
         due = self.deadlines.now + self.settings.timeouts.connect
-        self.pending.append((exchange, waiting, due))
+        self.pending.append((exchange, waiting, due, tries))
         self.deadline = min(self.deadline, due)
         self.count_pending()
 
@@ -220,19 +225,19 @@ class Pool:
         while self.pending and (
             self.connections < self.settings.max_connections or any(target.idle for target in self.targets)
         ):
-            exchange, waiting, _ = self.pending.popleft()
+            exchange, waiting, _, tries = self.pending.popleft()
             self.count_pending()
             if exchange.attempt is waiting:
                 exchange.attempt = None
-                self.submit(exchange)
+                self.submit(exchange, tries)
                 return
 
     def expire(self, now: float) -> None:
         """Exchanges that waited too long for a connection."""
         self.deadline = NEVER
         while self.pending:
-            exchange, waiting, due = self.pending[0]
-            if exchange.attempt is waiting and due >= now:
+            exchange, waiting, due, _ = self.pending[0]
+            if exchange.attempt is waiting and due >= now - INTERVAL:
                 self.deadline = due
                 break
             self.pending.popleft()
@@ -309,7 +314,7 @@ class Pool:
             for connection in list(target.idle):
                 target.retire(connection)
         while self.pending:
-            exchange, waiting, _ = self.pending.popleft()
+            exchange, waiting, _, _ = self.pending.popleft()
             if exchange.attempt is waiting:
                 exchange.attempt = None
                 exchange.fail(edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration."))
@@ -399,7 +404,9 @@ async def open_connection(
 def _link_local(transport: asyncio.BaseTransport) -> Fault | None:
     """A name that resolves to 169.254.0.0/16 or fe80::/10 leads to cloud metadata services, never to a backend."""
     peer = transport.get_extra_info("peername")
-    if peer and ipaddress.ip_address(peer[0].partition("%")[0]).is_link_local:
+    address = ipaddress.ip_address(peer[0].partition("%")[0]) if peer else None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if address is not None and (mapped or address).is_link_local:
         transport.abort()  # type: ignore[attr-defined]  # asyncio types it as BaseTransport; it is a TCP transport
         return upstream_fault(502, "link_local", "The upstream's name leads to a link-local address, which is refused.")
     return None

@@ -393,7 +393,7 @@ def test_a_bad_reload_changes_nothing_and_says_why(edge: Edge, upstreams: dict[s
 
     edge.write(client={"max_url": "8KiB"})
     edge.signal(signal.SIGHUP)
-    edge.wait_for("generation 2 is in use")
+    edge.wait_for(" is in use")  # 2, or 3 where workers had seen the refused one: no number is used twice
     assert edge.ask("GET /mark") == "8192"
 
 

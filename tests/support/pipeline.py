@@ -24,10 +24,19 @@ _DATE = re.compile(rb"date: [^\r]*")
 
 
 class FakeLoop:
-    """A clock that stands until it is moved; timers are never called."""
+    """A clock that stands until it is moved; timers are never called.
+
+    Attributes:
+        complaints: contexts given to the exception handler.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.complaints: list[dict[str, Any]] = []
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Remembers."""
+        self.complaints.append(context)
 
     def time(self) -> float:
         """Seconds."""
@@ -43,6 +52,7 @@ class FakeConnection:
         self.closed = False
         self.lingering = False
         self.aborted = False
+        self.was_cut = False
         self.paused = False
 
     def write(self, data: bytes) -> None:
@@ -59,6 +69,10 @@ class FakeConnection:
     def abort(self) -> None:
         """Remembers."""
         self.aborted = True
+
+    def cut(self) -> None:
+        """Remembers: an end without close_notify, as little a clean one as a reset."""
+        self.aborted = self.was_cut = True
 
     def pause_reading(self) -> None:
         """Remembers."""

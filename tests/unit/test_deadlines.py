@@ -10,7 +10,7 @@ from typing import cast
 from support.pipeline import FakeLoop
 from support.waiting import until
 
-from edgeproxy.deadlines import NEVER, Deadlines
+from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
 from edgeproxy.rays import Rays
 
 
@@ -36,12 +36,29 @@ def test_never_early_and_once() -> None:
     deadlines = made()
     member = Member(deadlines, 10.0)
     deadlines.members.add(member)
-    deadlines.sweep(10.0)
+    # `deadlines.now` may have been this old when the deadline was computed from it.
+    deadlines.sweep(10.0 + INTERVAL)
     assert member.expired == []
-    deadlines.sweep(10.1)
+    deadlines.sweep(10.1 + INTERVAL)
     deadlines.sweep(99.0)
-    assert member.expired == [10.1]
+    assert member.expired == [10.1 + INTERVAL]
     assert deadlines.now == 99.0
+
+
+class Broken(Member):
+    def expire(self, now: float) -> None:
+        super().expire(now)
+        raise RuntimeError("a bug in one of them")
+
+
+def test_one_that_fails_does_not_keep_the_others_waiting() -> None:
+    loop = FakeLoop()
+    deadlines = Deadlines(cast("asyncio.AbstractEventLoop", loop))
+    members = [Broken(deadlines, 1.0) if number % 2 else Member(deadlines, 1.0) for number in range(8)]
+    deadlines.members |= set(members)
+    deadlines.sweep(9.0)
+    assert all(len(member.expired) == 1 for member in members)
+    assert len(loop.complaints) == 4
 
 
 def test_a_member_that_another_one_removed_is_left_alone() -> None:

@@ -186,9 +186,11 @@ def test_the_slow_one_fails_a_preparation_and_is_replaced_in_a_switch(
     bench.reloads.on_time(bench.reloads.deadline)
     assert "worker-1 took more than" in bench.said[-1] and not two.killed
     bench.begin()
-    bench.reloads.on_prepared(one, 2)
-    bench.reloads.on_prepared(two, 2)
-    bench.reloads.on_switched(one, 2)
+    bench.reloads.on_prepared(one, 3)
+    bench.reloads.on_prepared(two, 2)  # late, and about the attempt that failed
+    assert not bench.reloads.switching
+    bench.reloads.on_prepared(two, 3)
+    bench.reloads.on_switched(one, 3)
     bench.reloads.on_time(bench.reloads.deadline)
     assert two.killed and not one.killed
     bench.reloads.on_gone(two)
