@@ -120,15 +120,18 @@ class H2Stream:
 
     def consumed(self, size: int) -> None:
         """See `BodySource`: window for as many bytes goes back to the client."""
-        size = min(size, self._unread)
+        unread = self._unread
+        size = min(size, unread)
         if size <= 0:
             return
-        self._unread -= size
+        self._unread = unread - size
+        owner = self.owner
         try:
-            self.owner.engine.acknowledge_received_data(size, self.id)
+            owner.engine.acknowledge_received_data(size, self.id)
         except ngh2.NGH2Error:
             return  # the connection is over
-        self.owner.dirty()
+        if not owner.reading:
+            owner.dirty()
 
     def _give_back(self) -> None:
         """Content nobody took still counts against the connection's window until it is given back."""
