@@ -201,7 +201,9 @@ class Pool:
             if not self.targets:
                 exchange.fail(fault, tail)
                 return
-            self.targets[0].stats.retries += 1
+            served = exchange.served_by
+            if served is not None:
+                self.stats.upstream(self.name, served.label).retries += 1
             # tries=1: never again on a reused connection, so this happens once.
             self.submit(exchange, 1)
             return
@@ -300,7 +302,7 @@ class Pool:
             self.deadlines.members.add(connection)
             self._begin(connection, exchange)
         elif tries + 1 < _MAX_TRIES and len(self.targets) > 1 and not connection.opened:
-            self.targets[0].stats.retries += 1
+            target.stats.retries += 1
             self.submit(exchange, tries + 1)
         else:
             exchange.attempt = None
