@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.faults import CLIENT_GONE, OK
+
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.faults import Fault
@@ -60,7 +62,7 @@ class Exchange:
         self.sent = 0
         self.first = 0.0
 
-    def start(self, reply: Reply, data: bytes, end: bool, outcome: str = "ok") -> None:
+    def start(self, reply: Reply, data: bytes, end: bool, outcome: str = OK) -> None:
         """Send the head and the first bytes. With `end` the exchange is complete."""
         sink = self.sink
         if sink is None:
@@ -80,14 +82,14 @@ class Exchange:
             return
         self.sent += len(data)
         if end:
-            self.gateway.end(self, "ok")
+            self.gateway.end(self, OK)
         sink.write(data, end)
 
     def fail(self, fault: Fault, tail: bytes = b"") -> None:
         """The edge or the upstream cannot go on: an error reply, or a reset when the head is out already."""
         self.gateway.fail(self, fault, tail)
 
-    def cancel(self, outcome: str = "client_gone") -> None:
+    def cancel(self, outcome: str = CLIENT_GONE) -> None:
         """The client left (or broke its own request): stop all work for it and record. Nothing is sent."""
         if self.sink is None:
             return

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from edgeproxy.certs import CertificatePaths, make_development
+from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.demo import guide
 from edgeproxy.demo import llm as models
@@ -107,7 +108,7 @@ def configuration(*, https: int, http: int, admin: int, web: int, chat: int, pat
             {"path": "/", "upstream": "web"},
         ],
     }
-    return Config.model_validate(values)
+    return build(values)
 
 
 def _start_backend(stack: ExitStack) -> int:

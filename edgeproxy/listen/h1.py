@@ -117,6 +117,7 @@ class H1Connection:
             return
         body = self._body
         before = body.received if body is not None else 0
+        fresh = not self._in_message  # the first byte of this read is the first of a message
         self._feeding = True
         try:
             parser.feed_data(data)
@@ -137,11 +138,12 @@ class H1Connection:
         if body is not None:
             self._continued(body, len(data), before)
         if self._heads:
-            self._look_closer(data)
+            raw = bytes(data)
+            self._look_closer(raw)
             if self._partial + len(data) > self.gateway.snapshot.client.max_head:
                 self._measure_heads()
-            elif self._partial == 0 and body is None and len(self._heads) == 1:
-                self._remember(self._heads[0], data)
+            elif fresh and len(self._heads) == 1:
+                self._remember(self._heads[0], raw)
             self._partial = 0
             self._next()
         elif not self._in_body and body is None:
@@ -160,9 +162,8 @@ class H1Connection:
         if self._overhead > _MAX_OVERHEAD:
             self._refuse(client_fault(400, "chunk_overhead", "Chunk extensions or trailers are too large."))
 
-    def _look_closer(self, data: memoryview) -> None:
+    def _look_closer(self, raw: bytes) -> None:
         """OPTIONS is a method of RTSP and ICE too: there the request line has to be seen."""
-        raw = bytes(data)
         for head in self._heads or ():
             if head.method == b"OPTIONS" and OTHER_PROTOCOL.search(self._line + raw) is not None:
                 head.other_protocol = True
@@ -193,11 +194,10 @@ class H1Connection:
 
     # -- heads that come again -----------------------------------------------------------------------------------
 
-    def _remember(self, head: Head, data: memoryview) -> None:
-        """Keep a head that came whole, so that an equal one need not be parsed and planned again."""
-        self._repeat = None
+    def _remember(self, head: Head, raw: bytes) -> None:
+        """Keep a head that came whole in a read it began, so that an equal one need not be parsed and planned again."""
         if head.keep_alive and not head.upgrade and head.flaw is None:
-            head.repeat = Repeat.of(bytes(data))
+            head.repeat = Repeat.of(raw)
 
     def _repeated(self, repeat: Repeat, raw: bytes) -> bool:
         """Begin an exchange for a request whose head is known but for its Content-Length. False when it is not.
@@ -320,8 +320,9 @@ class H1Connection:
         self._upgrading = request.upgrade
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
         plan = gateway.plan(request)
-        if head.repeat is not None and not request.expects:
-            self._repeat = head.repeat if head.repeat.learn(request, plan, head.minor) else None
+        repeat = head.repeat
+        keep = repeat is not None and not request.expects and repeat.learn(request, plan, head.minor)
+        self._repeat = repeat if keep else None
         self.exchange = exchange = gateway.open(request, plan, body, self)
         gateway.run(exchange)
 

@@ -32,6 +32,15 @@ def test_a_known_head_inside_another_one_is_a_field_of_it(stand: Stand) -> None:
     assert b"HTTP/1.1 400 " in driver.link.text
 
 
+def test_the_end_of_a_head_is_not_remembered_as_one(stand: Stand) -> None:
+    rest = b"y\r\n\r\n"
+    driver = stand.h1().feed(GET + b"GET /x HTTP/1.1\r\nHost: localhost\r\nX: ").feed(rest)
+    assert targets(stand) == [b"/b", b"/x"]
+    driver.feed(rest)  # to a parser this is the start of nothing
+    assert targets(stand) == [b"/b", b"/x"]
+    assert driver.link.text.endswith(b"}") and b"HTTP/1.1 400 " in driver.link.text
+
+
 def test_a_known_head_behind_the_start_of_a_body_s_end(stand: Stand) -> None:
     driver = stand.h1().feed(GET).feed(GET)
     driver.feed(POST + b"hel")
