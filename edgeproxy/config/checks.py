@@ -39,6 +39,14 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _previews(data)
 
 
+def speaks_h3(data: dict[str, Any]) -> bool:
+    """As `Listen.quic`, for data that may have problems."""
+    listen = _section(data, "listen")
+    protocols = listen.get("protocols", ["h3"])
+    wanted = isinstance(protocols, list | tuple) and "h3" in protocols
+    return wanted and any(address.path is None for address in _addresses(listen.get("https")))
+
+
 def _doors(listen: dict[str, Any]) -> Iterator[Finding]:
     """https, http and admin must not share an address: with SO_REUSEPORT the kernel would let them, and mix them."""
     seen: list[tuple[Path, Address]] = []

@@ -4,6 +4,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from edgeproxy.config.load import build, load
 from edgeproxy.config.model import Address, Config, Upstream
 from edgeproxy.config.problems import ConfigError
 
-from .samples import DAY, NOW, Writer, pem
+from .samples import DAY, NOW, Writer, certificate, key_pem, pem
 
 FULL = """
 listen:
@@ -293,6 +294,24 @@ def test_a_broken_key_is_pointed_at(files: Writer) -> None:
     files.key.write_bytes(b"")
     problem = files.only()
     assert problem.source[problem.column - 1 :].startswith(f'"{files.key}"')
+
+
+def _sign_with(files: Writer, curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    files.cert.write_bytes(pem(certificate(key)))
+    files.key.write_bytes(key_pem(key))
+
+
+def test_a_key_that_h3_cannot_use_is_pointed_at(files: Writer) -> None:
+    _sign_with(files, ec.SECP521R1())
+    problem = files.only()
+    assert problem.source[problem.column - 1 :].startswith(f'"{files.key}"')
+    assert problem.message == f"key {files.key} is ECDSA on secp521r1, which cannot be used for h3"
+    assert "protocols: [h1, h2]" in problem.hint
+    for without in ('{https: "127.0.0.1:8443", protocols: [h1, h2]}', '{https: "unix:/x"}'):
+        assert files.problems(files.text(listen=without)) == []
+    _sign_with(files, ec.SECP384R1())
+    assert files.problems(files.text()) == []
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
