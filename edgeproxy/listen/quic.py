@@ -39,10 +39,29 @@ _MAX_TOKEN = 200
 class Endpoint:
     """One UDP socket."""
 
+    __slots__ = ("index", "udp", "waiting")
+
+    def __init__(self, index: int, udp: UdpSocket) -> None:
+        self.index = index
+        self.udp = udp
+        self.waiting = False  # for the socket to be writable
+
+
+class QuicListener:
+    """See the module.
+
+    Attributes:
+        sessions: by every connection id that is ours or was chosen by a client for its first packets.
+        open: the sessions that are not over.
+        encoder: encoded field lines, shared by all connections.
+        beginning: connections with requests that begin when all has been read.
+        bodies: bytes of request content held.
+    """
+
     __slots__ = (
         "_limit_bodies", "_reading", "_resets", "_resets_at", "_retrying", "_scheduled", "_snapshot", "_sources",
         "_terms", "_tickets", "_tokens", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining",
-        "encoder", "endpoints", "gateway", "index", "open", "seat", "sessions", "stats", "udp", "waiting",
+        "encoder", "endpoints", "gateway", "open", "seat", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
