@@ -26,7 +26,7 @@ def missing() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing().partition("\n")[0])
 QUESTION = [{"role": "user", "content": "Say hello in one short sentence."}]
 
 
