@@ -192,7 +192,8 @@ class Stream:
         if a == -2:
             return
         self.outstanding -= 1
-        if not self.outstanding and (self._fin_sent or (self.reset_sent and a < 0)) and not self._lost:
+        # RFC 9000 §3.1: an acknowledged reset is the end, whatever became of the frames before it.
+        if a < 0 or (self._fin_sent and not self.outstanding and not self._lost):
             self.send_open = False
             if self.connection is not None:
                 self.connection.finished(self)
