@@ -293,12 +293,12 @@ class Stream:
         connection = self.connection
         if connection is None:
             return
-        if fin and not self.send_open:
-            connection.finished(self)
         if self._stopped:
             self.consume(len(data))
         else:
             connection.application.stream_data(self, data, fin)
+        if fin and not self.send_open:
+            connection.finished(self)  # last: the application must still know the stream
 
     def accept_reset(self, code: int, final: int) -> None:
         """A RESET_STREAM frame."""
@@ -311,9 +311,9 @@ class Stream:
         assert connection is not None
         connection.consume(final - self.consumed)
         self.consumed = final
+        connection.application.stream_reset(self, code)
         if not self.send_open:
             connection.finished(self)
-        connection.application.stream_reset(self, code)
 
     def consume(self, size: int) -> None:
         """The application is done with bytes: the peer may send as many more."""
