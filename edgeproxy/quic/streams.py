@@ -84,7 +84,7 @@ class Stream:
 
     def send(self, data: bytes, fin: bool) -> None:
         """Queue bytes; `fin` ends our side."""
-        if not self.send_open or self._fin or self.connection is None:
+        if not self.send_open or self._fin or self.reset_sent or self.connection is None:
             return
         if data:
             self._queue.append(data)
