@@ -219,7 +219,7 @@ class Connection:
             raise TransportError(PROTOCOL_VIOLATION, "a packet without frames")
         eliciting = False
         probing = True
-        while at < end:
+        while at < end and not self._state:  # a frame may have ended the connection
             kind = data[at]
             if 0x08 <= kind <= 0x0F:
                 at = read_stream(self, kind, data, at + 1)
