@@ -234,7 +234,9 @@ class Connection:
             else:
                 found = HANDLERS.get(kind)
                 if found is None:
-                    raise TransportError(FRAME_ENCODING_ERROR, "an unknown or forbidden frame", kind)
+                    # RFC 9000 §19.7, §19.20: NEW_TOKEN and HANDSHAKE_DONE are a server's.
+                    code = PROTOCOL_VIOLATION if kind in {0x07, 0x1E} else FRAME_ENCODING_ERROR
+                    raise TransportError(code, "an unknown or forbidden frame", kind)
                 handler, asks, probes = found
                 at = handler(self, data, at + 1, now)
                 if at > end:
