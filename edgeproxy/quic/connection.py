@@ -165,7 +165,7 @@ class Connection:
 
     def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
         """A datagram for one of our ids. Long headers are late handshake packets: they say nothing new."""
-        if data[0] & 0x80 or len(data) < SHORTEST:
+        if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
         if self._state:
             self._answer_closed(address)
