@@ -36,7 +36,7 @@ class H3Stream:
     """
 
     __slots__ = (
-        "_announced", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
+        "_announced", "_begun", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
         "_unread", "body", "deadline", "exchange", "owner", "quic", "section",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class H3Stream:
         self._reader: FrameReader | None = None
         self._block: bytes | None = None  # a head that was read and not begun
         self._announced = False
+        self._begun = False  # counted in `owner.active` until it is finished
         self._expected = -1  # Content-Length
         self._expects = False
         self._unread = 0  # bytes of content received and not yet given back as window
@@ -141,6 +142,7 @@ class H3Stream:
             return
         owner, body = self.owner, self.body
         owner.active += 1
+        self._begun = True
         bare = body.done and not body.received
         found = owner.request(self._id, block, self, bare=bare)
         if isinstance(found, Fault):
@@ -183,7 +185,7 @@ class H3Stream:
         quic, self.quic = self.quic, None
         if quic is not None:
             quic.app = None
-            if not self._finished:
+            if self._begun and not self._finished:
                 self.owner.active -= 1
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
