@@ -279,10 +279,12 @@ class H3Stream:
         if self.exchange is not None:
             self.exchange = None
             owner.gateway.stats.streams_open -= 1
-        if not self.body.done:
-            self.body.drop()
-            self.consumed(self._unread)
+        body = self.body
+        if not body.done:
+            body.drop()
             quic.stop(h3.NO_ERROR)  # RFC 9114 §4.1.1
+        self.consumed(self._unread)  # what nobody took is held no longer, also when all of it came
+        body.source = None  # body and stream hold each other: the cycle ends here
         owner.finished.append(self)
 
     def linger(self) -> None:
