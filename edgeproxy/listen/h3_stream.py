@@ -103,7 +103,7 @@ class H3Stream:
         size = len(data)
         owner, body = self.owner, self.body
         owner.noise = 0
-        if body.unwanted:
+        if body.unwanted or self.quic is None:
             if self.quic is not None:
                 self.quic.consume(size)
             return
@@ -153,6 +153,9 @@ class H3Stream:
             self._expected = request.length
             if body.received > request.length or (body.done and body.received != request.length):
                 raise StreamError(h3.MESSAGE_ERROR, "content and Content-Length differ")
+        if body.unwanted:  # it came before there was an exchange to refuse it
+            self._refuse(edge_fault(503, "bodies_full", "The server holds too many request bodies; try again."))
+            return
         self._run(request, plan)
 
     def _run(self, request: Request, plan: Plan) -> None:
