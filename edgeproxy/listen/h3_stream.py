@@ -65,7 +65,7 @@ class H3Stream:
         """Bytes of the stream. Raises H3Error, StreamError."""
         size = len(data)
         reader = self._reader
-        if reader is None and fin and size > 3 and data[0] == h3.HEADERS:
+        if reader is None and fin and size > 3 and data[0] == h3.HEADERS and data[1] < 0x80:
             # All of it at once, and nothing but a head: most requests without content.
             length, at = varint.read(data, 1)
             if at + length == size and length <= self.owner.max_section:
