@@ -318,13 +318,17 @@ class H3Stream:
             quic.stop(code)
         self.closed()
 
-    def was_reset(self, code: int) -> None:
-        """The client gave up sending its request (RFC 9114 §4.1.1). After a complete reply that is what we asked for."""
+    def was_reset(self, code: int) -> bool:
+        """The client gave up sending its request (RFC 9114 §4.1.1).
+
+        Returns: False after a complete reply: then it is what we asked for.
+        """
         del code
-        if not self._finished:
-            self.stop(h3.REQUEST_CANCELLED)
-        else:
+        if self._finished:
             self.body.drop()
+            return False
+        self.stop(h3.REQUEST_CANCELLED)
+        return True
 
     # -- time ----------------------------------------------------------------------------------------------------
 
