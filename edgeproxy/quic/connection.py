@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ACK_DELAY = 0.02  # seconds an acknowledgment waits for something to ride on; we promise 0.025
 ACK_EVERY = 10  # packets after which it waits no more
+_SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
 MAX_BURST = 64  # packets in one go: others want to send, too
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
@@ -307,7 +308,7 @@ class Connection:
         for _ in range(MAX_BURST):
             size = min(paths.size, paths.allowance())
             room = size - 3 - len(paths.peer_id) - TAG
-            if room < 64:
+            if room < _SMALLEST_ROOM:
                 break
             records: list[Record] = []
             parts: list[bytes] = []
@@ -439,9 +440,12 @@ class Connection:
     # -- time ------------------------------------------------------------------------------------------------------
 
     def _set_timer(self, now: float, *, pace: bool) -> None:
-        at = self.recovery.timer()
-        if self._ack_at and (not at or self._ack_at < at):
-            at = self._ack_at
+        at = 0.0
+        # At the amplification limit only a packet from there lets us go on: no timer may (RFC 9002 §6.2.2.1).
+        if self.paths.allowance() - 3 - len(self.paths.peer_id) - TAG >= _SMALLEST_ROOM:
+            at = self.recovery.timer()
+            if self._ack_at and (not at or self._ack_at < at):
+                at = self._ack_at
         if pace:
             soon = now + self.recovery.pacing_delay()
             at = min(at, soon) if at else soon

@@ -99,6 +99,7 @@ class Paths:
             self._name = data[1:9]
             if not path.validated:
                 path.received += len(data)
+                self._connection.mark()  # three times as much may go out
             return
         last = self._validated
         if address == last.address and last is not path:
