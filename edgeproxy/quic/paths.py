@@ -215,6 +215,8 @@ class Paths:
     def offered(self, sequence: int, retire: int, name: bytes) -> None:
         """NEW_CONNECTION_ID: a name for the peer, and which of the old ones to forget (§19.15)."""
         peer = self._peer
+        if not self.peer_id:
+            raise TransportError(PROTOCOL_VIOLATION, "connection ids of a client that uses none", 0x18)  # §19.15
         if sequence in self._gone:
             return
         known = peer.get(sequence, name if sequence != self._peer_sequence else self.peer_id)
