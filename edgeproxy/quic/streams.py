@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HIGH = 64 * 1024  # bytes queued for a stream before its writer should wait
 LOW = 16 * 1024  # bytes queued when it may go on
 CONNECTION_HIGH = 512 * 1024  # bytes queued for all streams of a connection before all writers should wait
-MAX_EARLY = 1024  # pieces that arrived before their turn, on one stream
+MAX_EARLY = 512  # gaps in what arrived before its turn, on one stream
 
 _STREAM = 0x08
 _FIN, _LEN, _OFF = 0x01, 0x02, 0x04
@@ -271,11 +271,12 @@ class Stream:
 
     def _early(self, offset: int, data: bytes) -> None:
         """Something that is not next, or that comes while something else is: sort it in and give out what is next."""
-        early = self.early
         if data:
-            if len(early) >= MAX_EARLY:
-                raise TransportError(PROTOCOL_VIOLATION, "a stream in too many pieces", _STREAM)
+            early = self.early
             heapq.heappush(early, (offset, data))
+            if not len(early) & 63:
+                self._join()
+        early = self.early
         parts = []
         received = self.received
         while early and early[0][0] <= received:
@@ -288,6 +289,25 @@ class Stream:
             self.fin_received = True
         if parts or self.fin_received:
             self._deliver(b"".join(parts), self.fin_received)
+
+    def _join(self) -> None:
+        """Join pieces that touch or overlap: bytes sent twice must not be held twice, the window does not count them."""
+        joined: list[tuple[int, bytes]] = []
+        parts: list[bytes] = []
+        start = end = -1
+        for offset, data in sorted(self.early):
+            if offset > end or not parts:
+                if parts:
+                    joined.append((start, b"".join(parts)))
+                parts = [data]
+                start, end = offset, offset + len(data)
+            elif offset + len(data) > end:
+                parts.append(data[end - offset :])
+                end = offset + len(data)
+        joined.append((start, b"".join(parts)))
+        if len(joined) >= MAX_EARLY:
+            raise TransportError(PROTOCOL_VIOLATION, "a stream in too many pieces", _STREAM)
+        self.early = joined  # in order, so a heap
 
     def _deliver(self, data: bytes, fin: bool) -> None:
         connection = self.connection
