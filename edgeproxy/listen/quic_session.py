@@ -60,7 +60,7 @@ class Session:
         state = self.state
         state.receive(data, address, now)
         if type(state) is Handshake:
-            if state.established is not None:
+            if state.established is not None and not self.over_:
                 self._established(state, state.established, now)
             self.listener.want(self)
         elif local is not None and state.paths.address == address:  # type: ignore[union-attr]  # a Connection, then
@@ -82,13 +82,13 @@ class Session:
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection
-        if made.max_streams_uni < 1:
-            connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
-            return
         peer = listener.peer(made.address)
         peer.names = handshake.names
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder)
         connection.application = app
+        if made.max_streams_uni < 1:
+            connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
+            return
         if listener.draining:
             app.drain(idle=False)
         for data in handshake.early:
