@@ -54,7 +54,7 @@ class UdpSocket:
         self.sock = sock
         self._stats = stats
         self._backlog: deque[tuple[list[bytes], Address, Local]] = deque()
-        self._wildcard = sock.getsockname()[0] in {"0.0.0.0", "::"}  # noqa: S104 (compared, not bound)
+        self._wildcard = sock.getsockname()[0] in {"0.0.0.0", "::"}
         self._gro = _LINUX and _try(sock, _SOL_UDP, _UDP_GRO, 1)
         self._segment = _LINUX
         self._ancillary = 0
@@ -85,7 +85,7 @@ class UdpSocket:
             for message in ancillary:
                 if message[0] == _SOL_UDP and message[1] == _UDP_GRO:
                     segment = int.from_bytes(message[2][:4], sys.byteorder)
-                else:
+                elif self._wildcard:
                     local = _answer_from(message)
             if len(address) > 2:
                 address = (address[0], address[1])
