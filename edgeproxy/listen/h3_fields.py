@@ -111,7 +111,9 @@ class Encoder:
             # Its name as it was encoded before, and the value as it is, without Huffman's code.
             start = self._names.get(name)
             if start is None:
-                start = self._names[name] = self._encode((name, b""))[:-1]
+                # Encoded with a value of one byte (and its length): the static table has some of the names with an empty
+                # value, which would give an index without a name.
+                start = self._names[name] = self._encode((name, b"0"))[:-2]
             return b"%b%c%b" % (start, len(value), value)
         line = self._encode(field)
         if len(line) <= MAX_LINE and name not in _NEVER_REPEATED:
