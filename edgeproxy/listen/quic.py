@@ -26,6 +26,7 @@ from edgeproxy.quic.udp import UdpSocket
 
 if TYPE_CHECKING:
     from edgeproxy.gateway import Gateway
+    from edgeproxy.listen.h3 import H3Connection
     from edgeproxy.quic.udp import Address, Local
 
 SMALLEST_INITIAL = 1200  # bytes of a datagram with an Initial packet (RFC 9000 §14.1)
@@ -53,13 +54,14 @@ class QuicListener:
         sessions: by every connection id that is ours or was chosen by a client for its first packets.
         open: the sessions that are not over.
         encoder: encoded field lines, shared by all connections.
+        beginning: connections with requests that begin when all has been read.
         bodies: bytes of request content held.
     """
 
     __slots__ = (
-        "_limit_bodies", "_reading", "_resets", "_resets_at", "_retrying", "_scheduled", "_snapshot", "_sources", "_terms",
-        "_tickets", "_tokens", "_wanting", "accepting", "bodies", "deadlines", "draining", "encoder", "endpoints", "gateway",
-        "open", "seat", "sessions", "stats",
+        "_limit_bodies", "_reading", "_resets", "_resets_at", "_retrying", "_scheduled", "_snapshot", "_sources",
+        "_terms", "_tickets", "_tokens", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining",
+        "encoder", "endpoints", "gateway", "open", "seat", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -74,6 +76,7 @@ class QuicListener:
         self.accepting = True
         self.draining = False
         self.bodies = 0
+        self.beginning: list[H3Connection] = []
         self._tokens = RetryTokens(self.seat.secret)
         self._tickets = Tickets()
         self._terms: Terms | None = None
@@ -132,6 +135,18 @@ class QuicListener:
                 session.receive(data, address, local, now)
             except Exception as error:
                 session.crash(error)
+        self._read(now)
+
+    def _read(self, now: float) -> None:
+        """Everything that was there to read has been read: requests begin, and who has something to say says it."""
+        beginning, self.beginning = self.beginning, []
+        for app in beginning:
+            try:
+                app.begin()
+            except Exception as error:
+                self.gateway.loop.call_exception_handler({"message": "HTTP/3 request", "exception": error})
+                if app.quic is not None:
+                    app.quic.crash()
         self._reading = False
         if self._wanting:
             self._transmit(now)
@@ -322,9 +337,7 @@ class QuicListener:
                 session.receive(data, address, local, now)
             except Exception as error:
                 session.crash(error)
-        self._reading = False
-        if self._wanting:
-            self._transmit(now)
+        self._read(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------
 
