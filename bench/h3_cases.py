@@ -31,6 +31,7 @@ def behind(bench: Bench, peer: Peer, connections: int = h3_load.CONNECTIONS) -> 
         h3_load.front(at.folder, bench.load_cores, at.port, at.cert, connections) as before,
     ):
         probe.until_ready(run.child, before.port, READY, plain=True, bare=peer.bare)
+        bench.tls.add("QUIC with TLSv1.3")
         yield run, before
 
 
@@ -186,6 +187,7 @@ def h3_handshake(bench: Bench, peer: Peer) -> Run:
     at = bench.place(h3=True)
     with started(peer, at, bench.proxy_cores) as run, client(bench, at.folder, "bench.h3_holder") as made:
         ready(made, run, peer.bare)
+        bench.tls.add("QUIC with TLSv1.3")
         made.do("handshakes", port=at.port, n=HANDSHAKES // 10, bare=peer.bare)
         time.sleep(0.3)
         meter = Meter(bench, run, made.child)
