@@ -222,8 +222,8 @@ class Wire:
         if number is None:
             number = self.number
         self.number = max(self.number, number + 1)
-        # Padded, so that there is always a sample.
-        datagram = self.client.seal(destination, number, frames.ljust(4, b"\0") if frames else frames, 0)
+        # Padded in front, so that there is always a sample and frames may end early.
+        datagram = self.client.seal(destination, number, frames.rjust(4, b"\0"), 0)
         self.connection.receive(datagram, address, self.now)
         return self.flush() if flush else []
 
