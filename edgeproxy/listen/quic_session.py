@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.quic.udp import Address, Local
 
 _SLACK = 0.0005  # seconds a timer may come early: the loop's clock has milliseconds
+_LONG = 1.0  # seconds ahead of which the timer is only while probes back off
 _REMEMBERED = 0.1  # seconds, at least, for which a closed connection catches late packets
 
 
@@ -115,12 +116,13 @@ class Session:
                 udp.send([datagram], address, None)
             if self.app is not None:
                 self.app.sent()
-            if self._timer is not None:
+            if self._timer is not None and self._armed < now + _LONG:
                 if state.soon and state.soon < self._armed - _SLACK:
                     self._arm(state.soon)
             elif state.is_open:
+                # Not armed, or for a probe that backed off: the acknowledgment that ended that may have moved it forward.
                 at = state.timer_at()
-                if at:
+                if at and (self._timer is None or at < self._armed - _SLACK):
                     self._arm(at)
         else:
             assert isinstance(state, Handshake)

@@ -526,8 +526,9 @@ class Connection:
         streams = list(self.streams.by_id.values())
         self.streams.clear()
         application = self.application
-        del self.application  # it holds us: the cycle ends here
+        del self.application  # it holds us, and so do the next two: the cycles end here
         del self.again
+        self.paths.clear()
         self.host.over(self)
         application.closed(reason, streams)
 

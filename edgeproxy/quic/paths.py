@@ -253,6 +253,10 @@ class Paths:
         connection.control.append((b"\x19" + varint.write(sequence), connection.again, 0))
         connection.mark()
 
+    def clear(self) -> None:
+        """The connection is over."""
+        del self._connection
+
     @property
     def names(self) -> list[bytes]:
         """What the peer may call us."""

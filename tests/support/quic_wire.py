@@ -113,11 +113,16 @@ class Host:
         self.ids: dict[bytes, Connection] = {}
         self.gone: list[bytes] = []
         self.ended = 0
+        self.promised = False
         self._next = 0
 
     def wake(self, connection: Connection) -> None:
         """See `connection.Host`."""
         self.woken += 1
+
+    def acknowledge_later(self, connection: Connection) -> None:
+        """See `connection.Host`."""
+        self.promised = True
 
     def new_id(self) -> tuple[bytes, bytes]:
         """See `connection.Host`."""
@@ -222,8 +227,8 @@ class Wire:
         if number is None:
             number = self.number
         self.number = max(self.number, number + 1)
-        # Padded, so that there is always a sample.
-        datagram = self.client.seal(destination, number, frames.ljust(4, b"\0") if frames else frames, 0)
+        # Padded in front, so that there is always a sample and frames may end early.
+        datagram = self.client.seal(destination, number, frames.rjust(4, b"\0"), 0)
         self.connection.receive(datagram, address, self.now)
         return self.flush() if flush else []
 
@@ -263,11 +268,18 @@ class Wire:
         return self
 
     def advance(self, seconds: float) -> list[Frame]:
-        """Time passes; the timer fires as often as it wants to, which must not be without end."""
+        """Time passes; the timer fires as often as it wants to, which must not be without end.
+
+        Acknowledgments that were promised are due at its start: as late as they may be, seen from the packet.
+        """
         end = self.now + seconds
         frames: list[Frame] = []
+        if self.host.promised:
+            self.host.promised = False
+            self.connection.acknowledge()
+            frames += self.flush()
         for _ in range(1000):
-            at = self.connection.timer_at
+            at = self.connection.timer_at() if self.connection.is_open else 0.0
             if not at or at > end:
                 self.now = end
                 return frames
