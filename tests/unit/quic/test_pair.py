@@ -17,7 +17,10 @@ CONTENT = random.Random(5).randbytes(1 << 18)
 
 
 class Echo:
-    """Answers each request with bytes of CONTENT, and waits when the stream is full."""
+    """Answers each request with bytes of CONTENT, and waits when the stream is full.
+
+    As every writer must, it writes first and asks then: who waits with nothing queued is never told to go on.
+    """
 
     def __init__(self, pair: Pair, size: int) -> None:
         self.app = pair.app
@@ -33,7 +36,7 @@ class Echo:
             self.writable(stream)
 
     def writable(self, stream: Stream) -> None:
-        while not stream.is_full():
+        while True:
             at = self.sent[stream.id]
             chunk = CONTENT[at : min(at + 5000, self.size)]
             self.sent[stream.id] += len(chunk)
@@ -43,7 +46,9 @@ class Echo:
             self.fullest = max(self.fullest, stream.connection.queued)
             if done:
                 return
-        stream.waiting = True
+            if stream.is_full():
+                stream.waiting = True
+                return
 
 
 def received(pair: Pair) -> dict[int, bytes]:
