@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
 from edgeproxy.faults import Fault, edge_fault, upstream_fault
 from edgeproxy.upstream.h1 import UpstreamConnection
+from edgeproxy.upstream.known import KnownHeads
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import TargetSettings, UpstreamSettings
@@ -26,13 +27,14 @@ _DOWN_FIRST, _DOWN_LONGEST = 0.5, 15.0  # seconds a target that refuses connecti
 class Target:
     """One address of an upstream."""
 
-    __slots__ = ("active", "down_for", "down_until", "idle", "pool", "settings", "stats")
+    __slots__ = ("active", "down_for", "down_until", "heads", "idle", "pool", "settings", "stats")
 
     def __init__(self, pool: Pool, settings: TargetSettings, stats: UpstreamStats) -> None:
         self.pool = pool
         self.settings = settings
         self.stats = stats
         self.idle: list[UpstreamConnection] = []
+        self.heads = KnownHeads()
         self.active = 0  # exchanges on it
         self.down_until = 0.0
         self.down_for = 0.0

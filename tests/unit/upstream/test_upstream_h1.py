@@ -10,6 +10,7 @@ from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault
 from edgeproxy.message import Body, Headers, Reply
 from edgeproxy.upstream.h1 import UpstreamConnection
+from edgeproxy.upstream.known import KnownHeads
 
 TIMEOUTS = SimpleNamespace(connect=3.0, first_byte=120.0, idle=60.0, total=None)
 
@@ -50,6 +51,7 @@ class Pool:
         self.deadlines = SimpleNamespace(now=1000.0)
         self.stats = SimpleNamespace(resets=0, timeouts={})
         self.pool = self
+        self.heads = KnownHeads()
         self.returned: list[UpstreamConnection] = []
         self.gone: list[UpstreamConnection] = []
         self.faults: list[tuple[Fault, bytes]] = []
