@@ -101,15 +101,15 @@ class Gateway:
         headers = reply.headers
         if reply.stream:
             mark_stream(headers)
-        headers.append((RAY, exchange.ray))
         headers += exchange.plan.reply_fields
+        headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
 
     def _local(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes, outcome: str = OK
     ) -> None:
         """A reply of the edge's own."""
-        fields = [(b"date", _date()), *headers, (RAY, exchange.ray), *exchange.plan.reply_fields]
+        fields = [(b"date", _date()), *headers, *exchange.plan.reply_fields, (RAY, exchange.ray)]
         bodiless = exchange.request.method == b"HEAD" or status in _BODILESS
         exchange.start(Reply(status, fields, len(content), bodiless=bodiless), b"" if bodiless else content, True, outcome)
 
