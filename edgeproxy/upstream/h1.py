@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from httptools import HttpParserError
 
 from edgeproxy.deadlines import NEVER
-from edgeproxy.faults import Fault, upstream_fault
+from edgeproxy.faults import Fault
 from edgeproxy.message import Reply
 from edgeproxy.policy.headers import clean_trailers
 from edgeproxy.transport import READ_BUFFER, Transport
+from edgeproxy.upstream import failures
 from edgeproxy.upstream.framing import chunk, last_chunk, opening
 from edgeproxy.upstream.known import KnownHead
-from edgeproxy.upstream.reply import NO_CONTENT, ReplyReader, Switched, too_large
+from edgeproxy.upstream.reply import NO_CONTENT, ReplyReader, Switched
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -197,7 +198,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                     return
                 first = True
             if reader.fed < 7 and not reader.is_http(data):
-                self._fail(upstream_fault(502, "reply_version", "The upstream does not answer in HTTP/1.x."))
+                self._fail(failures.not_http())
                 return
         try:
             reader.feed(data)
@@ -205,7 +206,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._switch(exchange, bytes(data[switch.args[0] :]))
             return
         except HttpParserError as error:
-            self._fail(upstream_fault(502, "malformed_reply", f"The upstream's reply is not valid HTTP/1.1: {error}."))
+            self._fail(failures.malformed(error))
             return
         # What these bytes mean for the exchange: at most one call into it.
         chunks = reader.chunks
@@ -218,7 +219,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._begun(exchange, data, content, first)
         elif self._reply is None:
             if reader.endless(len(data)):
-                self._fail(too_large())
+                self._fail(failures.too_large())
         elif reader.complete:
             self._pass_trailers(exchange)
             self._finish(exchange)
@@ -250,12 +251,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.gateway.end_tunnel(exchange)
             return
         if self._reply is not None:
-            fault = upstream_fault(502, "truncated", "The upstream closed the connection before its reply was complete.")
+            fault = failures.truncated()
         else:
-            detail = f" ({error})" if error is not None else ""
-            fault = upstream_fault(
-                502, "closed", f"The upstream closed the connection before it answered{detail}.", retry=self._repeatable()
-            )
+            fault = failures.closed(error, retry=self._repeatable())
         self.target.stats.resets += 1
         self.target.pool.failed(exchange, fault, self._last_words())
 
@@ -279,9 +277,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         phase = "total" if now > self._total else self._phase
         timeouts = self.target.stats.timeouts
         timeouts[phase] = timeouts.get(phase, 0) + 1
-        waited = {"first_byte": "did not begin to answer", "idle": "stopped in the middle of its answer"}
-        what = waited.get(phase, "did not finish its answer")
-        self._fail(upstream_fault(504, f"{phase}_timeout", f"The upstream {what} in time."))
+        self._fail(failures.timeout(phase))
 
     # -- the reply -----------------------------------------------------------------------------------------------
 
@@ -336,7 +332,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """The upstream accepted the tunnel (101)."""
         reader = self._reader
         if not exchange.request.upgrade or reader.status != 101 or reader.upgrade.strip().lower() != b"websocket":
-            self._fail(upstream_fault(502, "reply_status", "The upstream switched protocols without being asked."))
+            self._fail(failures.switched())
             return
         self.tunnel = True
         self._phase = "idle"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import httptools
 
-from edgeproxy.faults import Fault, upstream_fault
+from edgeproxy.faults import Fault
 from edgeproxy.message import Headers, Reply
 from edgeproxy.policy.headers import REPLY_FIELDS, nominated
+from edgeproxy.upstream import failures
 
 _MAX_HEAD = 64 * 1024  # bytes of a reply head, interim heads included
 _MAX_INTERIM = 8  # 1xx heads before a final one
@@ -183,15 +184,14 @@ class ReplyReader:
         fields, self._fields = self._fields, []
         length, framing, status = self.length, self._framing, self.status
         if framing is not None and (framing != [b"chunked"] or length is not None):
-            # RFC 9112 §6.3: two framings, or one we cannot read: the end of this message is anyone's guess.
-            return upstream_fault(502, "reply_framing", "The upstream's reply has contradicting or unknown framing.")
+            return failures.framing()
         if len(fields) > _MAX_FIELDS:
-            return too_large()
+            return failures.too_large()
         # The read was large enough that the head in it may be over the bound: add it up.
         if self.fed + size > _MAX_HEAD and sum(len(name) + len(value) + 4 for name, value in fields) > _MAX_HEAD:
-            return too_large()
+            return failures.too_large()
         if status < 200 or status > 599:
-            return upstream_fault(502, "reply_status", f"The upstream answered with the status {status}.")
+            return failures.status(status)
         if self._connection is not None:
             names = nominated(self._connection)
             fields = [field for field in fields if field[0] not in names]
@@ -202,8 +202,3 @@ class ReplyReader:
         self.head_ready = self.complete = False
         fields, self._fields = self._fields, []
         return Reply(101, fields, None)
-
-
-def too_large() -> Fault:
-    """More head than anyone needs."""
-    return upstream_fault(502, "reply_head_too_large", "The upstream's reply head is too large.")
