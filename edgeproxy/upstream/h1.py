@@ -41,7 +41,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         gone: its place in the pool was given back.
         busy: taken from the pool; it counts as active there.
         reused: it has carried a request before the current one.
-        tail: last chunk that was passed on; says whether an event stream stands at an event boundary.
+        tail: last chunk of an event stream without a length that was passed on: it says whether the stream stands at an
+            event boundary, so that an error event may follow. b"" for everything else.
         tunnel: bytes pass both ways unparsed (after 101).
     """
 
@@ -110,8 +111,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         transport.write(data)
         # The clock of the first byte starts when the upload is through; until then each chunk is progress.
         if self._phase == "first_byte":
-            pool = self.target.pool
-            self.deadline = min(pool.deadlines.now + pool.settings.timeouts.first_byte, self._total)
+            self._touch()
         if transport.get_write_buffer_size() > _WRITE_HIGH:
             exchange.body.pause()
 
@@ -226,7 +226,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.write(content, True)
         elif content:
             self.deadline = min(self.target.pool.deadlines.now + self.target.pool.settings.timeouts.idle, self._total)
-            if self._reply.stream:
+            if self._reply.stream and self._reply.length is None:
                 self.tail = content if len(content) >= 4 else self.tail[-4:] + content
             exchange.write(content, False)
 
@@ -250,12 +250,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self.tunnel:
             exchange.gateway.end_tunnel(exchange)
             return
-        if self._reply is not None:
-            fault = failures.truncated()
-        else:
-            fault = failures.closed(error, retry=self._repeatable())
+        # RFC 9110 §9.2.2: a reused connection that died before a byte came back; the pool knows whether repeating does harm.
+        retry = self.reused and self._reader.fed == 0 and self._request_done
+        fault = failures.truncated() if self._reply is not None else failures.closed(error, retry=retry)
         self.target.stats.resets += 1
-        self.target.pool.failed(exchange, fault, self._last_words())
+        self.target.pool.failed(exchange, fault, self.tail)
 
     def pause_writing(self) -> None:
         """The socket to the upstream is full."""
@@ -313,7 +312,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 known = KnownHead(reply.status, reply.headers.copy(), reply.stream, kept)
                 self.target.heads.learn(bytes(data), length, known)
         else:
-            if reply.stream:
+            if reply.stream and reply.length is None:
                 self.tail = content[-4096:]
             self._phase = "idle"
             self._touch()
@@ -345,12 +344,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         reader = self._reader
         # Bytes behind the reply were never asked for, and an end that is the connection's own ends it: no reuse for either.
         ended = reader.delimited() or reader.head_only or reader.status in NO_CONTENT
-        if not self._detach(exchange, reader.keep_alive and ended and not reader.overrun):
-            return False
-        reader.renew()
-        self._reply = None
-        self.tail = b""
-        return True
+        clean = reader.keep_alive and ended and not reader.overrun
+        if clean:
+            reader.renew()  # before the pool may begin the next exchange on it
+            self._reply = None
+            self.tail = b""
+        return self._detach(exchange, clean)
 
     def _detach(self, exchange: Exchange, clean: bool) -> bool:
         """The exchange is through with this connection: back to the pool, or close.
@@ -381,20 +380,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         target.released(self)
         return True
 
-    def _repeatable(self) -> bool:
-        """A reused connection died before a byte came back, and sending the request again cannot do harm.
-
-        RFC 9110 §9.2.2: idempotent methods, or a client that vouches with an idempotency key; and the body is still here.
-        """
-        return self.reused and self._reader.fed == 0 and self._request_done
-
-    def _last_words(self) -> bytes:
-        """The end of what was passed on, when an error event may still follow it: an event stream without a length."""
-        reply = self._reply
-        if reply is None or reply.length is not None or not reply.stream:
-            return b""
-        return self.tail
-
     def _touch(self) -> None:
         pool = self.target.pool
         timeouts = pool.settings.timeouts
@@ -405,7 +390,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         exchange, self.exchange = self.exchange, None
         self._close()
         if exchange is not None:
-            self.target.pool.failed(exchange, fault, self._last_words())
+            self.target.pool.failed(exchange, fault, self.tail)
 
     def _close(self) -> None:
         self.deadline = NEVER

@@ -6,6 +6,8 @@ llhttp hands heads out before it objects to their framing, so whoever feeds it a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httptools
 
 from edgeproxy.faults import Fault
@@ -27,6 +29,8 @@ class ReplyReader:
     """Reads the replies on one connection, one after the other.
 
     Attributes:
+        feed: read on (llhttp's own method). Raises httptools.HttpParserError; `Switched` with the offset behind the head
+            when the upstream says that it speaks another protocol from there on.
         fed: bytes of the current reply in reads before the one that completed its head; 0 between two replies.
         head_only: the reply is to HEAD: it ends with its head.
         status: of the head that was read last, an interim one perhaps.
@@ -42,12 +46,12 @@ class ReplyReader:
     """
 
     __slots__ = (
-        "_connection", "_fields", "_framing", "_interim", "_parser", "_stream", "chunks", "complete", "fed", "head_only",
-        "head_ready", "keep_alive", "kept", "length", "overrun", "status", "trailers", "upgrade",
+        "_connection", "_fields", "_framing", "_interim", "_parser", "_stream", "chunks", "complete", "fed", "feed",
+        "head_only", "head_ready", "keep_alive", "kept", "length", "overrun", "status", "trailers", "upgrade",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._begin()
         self.head_only = False
         self.keep_alive = False
         self.overrun = False
@@ -56,6 +60,11 @@ class ReplyReader:
         self.status = 0
         self._fields: Headers = []  # of the final head
         self._reset()
+
+    def _begin(self) -> None:
+        """Another parser."""
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self.feed: Callable[[bytes | memoryview], None] = self._parser.feed_data
 
     def _reset(self) -> None:
         self.fed = 0
@@ -77,21 +86,13 @@ class ReplyReader:
         """The reply was complete and everything in order: stand before the next one."""
         if self.head_only:
             # llhttp does not know the request; its idea of a body is thrown away with the parser.
-            self._parser = httptools.HttpResponseParser(self)
+            self._begin()
         self._reset()
 
     def discard(self) -> None:
         """Nothing more will be read. Parser and reader hold each other: the cycle ends here."""
         self._parser = None
-
-    def feed(self, data: bytes | memoryview) -> None:
-        """Read on.
-
-        Raises: httptools.HttpParserError; `Switched` with the offset behind the head when the upstream says that it
-            speaks another protocol from there on.
-        """
-        if self._parser is not None:
-            self._parser.feed_data(data)
+        self.feed = _ignore
 
     def is_http(self, data: bytes | memoryview) -> bool:
         """The reply begins like HTTP/1.x. llhttp takes RTSP and ICE status lines too, and HTTP/2.0."""
@@ -202,3 +203,7 @@ class ReplyReader:
         self.head_ready = self.complete = False
         fields, self._fields = self._fields, []
         return Reply(101, fields, None)
+
+
+def _ignore(data: bytes | memoryview) -> None:
+    """What is read when nothing is read any more."""

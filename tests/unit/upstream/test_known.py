@@ -185,10 +185,10 @@ def test_it_is_bounded_and_rests_when_no_head_comes_again() -> None:
         heads.match(b"")
     heads.learn(unique(0), 0, KnownHead(200, [], False, None))
     assert heads.match(unique(0)) is not None, "and tries again"
-    for number in range(1000):
+    for number in range(200):
         heads.learn(unique(number), 0, KnownHead(200, [], False, None))
-        heads.match(unique(number))
-        assert sum(heads.match(unique(each)) is not None for each in range(1000)) <= 32
+        assert heads.match(unique(number)) is not None
+    assert sum(heads.match(unique(each)) is not None for each in range(200)) <= 32
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from support.replying import Exchange, begun
+from support.replying import Exchange, begin, begun
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.message import Headers
@@ -172,3 +172,24 @@ def test_fields_that_only_the_edge_may_set_are_left_out() -> None:
     connection.data_received(b"HTTP/1.1 200 OK\r\n" + own + named + b"content-length: 0\r\n\r\n")
     assert exchange.head is not None
     assert exchange.head.headers == [(b"x-end", b"2")]
+
+
+@pytest.mark.parametrize("first", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("second", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_connection_that_is_taken_again_while_its_reply_ends(first: bytes, second: bytes, times: int) -> None:
+    """The pool begins the next exchange from inside `released`: that one gets its own reply, the first one its own."""
+    content = {b"GET": b"hello", b"HEAD": b""}
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    exchange, following = Exchange(first), Exchange(second)
+    connection, pool, wire = begun(exchange)
+    for _ in range(times - 1):  # so that the head is known
+        connection.data_received(raw + content[first])
+        exchange = Exchange(first)
+        begin(connection, exchange)
+    pool.released = lambda again: begin(again, following) if following.attempt is None else None  # type: ignore[method-assign]
+    connection.data_received(raw + content[first])
+    assert (exchange.content, exchange.ended, following.ended) == (content[first], 1, 0)
+    connection.data_received(raw + content[second])
+    assert (following.content, following.ended) == (content[second], 1)
+    assert not wire.aborted
