@@ -54,14 +54,15 @@ class H2Connection:
         blocked: streams that wait for the client to read.
         finished: streams whose reply was completed since the last write.
         reading: inside `data_received`; one write at its end serves everything.
+        scheduled: turns of the loop the next write was put off by, plus one; 0 when none is due.
         noise: bytes received since something useful happened.
         first_flight: the first bytes behind the TLS handshake (fingerprints).
     """
 
     __slots__ = (
         "_draining", "_faults", "_faults_until", "_fresh", "_plan", "_plan_at", "_plan_request", "_plan_section",
-        "_scheduled", "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise",
-        "peer", "reading", "streams",
+        "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise", "peer", "reading",
+        "scheduled", "streams",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
@@ -75,7 +76,7 @@ class H2Connection:
         self.first_flight = b""
         self.peer = peer
         self.reading = False
-        self._scheduled = 0  # turns of the loop the next write was put off by, plus one
+        self.scheduled = 0
         self._stalled = False
         self._draining = 0
         self.noise = 0
@@ -256,18 +257,18 @@ class H2Connection:
 
     def dirty(self) -> None:
         """A stream gave the engine something to send: write it when everybody had a turn."""
-        if not self.reading and not self._scheduled:
-            self._scheduled = 1
+        if not self.reading and not self.scheduled:
+            self.scheduled = 1
             self.gateway.loop.call_soon(self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
-        if self._scheduled == 1 and len(self.streams) - len(self.finished) > 1:
+        if self.scheduled == 1 and len(self.streams) - len(self.finished) > 1:
             # Others are still being worked on: one more turn of the loop, and their replies share records and a write.
             # On an idle loop that turn takes microseconds, on a busy one it halves the number of writes.
-            self._scheduled = 2
+            self.scheduled = 2
             self.gateway.loop.call_soon(self._flush_scheduled)
             return
-        self._scheduled = 0
+        self.scheduled = 0
         self._flush()
 
     def flush(self) -> None:

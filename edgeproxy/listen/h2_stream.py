@@ -189,7 +189,7 @@ class H2Stream:
                 engine.send_response(self.id, section, end_stream=True)
         except ngh2.NGH2Error:
             pass  # the stream was closed a moment ago; its event is on the way
-        if not owner.reading:
+        if not owner.scheduled:
             owner.dirty()
         if end:
             self._ended()
