@@ -63,7 +63,9 @@ class Gateway:
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
-        return Exchange(self, plan, request, body, sink, self._rays.next(), self.time())
+        rays = self._rays
+        ray = rays.left.pop() if rays.left else rays.next()
+        return Exchange(self, plan, request, body, sink, ray, self.time())
 
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""

@@ -23,24 +23,27 @@ class KnownHead:
 
     Attributes:
         kept: see `ReplyReader`.
+        prefix, suffix: its bytes before and behind the digits of Content-Length; set by `learn`.
     """
 
-    __slots__ = ("fields", "kept", "status", "stream")
+    __slots__ = ("fields", "kept", "prefix", "status", "stream", "suffix")
 
     def __init__(self, status: int, fields: Headers, stream: bool, kept: float | None) -> None:
         self.status = status
         self.fields = fields
         self.stream = stream
         self.kept = kept
+        self.prefix = self.suffix = b""
 
 
 class KnownHeads:
     """The heads of one target, by their bytes without the digits of Content-Length."""
 
-    __slots__ = ("_fruitless", "_heads", "_name", "_rest")
+    __slots__ = ("_fruitless", "_heads", "_last", "_name", "_rest")
 
     def __init__(self) -> None:
         self._heads: dict[bytes, KnownHead] = {}
+        self._last: KnownHead | None = None  # the one that came last: mostly it comes again
         self._name = _SPELLINGS[0]  # as the server writes it
         self._fruitless = 0
         self._rest = 0
@@ -50,6 +53,23 @@ class KnownHeads:
         if self._rest:
             self._rest -= 1
             return None
+        known, stop = self._last, 0
+        if known is not None and raw.startswith(known.prefix):
+            at = len(known.prefix)
+            stop = raw.find(b"\r", at, at + _MAX_DIGITS + 1)
+        if known is None or stop <= 0 or not raw.startswith(known.suffix, stop):
+            known = self._find(raw)
+            if known is None:
+                return None
+            stop = raw.find(b"\r", len(known.prefix))
+        digits, end = raw[len(known.prefix) : stop], stop + len(known.suffix)
+        if not digits.isdigit() or len(raw) != end + int(digits):
+            return None
+        self._fruitless = 0
+        return known, raw[end:]
+
+    def _find(self, raw: bytes) -> KnownHead | None:
+        """The known head that `raw` begins with, but for the digits."""
         name = self._name
         end = raw.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
         at = raw.find(name, 0, end)
@@ -58,13 +78,9 @@ class KnownHeads:
         at += len(name)
         stop = raw.find(b"\r", at, at + _MAX_DIGITS + 1)
         known = self._heads.get(raw[:at] + raw[stop:end])
-        if known is None:
-            return None
-        digits = raw[at:stop]
-        if not digits.isdigit() or len(raw) != end + int(digits):
-            return None
-        self._fruitless = 0
-        return known, raw[end:]
+        if known is not None:
+            self._last = known
+        return known
 
     def learn(self, raw: bytes, length: int, known: KnownHead) -> None:
         """Keep a head.
@@ -93,9 +109,11 @@ class KnownHeads:
         if self._fruitless > _TRIES:
             # Each of this server's heads is another one (an id in it): looking for them is in vain.
             self._fruitless, self._rest = 0, _REST
+            self._last = None
             self._heads.clear()
             return
         if len(self._heads) >= _MAX_KEPT or name is not self._name:
             self._heads.clear()  # what is kept was all cut in the same way
         self._name = name
-        self._heads[raw[:at] + raw[stop:end]] = known
+        known.prefix, known.suffix = raw[:at], raw[stop:end]
+        self._heads[known.prefix + known.suffix] = self._last = known

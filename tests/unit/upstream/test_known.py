@@ -156,6 +156,25 @@ def test_a_known_head_is_recognised_whatever_its_length() -> None:
         assert found[1] == content
 
 
+def test_heads_in_turn() -> None:
+    """They begin or end alike, and the one that came last is looked at first."""
+    heads = [
+        LINE + b"X: 1\r\nContent-Length: 5\r\nY: 1\r\n\r\n",
+        LINE + b"X: 1\r\nContent-Length: 5\r\nY: 2\r\n\r\n",
+        LINE + b"X: 1\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"X: 2\r\nContent-Length: 5\r\nY: 1\r\n\r\n",
+    ]
+    pool = taught(*[head + b"hello" for head in heads])
+    for first in heads:
+        for second in heads:
+            for head in (first, second, second, first):
+                raw = head.replace(b": 5", b": 10") + b"helloworld"
+                found = pool.heads.match(raw)
+                assert found is not None
+                assert found[1] == b"helloworld"
+                assert result(pool, raw) == result(Pool(), raw)
+
+
 def test_fields_of_a_known_head_are_not_shared() -> None:
     """The gateway adds its own to each reply."""
     pool = taught(BASES[0])
