@@ -316,3 +316,16 @@ async def test_cookie_crumbs_are_one_field_for_the_upstream() -> None:
     async with stand("h2", ok) as s:
         await (await dial(s)).get(fields=[(b"cookie", b"a=1"), (b"cookie", b"b=2")])
         assert s.upstream.requests[0].values(b"cookie") == [b"a=1; b=2"]
+
+
+async def test_ray_ids_stay_out_of_the_compressors_table() -> None:
+    """Each is another one: in the client's table it would only push out fields that come again."""
+    async with stand("h2", ok) as s:
+        async with h2_connected(s.edge.https_port) as h2:
+            for number in (1, 3, 5):
+                await h2.send(h2.headers(number, GET))
+                stream = await h2.over(number)
+                assert len(stream.values(b"x-ray-id")) == 1
+            table = [name for name, _ in h2.decoder.header_table.dynamic_entries]
+        assert b"strict-transport-security" in table
+        assert b"x-ray-id" not in table
