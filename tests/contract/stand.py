@@ -41,11 +41,12 @@ class Stand:
 
     async def dial(self, *, name: str = "localhost", receive_buffer: int = 0, wait: bool = True) -> Wire:
         """A connection of a client, closed at the end of the test; `wait`: until the edge is through with the handshake."""
-        handshakes = self.edge.stats.handshakes
-        wire = await WIRES[self.protocol].open(self.edge.https_port, name=name, receive_buffer=receive_buffer)
+        kind, stats = WIRES[self.protocol], self.edge.stats
+        handshakes = kind.handshakes(stats)
+        wire = await kind.open(self.edge.https_port, name=name, receive_buffer=receive_buffer)
         self.wires.append(wire)
         if wait:
-            await until(lambda: self.edge.stats.handshakes > handshakes)
+            await until(lambda: kind.handshakes(stats) > handshakes)
         return wire
 
     @property

@@ -26,7 +26,7 @@ async def test_before_the_first_byte(protocol: str, how: str) -> None:
         wire = await s.dial()
         call = wire.call("POST", "/", (), b"question")
         await until(lambda: s.upstream.requests)
-        {"cancel": call.cancel, "reset": wire.reset, "close": wire.transport.close}[how]()
+        {"cancel": call.cancel, "reset": wire.reset, "close": wire.close}[how]()
         await until(lambda: s.upstream.cancels == 1, SOON)
         record = await s.record()
         assert record["outcome"] == "client_gone"
@@ -46,7 +46,7 @@ async def test_in_mid_stream(protocol: str, how: str) -> None:
         wire = await s.dial()
         call = wire.call()
         await call.received(9)
-        {"cancel": call.cancel, "reset": wire.reset, "close": wire.transport.close}[how]()
+        {"cancel": call.cancel, "reset": wire.reset, "close": wire.close}[how]()
         await until(lambda: s.upstream.cancels == 1, SOON)
         record = await s.record()
         assert (record["outcome"], record["status"], record["bytes_out"]) == ("client_gone", 200, 9)
@@ -193,9 +193,10 @@ async def test_places_of_those_who_left_the_queue_are_free_again(protocol: str) 
 
 async def test_during_a_preview(protocol: str) -> None:
     async with stand(protocol, routes=routed(models={"m": "main"})) as s:
-        call = (await s.dial()).call("POST", "/", end=False, length=100)
+        wire = await s.dial()
+        call = wire.call("POST", "/", end=False, length=100)
         call.send(b'{"model":')
-        await until(lambda: s.edge.stats.streams_open or s.protocol == "h1")
+        await until(lambda: s.edge.stats.streams_open or not wire.streams_counted)
         call.cancel()
         record = await s.record()
         assert record["outcome"] == "client_gone"
@@ -256,7 +257,7 @@ async def test_goodbye_on_an_idle_connection_is_no_exchange(protocol: str) -> No
     async with stand(protocol, ok) as s:
         wire = await s.dial()
         await wire.get()
-        wire.transport.close()
+        wire.close()
         await until(lambda: s.edge.data_plane.connections == 0, SOON)
         assert (await s.record())["outcome"] == "ok"
         assert s.upstream.open == 1

@@ -112,7 +112,7 @@ async def test_a_preview_that_outlives_its_upstream(protocol: str) -> None:
         wire = await s.dial()
         call = wire.call("POST", "/", end=False, length=14)
         call.send(b'{"model"')
-        await until(lambda: s.edge.data_plane._secure.connections)
+        await until(lambda: s.edge.data_plane.connections)
         await asyncio.sleep(0.02)
         s.edge.data_plane.switch(renamed(new.port))
         call.send(b': "m"}', end=True)
