@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from aioquic.h3.connection import ErrorCode, FrameType, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
@@ -74,6 +75,14 @@ class Control:
                 self.settings[key[0]], at = value
 
 
+class _Engine(H3Connection):
+    """aioquic holds Content-Length against DATA for HEAD and 304 too; `H3Wire` knows which replies have none."""
+
+    def _check_content_length(self, stream: Any) -> None:
+        if stream.content_length:
+            super()._check_content_length(stream)
+
+
 class H3Wire(Wire):
     """HTTP/3. A paused wire grants no more credit, and acknowledges what still comes."""
 
@@ -87,7 +96,7 @@ class H3Wire(Wire):
         super().__init__()
         self.client = client
         self.quic = client.quic
-        self.engine = H3Connection(client.quic)
+        self.engine = _Engine(client.quic)
         self.control = Control()
         self._by_id: dict[int, Call] = {}
 
@@ -196,4 +205,8 @@ class H3Wire(Wire):
                 call.fields = [field for field in event.headers if field[0] != b":status"]
                 call.status = status
         if event.stream_ended:
-            call.complete = True
+            lengths = call.values(b"content-length")
+            if call.body or call.method == b"HEAD" or call.status == 304 or not lengths or int(lengths[0]) == 0:
+                call.complete = True
+            else:
+                call.error = "no content, though a length was said"

@@ -1,5 +1,5 @@
 # An edge in the test's own process: a DataPlane on real ports, without supervisor, control process or files of its own.
-"""`running_edge`: the data plane as a worker runs it, listening on loopback."""
+"""`running_edge`: the data plane as a worker runs it, listening on loopback, TCP and UDP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.certs import CertificatePaths, make_development
 from edgeproxy.config.model import Config
@@ -23,6 +23,9 @@ from edgeproxy.dataplane import DataPlane
 from edgeproxy.deadlines import Deadlines
 from edgeproxy.observe.metrics import WorkerStats
 from support.waiting import until
+
+if TYPE_CHECKING:
+    from edgeproxy.quic.ids import Seat
 
 NAMES = ("localhost", "127.0.0.1", "::1", "edge.test", "*.edge.test")
 
@@ -101,10 +104,30 @@ def listening_socket() -> socket.socket:
     return sock
 
 
+def listening_pair(datagrams: bool) -> tuple[socket.socket, list[socket.socket]]:
+    """A listening TCP socket, and a bound UDP socket on the same port when `datagrams`."""
+    while True:
+        stream = listening_socket()
+        if not datagrams:
+            return stream, []
+        packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        packets.setblocking(False)
+        packets.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO, as the supervisor sets it
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            packets.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        try:
+            packets.bind(stream.getsockname())
+        except OSError:  # another test has it
+            stream.close()
+            packets.close()
+            continue
+        return stream, [packets]
+
+
 @asynccontextmanager
 async def running_edge(
     upstream_port: int | None = None, *, config: Config | None = None, log: Any = None, ticket_keys: bytes = b"",
-    **changes: Any,
+    seat: Seat | None = None, **changes: Any,
 ) -> AsyncIterator[Edge]:  # fmt: skip
     """A data plane on two free ports (https, http), before the upstream at `upstream_port`.
 
@@ -112,21 +135,27 @@ async def running_edge(
         config: a whole configuration instead of `configuration(upstream_port, **changes)`.
         log: an AccessLogWriter; a `RecordedLog` is enough for tests.
         ticket_keys: 80 bytes; random ones when empty.
+        seat: the worker's place among others (connection ids, reset tokens); by default it is alone.
 
     At the end everything is reset and every connection must be gone, or the test fails.
     """
     loop = asyncio.get_running_loop()
     stats = WorkerStats()
     data_plane = DataPlane(loop, stats, log)
-    data_plane.switch(prepared(config or configuration(upstream_port, **changes), ticket_keys))
-    https, http = listening_socket(), listening_socket()
+    config = config or configuration(upstream_port, **changes)
+    data_plane.switch(prepared(config, ticket_keys))
+    (https, datagrams), http = listening_pair("h3" in config.listen.protocols), listening_socket()
     await data_plane.listen([https], [http])
+    if datagrams:
+        from edgeproxy.quic.ids import Seat
+
+        data_plane.listen_quic(datagrams, seat or Seat.single())
     edge = Edge(https.getsockname()[1], http.getsockname()[1], data_plane, stats)
     try:
         yield edge
     finally:
         # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
-        await data_plane.release([https, http])
+        await data_plane.release([https, http, *datagrams])
         data_plane.abort()
         await until(lambda: data_plane.connections == 0)
         for pool in data_plane._gateway.pools.values():

@@ -308,9 +308,10 @@ def varint(*values: int) -> bytes:
     return b"".join(encode_uint_var(value) for value in values)
 
 
-def read_varint(data: bytes, at: int = 0) -> tuple[int, int] | None:
+def read_varint(data: bytes | bytearray, at: int = 0) -> tuple[int, int] | None:
     """The integer at `at` and where it ends; None when it is not all there."""
     if at >= len(data) or len(data) - at < 1 << (data[at] >> 6):
         return None
-    buffer = Buffer(data=data[at : at + 8])
-    return buffer.pull_uint_var(), at + buffer.tell()
+    buffer = Buffer(data=bytes(data[at : at + 8]))
+    value = buffer.pull_uint_var()
+    return value, at + buffer.tell()
