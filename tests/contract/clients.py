@@ -10,9 +10,10 @@ import ssl
 import struct
 from collections.abc import Sequence
 
-from edgeproxy.observe.metrics import WorkerStats
 from support.edge import client_context
 from support.waiting import until
+
+from edgeproxy.observe.metrics import WorkerStats
 
 Fields = Sequence[tuple[bytes, bytes]]
 

@@ -9,9 +9,9 @@ from typing import Any
 from aioquic.h3.connection import ErrorCode, FrameType, H3Connection
 from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic import events
+from support.quic import WINDOW, QuicClient, read_varint
 
 from edgeproxy.observe.metrics import WorkerStats
-from support.quic import WINDOW, QuicClient, read_varint
 
 from .clients import Call, Wire
 
