@@ -65,7 +65,14 @@ class Connection(QuicConnection):
             frame.push_uint_var(allowed)
             stream.max_stream_data_local_sent = allowed
 
+    def _payload_received(self, context: Any, plain: bytes, crypto_frame_required: bool = False) -> Any:
+        self.payload(plain)
+        return super()._payload_received(context, plain, crypto_frame_required)
+
     # what aioquic knows and does not tell
+
+    def payload(self, plain: bytes) -> None:
+        """A packet's frames, as they arrived; for tests that look at them."""
 
     @property
     def ending(self) -> events.ConnectionTerminated | None:
@@ -75,6 +82,11 @@ class Connection(QuicConnection):
     @property
     def rtt(self) -> float:
         return self._loss._rtt_smoothed
+
+    def is_reset(self, data: bytes) -> bool:
+        """A datagram is a stateless reset for an id of the peer's (which aioquic does not look for)."""
+        ids = [self._peer_cid, *self._peer_cid_available]
+        return any(data.endswith(each.stateless_reset_token) for each in ids if each.stateless_reset_token)
 
     def waiting(self, stream_id: int) -> int:
         """Bytes of a stream that were not sent for the first time yet."""
@@ -86,10 +98,11 @@ class Connection(QuicConnection):
         stream = self._streams.get(stream_id)
         return stream is None or (stream.sender._reset_error_code is None and stream.sender._buffer_fin is None)
 
-    def packet(self, payload: bytes, *, first: int = 0x40, number: int | None = None) -> bytes:
+    def packet(self, payload: bytes, *, first: int = 0x40, number: int | None = None, pad: bool = True) -> bytes:
         """A protected 1-RTT packet with this payload.
 
         Args:
+            pad: with zeros (PADDING) as far as header protection needs it.
             first: first byte without key phase and number length; 0x18 are the reserved bits.
             number: packet number; the next one by default.
         """
@@ -98,7 +111,7 @@ class Connection(QuicConnection):
             self._packet_number += 1
         crypto = self._cryptos[Epoch.ONE_RTT]
         head = bytes([first | crypto.key_phase << 2 | 3]) + self._peer_cid.cid + (number & 0xFFFFFFFF).to_bytes(4, "big")
-        return crypto.encrypt_packet(head, payload.ljust(4, b"\0"), number)
+        return crypto.encrypt_packet(head, payload.ljust(4, b"\0") if pad else payload, number)
 
 
 def configuration(
@@ -116,6 +129,7 @@ class QuicClient:
 
     Attributes:
         ended: the connection is over; `code`, `application` and `reason` say how, as the peer (or aioquic) put it.
+        was_reset: it ended with a stateless reset.
         silent: nothing is read or sent any more: as if the machine had lost its power.
         tickets: for resumption, as they came.
         sent, received: bytes of UDP payload.
@@ -139,6 +153,7 @@ class QuicClient:
         self.silent = False
         self.connected = False
         self.resumed = False
+        self.was_reset = False
         self.early = False
         self.sent = 0
         self.received = 0
@@ -195,6 +210,10 @@ class QuicClient:
                 continue
             self.received += len(data)
             self.datagram(data)
+            if self.connected and self.quic.is_reset(data):
+                self.was_reset = True
+                self.drop()
+                return
             self.quic.receive_datagram(data, (self.host, self.port), now)
         self.process()
 
@@ -267,6 +286,17 @@ class QuicClient:
     def frames(self, payload: bytes, *, first: int = 0x40) -> None:
         """A 1-RTT packet with frames of the test's own making."""
         self.send(self.quic.packet(payload, first=first))
+
+    def catch(self, part: bytes) -> list[bytes]:
+        """Payloads of packets in which some bytes occur, as they will arrive from now on."""
+        caught: list[bytes] = []
+
+        def look(plain: bytes) -> None:
+            if part in plain:
+                caught.append(plain)
+
+        self.quic.payload = look  # type: ignore[method-assign]
+        return caught
 
     def write(self, stream_id: int, data: bytes, end: bool = False) -> None:
         """Bytes on a stream."""
