@@ -3,30 +3,42 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
-from support.edge import running_edge
+from support.edge import Edge, running_edge
 from support.h3 import RawH3, data, h3_connected, headers
 from support.heads import GOOD, POST, but
 from support.quic import varint
-from support.upstream import Connection, echo, running_upstream
+from support.quic_frames import (
+    CLOSE,
+    CRYPTO,
+    CRYPTO_BUFFER,
+    DONE,
+    ENCODING,
+    FINAL_SIZE,
+    FLOW,
+    ID_LIMIT,
+    MAX_DATA,
+    MAX_STREAM_DATA,
+    MAX_STREAMS,
+    MOST,
+    NEW_TOKEN,
+    PATH_RESPONSE,
+    PROTOCOL,
+    RESET,
+    RETIRE_ID,
+    STOP,
+    STREAM,
+    STREAM_LIMIT,
+    STREAM_STATE,
+    STREAMS_BLOCKED,
+    new_id,
+    stream,
+)
+from support.upstream import Connection, Handler, Upstream, echo, ok, running_upstream
 from support.waiting import until
-
-INTERNAL, REFUSED, FLOW, STREAM_LIMIT, STREAM_STATE, FINAL_SIZE, ENCODING = 1, 2, 3, 4, 5, 6, 7
-PARAMETER, ID_LIMIT, PROTOCOL, TOKEN, APPLICATION, CRYPTO_BUFFER = 8, 9, 10, 11, 12, 13
-RESET, STOP, CRYPTO, NEW_TOKEN, STREAM, MAX_DATA, MAX_STREAM_DATA = 4, 5, 6, 7, 0x0E, 0x10, 0x11
-MAX_STREAMS, STREAMS_BLOCKED, NEW_ID, RETIRE_ID, PATH_RESPONSE, CLOSE, DONE = 0x12, 0x16, 0x18, 0x19, 0x1B, 0x1C, 0x1E
-MOST = (1 << 62) - 1
-
-
-def stream(number: int, offset: int, content: bytes, *, end: bool = False) -> bytes:
-    """A STREAM frame with offset and length."""
-    return varint(STREAM | end, number, offset, len(content)) + content
-
-
-def new_id(sequence: int, retire: int, identity: bytes, token: bytes = bytes(16)) -> bytes:
-    """A NEW_CONNECTION_ID frame."""
-    return varint(NEW_ID, sequence, retire) + bytes([len(identity)]) + identity + token
-
 
 # The request streams 0 (complete, answered) and 4 (open, ten bytes of it received) exist when these arrive.
 FRAMES: dict[str, tuple[bytes, set[int]]] = {
@@ -60,7 +72,7 @@ FRAMES: dict[str, tuple[bytes, set[int]]] = {
     "an end beyond the stream's window": (stream(4, 64 << 20, b"", end=True), {FLOW}),
     "a reset beyond the stream's window": (varint(RESET, 4, 0, 64 << 20), {FLOW}),
     "an offset beyond everything": (stream(4, MOST, b"a"), {ENCODING, FLOW}),
-    "content behind the end": (stream(0, 5000, b"a"), {FINAL_SIZE}),
+    "content behind the end": (stream(4, 20, b"", end=True) + stream(4, 25, b"a"), {FINAL_SIZE}),
     "two ends": (stream(4, 20, b"", end=True) + stream(4, 30, b"", end=True), {FINAL_SIZE}),
     "an end before what was received": (stream(4, 5, b"", end=True), {FINAL_SIZE}),
     "a reset before what was received": (varint(RESET, 4, 0, 5), {FINAL_SIZE}),
@@ -99,6 +111,16 @@ async def opened(client: RawH3) -> None:
     await client.ping()
 
 
+@asynccontextmanager
+async def connected(handler: Handler) -> AsyncIterator[tuple[RawH3, Upstream, Edge]]:
+    """A client with a good request behind it, the upstream, the edge."""
+    async with (
+        running_upstream(handler) as upstream, running_edge(upstream.port) as edge, h3_connected(edge.https_port) as client,
+    ):  # fmt: skip
+        await client.fine(GOOD)
+        yield client, upstream, edge
+
+
 @pytest.mark.parametrize("name", FRAMES)
 async def test_frames_that_end_the_connection(name: str) -> None:
     payload, codes = FRAMES[name]
@@ -114,61 +136,54 @@ async def test_frames_that_end_the_connection(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [0x08, 0x10, 0x18])
 async def test_reserved_bits(bits: int) -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge, h3_connected(edge.https_port) as client:
-        await client.fine(GOOD)
+    async with connected(ok) as (client, _, _):
         client.frames(b"\x01", first=0x40 | bits)
         assert await client.gone() == PROTOCOL
 
 
 async def test_no_frames_at_all() -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge, h3_connected(edge.https_port) as client:
-        await client.fine(GOOD)
+    async with connected(ok) as (client, _, _):
         client.send(client.quic.packet(b"", pad=False))
         assert await client.gone() == PROTOCOL
 
 
 async def test_content_beyond_the_connections_window() -> None:
     """Each stream stays inside its own window; together they are too much."""
-    async with running_upstream(silent_bad) as upstream, running_edge(upstream.port) as edge:
-        async with h3_connected(edge.https_port) as client:
-            await client.fine(GOOD)
-            limits = client.quic
-            last = limits._remote_max_stream_data_bidi_remote - 1
-            for number in range(limits._remote_max_data // last + 2):
-                client.frames(stream(4 + 4 * number, last, b"a"))
-            assert await client.gone() == FLOW
+    async with connected(silent_bad) as (client, _, _):
+        limits = client.quic
+        last = limits._remote_max_stream_data_bidi_remote - 1
+        for number in range(limits._remote_max_data // last + 2):
+            client.frames(stream(4 + 4 * number, last, b"a"))
+        assert await client.gone() == FLOW
 
 
 async def test_ends_that_agree_and_frames_that_come_again_are_no_error() -> None:
-    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge:
-        async with h3_connected(edge.https_port) as client:
-            content = headers([*POST[:3], (b":path", b"/good")]) + data(b"0123456789")
-            number = client.next()
-            client.quic._get_or_create_stream_for_send(number)  # aioquic must know that answers will come
-            size = len(content)
-            for at in range(size - 1, -1, -1):  # backwards, a byte at a time, each twice
-                client.frames(stream(number, at, content[at : at + 1], end=at == size - 1) * 2)
-            client.frames(stream(number, size, b"", end=True))
-            reply = await client.over(number)
-            assert (reply.status, reply.body) == (200, b"0123456789")
-            client.frames(stream(number, 0, content, end=True) + varint(RESET, number, 0, size) + varint(STOP, number, 0))
-            client.frames(varint(MAX_DATA, 1) + varint(MAX_STREAM_DATA, number, 1) + varint(0x14, 5) + varint(STREAMS_BLOCKED, 5))
-            client.frames(varint(2, 0, 0, 0, 0))
-            await client.ping()
-            await client.fine(GOOD)
+    async with connected(echo) as (client, _, _):
+        content = headers([*POST[:3], (b":path", b"/good")]) + data(b"0123456789")
+        number = client.next()
+        client.quic._get_or_create_stream_for_send(number)  # aioquic must know that answers will come
+        size = len(content)
+        for at in range(size - 1, -1, -1):  # backwards, a byte at a time, each twice
+            client.frames(stream(number, at, content[at : at + 1], end=at == size - 1) * 2)
+        client.frames(stream(number, size, b"", end=True))
+        reply = await client.over(number)
+        assert (reply.status, reply.body) == (200, b"0123456789")
+        client.frames(stream(number, 0, content, end=True) + varint(RESET, number, 0, size) + varint(STOP, number, 0))
+        client.frames(varint(MAX_DATA, 1) + varint(MAX_STREAM_DATA, number, 1) + varint(0x14, 5) + varint(STREAMS_BLOCKED, 5))
+        client.frames(varint(2, 0, 0, 0, 0))
+        await client.ping()
+        await client.fine(GOOD)
 
 
 async def test_a_response_to_no_challenge_is_ignored_or_an_error() -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge, h3_connected(edge.https_port) as client:
-        await client.fine(GOOD)
+    async with connected(ok) as (client, _, _):
         client.frames(varint(PATH_RESPONSE) + bytes(8))
         await client.ping()
         assert client.code in {None, PROTOCOL}
 
 
 async def test_a_challenge_is_answered() -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge, h3_connected(edge.https_port) as client:
-        await client.fine(GOOD)
+    async with connected(ok) as (client, _, _):
         seen = client.catch(varint(PATH_RESPONSE) + b"question")
         client.frames(varint(0x1A) + b"question" + bytes(1200))
         await until(lambda: seen)
@@ -177,21 +192,19 @@ async def test_a_challenge_is_answered() -> None:
 
 async def test_keys_are_updated() -> None:
     """RFC 9001 §6: the client takes new keys, again and again, in the middle of everything."""
-    async with running_upstream(echo) as upstream, running_edge(upstream.port) as edge:
-        async with h3_connected(edge.https_port) as client:
-            for turn in range(5):
-                number = client.request(headers([*POST[:3], (b":path", b"/good")]), data(bytes(20_000)), end=False)
-                client.quic.request_key_update()
-                await client.ping()
-                client.write(number, data(b"%d" % turn), True)
-                reply = await client.over(number)
-                assert (reply.status, len(reply.body)) == (200, 20_001)
+    async with connected(echo) as (client, _, _):
+        for turn in range(5):
+            number = client.request(headers([*POST[:3], (b":path", b"/good")]), data(bytes(20_000)), end=False)
+            client.quic.request_key_update()
+            await client.ping()
+            client.write(number, data(b"%d" % turn), True)
+            reply = await client.over(number)
+            assert (reply.status, len(reply.body)) == (200, 20_001)
 
 
 async def test_a_clients_close_ends_its_exchanges() -> None:
-    async with running_upstream(silent_bad) as upstream, running_edge(upstream.port) as edge:
-        async with h3_connected(edge.https_port) as client:
-            await opened(client)
-            client.frames(varint(CLOSE, 0, 0, 3) + b"bye")
-            await until(lambda: upstream.cancels == 1, 1)
-            await until(lambda: edge.data_plane.connections == 0)
+    async with connected(silent_bad) as (client, upstream, edge):
+        await opened(client)
+        client.frames(varint(CLOSE, 0, 0, 3) + b"bye")
+        await until(lambda: upstream.cancels == 1, 1)
+        await until(lambda: edge.data_plane.connections == 0)
