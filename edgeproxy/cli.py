@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="edgeproxy",
-    help="An edge for chat: HTTP/2 and HTTP/1.1 over TLS in front of chat backends.",
+    help="An edge for chat: HTTP/3, HTTP/2 and HTTP/1.1 in front of chat backends.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -12,7 +12,7 @@ from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault
 from edgeproxy.message import Body, Peer, Reply, Request, Sink
 from edgeproxy.observe.access import BATCH, line, static_part
-from edgeproxy.observe.metrics import PROTOCOLS, record
+from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.pages import error_page
@@ -171,6 +171,8 @@ class Gateway:
         authority = self.snapshot.router.authority(host) if host is not None else None
         if peer.secure and self.snapshot.hsts is not None and (authority is None or not authority.is_ip):
             fields.append(self.snapshot.hsts)
+        if peer.secure and self.snapshot.alt_svc is not None and protocol != H3:
+            fields.append(self.snapshot.alt_svc)
         return Reply(fault.status, fields, len(content)), content
 
     # -- tunnels (WebSocket) -------------------------------------------------------------------------------------

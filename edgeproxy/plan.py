@@ -14,7 +14,7 @@ from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
 from edgeproxy.observe.access import static_part
-from edgeproxy.observe.metrics import PROTOCOLS
+from edgeproxy.observe.metrics import H3, PROTOCOLS
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
@@ -36,7 +36,7 @@ class Plan:
         fault: why the request is refused, None when it goes to the upstream.
         location: target of the redirect to https, on plain connections; else None.
         fields: field lines for the upstream, from behind Host to the start of the ray id's value.
-        reply_fields: fields of the edge's own on every reply (HSTS where RFC 6797 wants it).
+        reply_fields: fields of the edge's own on every reply (HSTS where RFC 6797 wants it, Alt-Svc over h1 and h2).
         log: constant end of the access-log line.
         direct: the body need not be looked at: straight to the route's pool.
     """
@@ -60,6 +60,8 @@ class Plan:
         hsts = snapshot.hsts
         if hsts is not None and secure and (authority is None or not authority.is_ip):
             self.reply_fields.append(hsts)
+        if snapshot.alt_svc is not None and secure and request.protocol != H3:
+            self.reply_fields.append(snapshot.alt_svc)
         self.fault = self._decide(request, authority)
         route = self.route
         self.direct = route is not None and not route.reads_body

@@ -31,6 +31,10 @@ def applicable(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]
         if getattr(running.listen, name) != getattr(wanted.listen, name):
             named.append(f"listen.{name}")
             sockets[name] = getattr(running.listen, name)
+    if ("h3" in running.listen.protocols) != ("h3" in wanted.listen.protocols):
+        named.append("listen.protocols (h3)")
+        others = tuple(name for name in wanted.listen.protocols if name != "h3")
+        sockets["protocols"] = (*others, "h3") if "h3" in running.listen.protocols else others
     changes: dict[str, Any] = {"listen": wanted.listen.model_copy(update=sockets)} if sockets else {}
     if running.workers != wanted.workers:
         named.append("workers")

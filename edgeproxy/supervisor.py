@@ -16,15 +16,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from edgeproxy import children, worker
+from edgeproxy.births import Births
 from edgeproxy.children import HOPELESS, Child
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.ipc import (
-    Channel,
     ChannelClosed,
     Failed,
     IpcError,
@@ -37,10 +36,7 @@ from edgeproxy.ipc import (
     Seen,
     State,
     Switched,
-    ToControl,
     ToSupervisor,
-    ToWorker,
-    pair,
 )
 from edgeproxy.loans import Loans
 from edgeproxy.reload import Reloads
@@ -106,8 +102,6 @@ class Supervisor:
         self._born = time.monotonic()
         self._pid = os.getpid()
         self._on_ready = on_ready
-        self._plane = plane
-        self._instance = os.urandom(8).hex()  # the edge's own name, for finding loops
         self._listeners: Listeners = listen(
             config.listen.https, config.listen.http, config.listen.admin, config.workers
         )
@@ -115,9 +109,8 @@ class Supervisor:
         self._loans = Loans(self._workers, self._listeners.slots)
         self._reloads = Reloads(config, config_path, workers, self._workers, say)
         self._control = Child("control", -1) if self._listeners.admin is not None else None
-        self._reports: Reports | None = None
+        self._births = Births(self._listeners, self._reloads, plane)
         self._kept = b""
-        self._prctl = children.find_prctl()
         self._signals: Signals | None = None
         self._started = False
         self._exit: int | None = None
@@ -133,7 +126,7 @@ class Supervisor:
             self._signals = signals = Signals()
             raise_open_files(self._reloads.config, say)
             if self._control is not None:
-                self._reports = Reports()
+                self._births.reports = Reports()
             gc.freeze()  # what exists now is shared with the children: the collector must not write to its pages
             if self._control is not None:
                 self._start(self._control)
@@ -238,74 +231,15 @@ class Supervisor:
         return [*self._workers, self._control] if self._control is not None else list(self._workers)
 
     def _start(self, child: Child) -> None:
-        kinds = ToControl if child.is_control else ToWorker
-        ours, theirs = pair(ToSupervisor, kinds)
-
-        def let_go() -> None:
-            ours.close()
-            self._let_go(child)
-
-        def run() -> int:
-            return self._run_control(theirs) if child.is_control else self._run_worker(child, theirs)
-
         try:
-            pid = children.fork(run, let_go, self._prctl)
+            self._births.fork(child, self._all(), self._signals, self._state(), self._kept)
         except OSError as e:
-            ours.close()
             say(f"no new process for {child.name}: {e}")
             child.ended(time.monotonic())
             return
-        finally:
-            theirs.close()
-        child.started(pid, ours, time.monotonic())
         self._dirty = True
         if not child.is_control:
             self._reloads.on_start(child)
-
-    def _let_go(self, own: Child) -> None:
-        """In the child: closes what it inherited and does not need."""
-        if self._signals is not None:
-            self._signals.close()
-        for child in self._all():
-            if child.channel is not None:
-                child.channel.close()
-        for slot, sockets in enumerate(self._listeners.slots):
-            if slot != own.slot:
-                for sock in sockets.sockets:
-                    sock.close()
-        if not own.is_control:
-            for unused in (self._listeners.admin, self._reports.socket if self._reports is not None else None):
-                if unused is not None:
-                    unused.close()
-
-    def _run_worker(self, child: Child, channel: Channel[Any]) -> int:
-        sockets = self._listeners.slots[child.slot]
-        return worker.run(
-            worker.Task(
-                slot=child.slot,
-                config=self._reloads.config,
-                ticket_keys=self._reloads.ticket_keys,
-                generation=self._reloads.generation,
-                instance=self._instance,
-                https=sockets.https,
-                http=sockets.http,
-                channel=channel,
-                control=self._reports.path if self._reports is not None else None,
-                plane=self._plane,
-            )
-        )
-
-    def _run_control(self, channel: Channel[Any]) -> int:
-        # aiohttp loads the system's certificates for its client on import: 100 ms for what control never does.
-        os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
-        # Imported in the child: workers need not carry its memory, nor wait for it.
-        from edgeproxy import control
-
-        admin, address = self._listeners.admin, self._reloads.config.listen.admin
-        if self._reports is None or admin is None or address is None:
-            return 1
-        state = self._state()
-        return control.run(control.Task(state, self._reports.socket, admin, address.host, channel, self._kept))
 
     def _on_child_ready(self, child: Child, generation: int) -> None:
         child.state, child.generation, child.failures = "ready", generation, 0
@@ -384,7 +318,7 @@ class Supervisor:
                 ProcessState(w.name, w.pid, w.state, w.generation, w.slot if w.state == "ready" else w.lent_to)
                 for w in self._workers
             ),
-            supervisor=self._pid,  # also called in control, right after its fork
+            supervisor=self._pid,
             restarts=dict(self._restarts),
             reloads=dict(self._reloads.counts),
             last_reload=self._reloads.last,
@@ -411,7 +345,7 @@ class Supervisor:
             if child.channel is not None:
                 child.channel.close()
         self._listeners.close()
-        if self._reports is not None:
-            self._reports.close()
+        if self._births.reports is not None:
+            self._births.reports.close()
         if self._signals is not None:
             self._signals.restore()

@@ -15,10 +15,11 @@ from typing import Final, Literal, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 MAX_BYTES: Final = 1 << 20
+QUIC_KEYS: Final = "h3 takes RSA, ECDSA (P-256, P-384), Ed25519 and Ed448; or go without h3: protocols: [h1, h2]"
 _MIN_RSA: Final = 2048  # OpenSSL's security level 2, the default, refuses shorter keys at the handshake
 
 
@@ -39,8 +40,12 @@ class Unusable(ValueError):
         self.hint = hint
 
 
-def check_pair(cert: Path, key: Path, now: float) -> list[Fault]:
-    """Everything wrong with a certificate chain and its key at `now` (epoch seconds); empty when all is well."""
+def check_pair(cert: Path, key: Path, now: float, *, quic: bool = False) -> list[Fault]:
+    """Everything wrong with a certificate chain and its key at `now` (epoch seconds); empty when all is well.
+
+    Args:
+        quic: they are for h3, too.
+    """
     faults: list[Fault] = []
     chain: list[x509.Certificate] = []
     private: PrivateKeyTypes | None = None
@@ -56,7 +61,20 @@ def check_pair(cert: Path, key: Path, now: float) -> list[Fault]:
         faults += _judge(cert, chain[0], now)
     if chain and private is not None:
         faults += _match(cert, key, chain, private)
+    if quic and private is not None and (fault := quic_fault(key, private)) is not None:
+        faults.append(fault)
     return faults
+
+
+def quic_fault(path: Path, key: PrivateKeyTypes) -> Fault | None:
+    """What is wrong with a key that OpenSSL takes for h3: aioquic, which signs there, knows fewer kinds."""
+    if isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
+        return None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
+            return None
+        return Fault("key", f"key {path} is ECDSA on {key.curve.name}, which cannot be used for h3", QUIC_KEYS)
+    return Fault("key", f"key {path} is of a kind that cannot be used for h3", QUIC_KEYS)
 
 
 def check_ca(path: Path) -> list[tuple[str, str]]:

@@ -32,10 +32,19 @@ class Finding(NamedTuple):
 def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     """Everything that is wrong between keys."""
     yield from _doors(_section(data, "listen"))
+    yield from _h3(_section(data, "listen"))
     yield from _upstream_names(data)
     yield from _repeated_routes(data)
     yield from _preload(_section(data, "hsts"))
     yield from _previews(data)
+
+
+def speaks_h3(data: dict[str, Any]) -> bool:
+    """As `Listen.quic`, for data that may have problems."""
+    listen = _section(data, "listen")
+    protocols = listen.get("protocols", ["h3"])
+    wanted = isinstance(protocols, list | tuple) and "h3" in protocols
+    return wanted and any(address.path is None for address in _addresses(listen.get("https")))
 
 
 def _doors(listen: dict[str, Any]) -> Iterator[Finding]:
@@ -61,10 +70,35 @@ def _doors(listen: dict[str, Any]) -> Iterator[Finding]:
 
 def _redirects(listen: dict[str, Any], https: list[Address]) -> Iterator[Finding]:
     """A redirect has to name a port."""
-    unix = bool(https) and all(address.path is not None for address in https)
-    if unix and listen.get("http") and listen.get("public_port") is None:
+    if _all_unix(https) and listen.get("http") and listen.get("public_port") is None:
         message = "redirects have no port to name: every https address is a unix socket"
         yield Finding(("listen", "http"), message, "set listen.public_port, like 443")
+
+
+def _h3(listen: dict[str, Any]) -> Iterator[Finding]:
+    """What h3 needs beside itself, where it is asked for: a port, and another protocol."""
+    protocols = listen.get("protocols")
+    if not isinstance(protocols, list | tuple) or "h3" not in protocols:
+        return
+    path: Path = ("listen", "protocols", protocols.index("h3"))
+    if _all_unix(list(_addresses(listen.get("https")))):
+        message = "'h3' has no port to listen on: every https address is a unix socket"
+        yield Finding(path, message, "remove it, or add an address like 0.0.0.0:8443")
+    if set(protocols) == {"h3"}:
+        hint = "clients begin with TCP and learn of h3 by Alt-Svc: [h1, h2, h3]"
+        yield Finding(path, "'h3' needs 'h1' or 'h2' beside it", hint)
+
+
+def _addresses(value: Any) -> Iterator[Address]:
+    for item in value[:MAX_ADDRESSES] if isinstance(value, list | tuple) else [value]:
+        try:
+            yield names.address(item)
+        except Invalid:
+            continue
+
+
+def _all_unix(addresses: list[Address]) -> bool:
+    return bool(addresses) and all(address.path is not None for address in addresses)
 
 
 def _upstream_names(data: dict[str, Any]) -> Iterator[Finding]:

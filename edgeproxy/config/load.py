@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgeproxy.config import certificates, explain
-from edgeproxy.config.checks import Finding, cross_checks
+from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
@@ -57,12 +57,13 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:
     """Certificates and CA files, also those of a configuration that has other problems."""
+    quic = speaks_h3(data)
     tls = data.get("tls")
     pairs = tls.get("certificates") if isinstance(tls, dict) else None
     for index, pair in enumerate(pairs[:MAX_PAIRS] if isinstance(pairs, list | tuple) else ()):
         cert, key = (_file(pair.get("cert")), _file(pair.get("key"))) if isinstance(pair, dict) else (None, None)
         if cert is not None and key is not None:
-            for fault in certificates.check_pair(cert, key, now):
+            for fault in certificates.check_pair(cert, key, now, quic=quic):
                 yield Finding(("tls", "certificates", index, fault.which), fault.message, fault.hint)
     upstreams = data.get("upstreams")
     for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():

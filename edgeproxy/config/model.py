@@ -39,6 +39,7 @@ __all__ = [
     "Certificate",
     "Client",
     "ClientH2",
+    "ClientH3",
     "ClientTimeouts",
     "Config",
     "Hsts",
@@ -86,12 +87,6 @@ def _workers(value: Any) -> Any:
 def _tls_version(value: Any) -> Any:
     # `min_version: 1.2` without quotes is a number in YAML; what is meant is not in doubt.
     return str(value) if isinstance(value, float) else value
-
-
-def _protocol(value: Any) -> Any:
-    if value == "h3":
-        raise Invalid("'h3' is not built yet: remove it", "'h1' and 'h2' are")
-    return value
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -159,22 +154,35 @@ class Listen(Section):
     public_port: Port | None = Field(
         default=None,
         description="The port clients reach, when it differs from the first https port (behind a port mapping). "
-        "Redirects name it.",
+        "Redirects and Alt-Svc name it.",
     )
-    protocols: Annotated[
-        tuple[Annotated[Literal["h1", "h2"], BeforeValidator(_protocol)], ...], AfterValidator(_distinct)
-    ] = Field(
-        default=("h1", "h2"),
+    protocols: Annotated[tuple[Literal["h1", "h2", "h3"], ...], AfterValidator(_distinct)] = Field(
+        default=("h1", "h2", "h3"),
         min_length=1,
-        description="What is spoken over TLS; offered by ALPN, h2 first.",
+        description="What is spoken at the https addresses: h1 and h2 over TCP (by ALPN, h2 first), h3 over UDP on the "
+        "same ports.",
+    )
+    alt_svc: StrictBool = Field(
+        default=True, description="Tells clients of h1 and h2 by the field Alt-Svc that there is h3."
+    )
+    alt_svc_max_age: Age = Field(
+        default=86400,
+        description="How long clients may remember that: seconds, or like 24h.",
+        json_schema_extra={"default": "24h"},
     )
 
     @property
     def redirect_port(self) -> int | None:
-        """The port redirects name: public_port, or that of the first TCP https address; None when all are unix."""
+        """The port redirects and Alt-Svc name: public_port, or that of the first TCP https address; None when all are unix."""
         if self.public_port is not None:
             return self.public_port
         return next((address.port for address in self.https if address.port is not None), None)
+
+    @property
+    def quic(self) -> bool:
+        """Whether there are UDP sockets: h3 is wanted, and an https address has a port. (By default h3 is wanted; on unix
+        sockets alone that means nothing.)"""
+        return "h3" in self.protocols and any(address.port is not None for address in self.https)
 
 
 class AccessLog(Section):
@@ -241,6 +249,30 @@ class ClientH2(Section):
     reset_rate: StrictInt = _count(2, "Resets a second that are forgiven again.")
 
 
+class ClientH3(Section):
+    """HTTP/3 towards clients (RFC 9000, RFC 9114)."""
+
+    max_streams: StrictInt = _count(100, "Concurrent requests of a connection.", most=10_000)
+    stream_window: Size = _size(
+        "256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB"
+    )
+    connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="64KiB", most="1GiB")
+    retry_at: StrictInt = _count(
+        100,
+        "Unfinished handshakes of one worker from which on a client has to prove its address (Retry) first; 0: always.",
+        least=0,
+    )
+    max_per_source: StrictInt = _count(
+        200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits."
+    )
+    max_bodies: Size = _size(
+        "64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB"
+    )
+    max_datagram: Size = _size(
+        "1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B"
+    )
+
+
 class Client(Section):
     """Bounds on what clients send."""
 
@@ -257,6 +289,7 @@ class Client(Section):
     max_connections: StrictInt = _count(10000, "Open client connections of one worker.")
     timeouts: ClientTimeouts = Field(default_factory=ClientTimeouts, description="How long a client may take.")
     h2: ClientH2 = Field(default_factory=ClientH2, description="HTTP/2 towards clients.")
+    h3: ClientH3 = Field(default_factory=ClientH3, description="HTTP/3 towards clients.")
 
 
 class Target(Section):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
+from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
+from edgeproxy.quic.certificates import QuicCertificates
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
@@ -134,7 +136,8 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "client", "config", "contexts", "hsts", "instance", "redirect_port", "router", "routes", "trusted", "upstreams",
+        "alt_svc", "client", "config", "contexts", "hsts", "instance", "quic_certificates", "redirect_port", "router", "routes",
+        "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -154,8 +157,10 @@ class Snapshot:
         self.client: Client = config.client
         self.trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = config.trusted_proxies
         self.hsts = compile_hsts(config.hsts)
+        self.alt_svc = compile_alt_svc(config.listen)
         self.redirect_port = config.listen.redirect_port
         self.contexts = Contexts(config.tls, protocols, ticket_keys or secrets.token_bytes(TICKET_KEYS))
+        self.quic_certificates = QuicCertificates(config.tls) if config.listen.quic else None
         contexts: dict[str, ssl.SSLContext] = {}
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         self.routes = tuple(Route(route, config.client) for route in config.routes)

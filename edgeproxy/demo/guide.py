@@ -55,7 +55,7 @@ def commands(tour: Tour) -> Iterator[tuple[str, str]]:
     streaming = body[:-1] + ', "stream": true, "stream_options": {"include_usage": true}}'
     yield "HTTP/1.1: one answer", f"{curl} --http1.1 {chat} -d '{body}'"
     yield "HTTP/2: the answer as it is made", f"{curl} --http2 -N {chat} -d '{streaming}'"
-    yield "the head of an answer: HSTS, the ray id", f"{curl} -sI {tour.base}/"
+    yield "the head of an answer: HSTS, the offer of HTTP/3, the ray id", f"{curl} -sI {tour.base}/"
     yield "plain HTTP is sent to HTTPS", f"curl -sI http://localhost:{tour.http}/v1/models"
     python = shlex.quote(_short(tour.python))
     missing = [name for name in ("openai", "anthropic") if importlib.util.find_spec(name) is None]

@@ -160,6 +160,7 @@ def _require_free(port: int) -> None:
         raise DemoError(f"{port} is not a port: choose one from 1 to 65535, such as edgeproxy demo --port 9443")
     try:
         _probe(port)
+        _probe(port, socket.SOCK_DGRAM)  # HTTP/3
     except PermissionError as e:
         raise DemoError(f"port {port} needs rights that you do not have; try edgeproxy demo --port 8443") from e
     except OSError as e:
@@ -185,10 +186,11 @@ def _free_port(preferred: int, taken: set[int]) -> int:
         preferred = 0
 
 
-def _probe(port: int) -> int:
+def _probe(port: int, kind: int = socket.SOCK_STREAM) -> int:
     """Binds for a moment. Without SO_REUSEPORT, which would share the port with another edge instead of failing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is in TIME_WAIT does not matter
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is in TIME_WAIT does not matter
         probe.bind((HOST, port))
         found: int = probe.getsockname()[1]
         return found

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
+from edgeproxy.sni import ByName
+
 if TYPE_CHECKING:
     from edgeproxy.config.model import Tls
 
@@ -37,15 +39,14 @@ class Contexts:
         default: for clients without SNI or with an unknown name; the first certificate in the configuration.
     """
 
-    __slots__ = ("_exact", "_names", "_wildcard", "default")
+    __slots__ = ("_by_name", "_names", "default")
 
     def __init__(self, tls: Tls, protocols: tuple[str, ...], ticket_keys: bytes) -> None:
         """Load every certificate.
 
         Raises: OSError or ssl.SSLError when a file cannot be used (configuration loading has said so by path before).
         """
-        self._exact: dict[str, ssl.SSLContext] = {}
-        self._wildcard: dict[str, ssl.SSLContext] = {}
+        self._by_name: ByName[ssl.SSLContext] = ByName()
         self._names: dict[int, frozenset[str]] = {}
         contexts = []
         for certificate in tls.certificates:
@@ -53,9 +54,7 @@ class Contexts:
             context.load_cert_chain(certificate.cert, certificate.key)
             names = certificate_names(certificate.cert.read_bytes())
             self._names[id(context)] = names
-            for name in names:
-                table = self._wildcard if name.startswith("*.") else self._exact
-                table.setdefault(name.removeprefix("*."), context)
+            self._by_name.add(names, context)
             contexts.append(context)
         self.default = contexts[0]
         # OpenSSL takes ticket keys from the context a connection began with, which is always the default one.
@@ -68,7 +67,7 @@ class Contexts:
             return None
         name = name.lower()
         connection.server_name = name
-        chosen = self._exact.get(name) or self._wildcard.get(name.partition(".")[2])
+        chosen = self._by_name.get(name)
         if chosen is not None and chosen is not context:
             connection.context = chosen
         return None

@@ -2,52 +2,38 @@
 """HTTP/1.1 server connection over httptools (RFC 9112).
 
 llhttp hands out heads before it objects to their framing, so callbacks only collect; a head becomes an exchange after
-`feed_data` has returned without an error. What llhttp lets pass (HTTP/0.9, Transfer-Encoding on 1.0, unknown codings,
-a missing Host) is refused in `listen/h1_head.py`.
+`feed_data` has returned without an error (`listen/h1_collect.py`). What llhttp lets pass (HTTP/0.9, Transfer-Encoding on
+1.0, unknown codings, a missing Host) is refused in `listen/h1_head.py`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import httptools
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, client_fault
-from edgeproxy.listen.h1_head import OTHER_PROTOCOL, Head, build_request
+from edgeproxy.listen.h1_collect import Collector
+from edgeproxy.listen.h1_head import Head, build_request
 from edgeproxy.listen.h1_reply import reply_head
+from edgeproxy.listen.h1_tunnel import Tunnel
 from edgeproxy.listen.repeat import Repeat
-from edgeproxy.message import Body, Headers, Peer, Reply, Request
+from edgeproxy.message import Body, Headers, Peer, Reply
 from edgeproxy.observe.metrics import H1
-from edgeproxy.policy.headers import REQUEST_FIELDS
+from edgeproxy.transport import Connection
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.gateway import Gateway
 
 _MAX_PIPELINED = 16  # complete requests that may wait behind the current one before reading stops
-_CHUNK_OVERHEAD = 24  # bytes of framing a chunk may cost without being suspicious: 16 digits and two CRLF
-_MAX_OVERHEAD = 16 * 1024  # bytes of chunk extensions and trailers in one body
-_OPTIONS = b"OPTIONS "
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-
-class Connection(Protocol):
-    """What is below: a `TlsConnection` or a `PlainConnection`."""
-
-    deadline: float
-
-    def write(self, data: bytes) -> None: ...
-    def close(self, *, linger: bool = False) -> None: ...
-    def cut(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def is_closing(self) -> bool: ...
+__all__ = ["Connection", "H1Connection"]
 
 
-class H1Connection:
+class H1Connection(Collector):
     """One client connection; it is the sink of its current exchange and the source of its body.
 
     Attributes:
@@ -55,37 +41,24 @@ class H1Connection:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_chunks", "_close", "_delimited", "_draining", "_expects", "_feeding", "_fields",
-        "_framing", "_heads", "_in_body", "_in_message", "_line", "_minor", "_overhead", "_parser", "_partial", "_paused",
-        "_peer", "_poison", "_poison_host", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail", "_trailers",
-        "_tunnel", "_upgrading", "_url", "connection", "exchange", "gateway",
+        "_chunked", "_close", "_delimited", "_draining", "_expects", "_feeding", "_minor", "_paused", "_peer", "_poison",
+        "_poison_host", "_ready", "_repeat", "_rest", "_running", "_stalled", "_tail", "_tunnel", "connection", "exchange",
+        "gateway",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
+        super().__init__()
         self.connection = connection
         self.gateway = gateway
         self.exchange: Exchange | None = None
         self._peer = peer
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._heads: deque[Head] | None = None
-        self._body: Body | None = None
-        self._url = b""
-        self._fields: Headers = []
-        self._framing: Headers = []
-        self._trailers: Headers | None = None
-        self._in_body = False
-        self._partial = 0  # bytes of the head being received, counted only while it spans reads
-        self._overhead = 0
-        self._chunks = 0
+        self._feeding = False  # inside feed_data
+        self._running = False  # inside `_next`
         self._paused = False  # we stopped reading
         self._stalled = False  # the client does not read
-        self._running = False
-        self._tail = b""  # trailer lines of the reply
         self._draining = False
-        self._upgrading = False  # the current request asks for a tunnel
-        self._tunnel = False
-        self._rest = b""  # bytes behind an upgrade request
-        self._line = b""  # the start of a head that spans reads
+        self._rest = b""  # bytes behind an upgrade request, until that has its turn
+        self._tunnel: Tunnel | None = None  # the current request asks for one
         self._poison: Fault | None = None  # said when the current exchange is over; then the connection closes
         self._poison_host: bytes | None = None
         self._repeat: Repeat | None = None  # the last head, if it may come again
@@ -96,8 +69,7 @@ class H1Connection:
         self._chunked = False
         self._delimited = False
         self._expects = False
-        self._feeding = False  # inside feed_data
-        self._in_message = False  # the parser has seen the start of a message and not its end
+        self._tail = b""  # trailer lines
         connection.deadline = gateway.deadlines.now + gateway.snapshot.client.timeouts.idle
 
     # -- bytes in ------------------------------------------------------------------------------------------------
@@ -107,10 +79,20 @@ class H1Connection:
         repeat = self._ready
         if repeat is not None:
             self._ready = None
-            if self.exchange is None and not self._stalled and self._repeated(repeat, bytes(data)):
-                return
-        if self._upgrading:
-            self._tunnel_in(bytes(data))
+            if self.exchange is None and not self._stalled:
+                exchange = repeat.open(bytes(data), self.gateway, self, self._peer)
+                if exchange is not None:
+                    # The parser stands between two messages and stays there.
+                    self._minor = repeat.minor
+                    self._close = self._draining
+                    self._expects = False
+                    self.connection.deadline = NEVER
+                    self.exchange = exchange
+                    self.gateway.run(exchange)
+                    return
+        if self._tunnel is not None:
+            self._tunnel.data(self.exchange, bytes(data))
+            self._throttle()
             return
         parser = self._parser
         if parser is None or self._poison is not None:
@@ -132,19 +114,12 @@ class H1Connection:
             self._feeding = False
         if self._parser is None:
             # Answered and closed from inside (a body over its limit): what stood behind it is not looked at.
-            if self._heads:
-                self._heads.clear()
+            self._heads = None
             return
         if body is not None:
             self._continued(body, len(data), before)
         if self._heads:
-            raw = bytes(data)
-            self._look_closer(raw)
-            if self._partial + len(data) > self.gateway.snapshot.client.max_head:
-                self._measure_heads()
-            elif fresh and len(self._heads) == 1:
-                self._remember(self._heads[0], raw)
-            self._partial = 0
+            self._examine(bytes(data), self.gateway.snapshot.client.max_head, fresh)
             self._next()
         elif not self._in_body and body is None:
             self._head_grows(data)
@@ -157,134 +132,22 @@ class H1Connection:
             connection.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.body
         elif self.exchange is not None and self.exchange.body is body and not self._stalled:
             connection.deadline = NEVER
-        self._overhead += max(0, size - (body.received - before) - _CHUNK_OVERHEAD * self._chunks)
-        self._chunks = 0
-        if self._overhead > _MAX_OVERHEAD:
+        if self._overran(size, body.received - before):
             self._refuse(client_fault(400, "chunk_overhead", "Chunk extensions or trailers are too large."))
-
-    def _look_closer(self, raw: bytes) -> None:
-        """OPTIONS is a method of RTSP and ICE too: there the request line has to be seen."""
-        for head in self._heads or ():
-            if head.method == b"OPTIONS" and OTHER_PROTOCOL.search(self._line + raw) is not None:
-                head.other_protocol = True
-        # The next head may have begun behind the last complete one.
-        rest = raw[raw.rfind(b"\r\n\r\n") + 4 :].lstrip(b"\r\n") if not self._in_body else b""
-        self._line = rest if rest and _OPTIONS.startswith(rest[: len(_OPTIONS)]) else b""
 
     def _head_grows(self, data: memoryview) -> None:
         """Part of a head. The whole of it has one deadline, however slowly it drips in."""
         client = self.gateway.snapshot.client
         if self._partial == 0 and self.exchange is None:
             self.connection.deadline = self.gateway.deadlines.now + client.timeouts.head
-        self._partial += len(data)
-        if len(self._line) <= client.max_url:
-            self._line += bytes(data)
-        if len(self._url) > client.max_url:
-            self._refuse(client_fault(414, "url_too_long", "The request target is too long."))
-        elif self._partial > client.max_head or len(self._fields) + len(self._framing) > client.max_headers:
-            self._refuse(client_fault(431, "head_too_large", "The request head is too large."))
+        fault = self._grew(data, client)
+        if fault is not None:
+            self._refuse(fault)
 
-    def _measure_heads(self) -> None:
-        """The read was large enough that a complete head may be over the bound: add it up."""
-        limit = self.gateway.snapshot.client.max_head
-        for head in self._heads or ():
-            lines = sum(len(name) + len(value) + 4 for name, value in head.fields + head.framing)
-            if lines + len(head.target) > limit:
-                head.flaw = client_fault(431, "head_too_large", "The request head is too large.")
-
-    # -- heads that come again -----------------------------------------------------------------------------------
-
-    def _remember(self, head: Head, raw: bytes) -> None:
-        """Keep a head that came whole in a read it began, so that an equal one need not be parsed and planned again."""
-        if head.keep_alive and not head.upgrade and head.flaw is None:
-            head.repeat = Repeat.of(raw)
-
-    def _repeated(self, repeat: Repeat, raw: bytes) -> bool:
-        """Begin an exchange for a request whose head is known but for its Content-Length. False when it is not.
-
-        The parser stands between two messages and stays there: the same bytes it found valid before need no second
-        look, and the digits are checked here. The message must be whole; a longer body takes the ordinary way.
-        """
-        length = repeat.match(raw)
-        gateway = self.gateway
-        plan = repeat.plan
-        if length < 0 or plan.snapshot is not gateway.snapshot:
-            return False
-        body = Body(self)
-        if length:
-            body.chunks.append(raw[-length:])
-            body.received = length
-        body.done = True
-        known = repeat.request
-        request = Request(known.method, known.authority, known.target, known.headers, length, H1, self._peer)
-        self._minor = repeat.minor
-        self._close = self._draining
-        self._expects = False
-        self.connection.deadline = NEVER
-        self.exchange = exchange = gateway.open(request, plan, body, self)
-        gateway.run(exchange)
-        return True
-
-    # -- httptools callbacks: collect only -----------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        """The first byte of a head."""
-        self._in_message = True
-
-    def on_url(self, url: bytes) -> None:
-        """The request target, or a piece of it."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One field line, or one of the trailers."""
-        name = name.lower()
-        if self._in_body:
-            if self._trailers is None:
-                self._trailers = []
-            if name not in REQUEST_FIELDS and len(self._trailers) < 100:
-                self._trailers.append((name, value))
-        elif name in REQUEST_FIELDS:
-            self._framing.append((name, value))
-        else:
-            self._fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """A head is complete. It is looked at after `feed_data` has returned."""
-        parser = self._parser
-        if parser is None:
-            return  # refused from inside this very read
-        self._body = body = Body(self)
-        head = Head(
-            parser.get_method(), self._url, self._fields, self._framing, parser.get_http_version(),
-            parser.should_keep_alive(), parser.should_upgrade(), body,
-        )  # fmt: skip
-        if self._heads is None:
-            self._heads = deque()
-        self._heads.append(head)
-        self._url = b""
-        self._fields = []
-        self._framing = []
-        self._trailers = None
-        self._in_body = True
-        self._overhead = 0
-
-    def on_chunk_header(self) -> None:
-        """The size line of a chunk."""
-        self._chunks += 1
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of content. Before the head was looked at it waits in the body; later it goes straight on."""
-        body = self._body
-        if body is not None and not body.push(data) and self.exchange is not None and self.exchange.body is body:
+    def too_large(self, body: Body) -> None:
+        """See `Collector`. Before the head was looked at no body has a limit."""
+        if self.exchange is not None and self.exchange.body is body:
             self.exchange.fail(client_fault(413, "body_too_large", "The request body is larger than this route allows."))
-
-    def on_message_complete(self) -> None:
-        """The message ended by its framing."""
-        self._in_body = self._in_message = False
-        body, self._body = self._body, None
-        if body is not None:
-            body.trailers = self._trailers
-            body.finish()
 
     # -- from heads to exchanges ---------------------------------------------------------------------------------
 
@@ -294,12 +157,12 @@ class H1Connection:
         if self._running:
             return
         self._running = True
-        heads = self._heads
         # Not while the client does not read what it has asked for: answers would pile up.
-        while heads and self.exchange is None and not self._close and not self._stalled and not self.connection.is_closing():
-            self._begin(heads.popleft())
+        closing = self.connection.is_closing
+        while self._heads and self.exchange is None and not self._close and not self._stalled and not closing():
+            self._begin(self._heads.popleft())
         self._running = False
-        if self._poison is not None and self.exchange is None and not heads:
+        if self._poison is not None and self.exchange is None and not self._heads:
             self._say(self._poison)
 
     def _begin(self, head: Head) -> None:
@@ -309,15 +172,14 @@ class H1Connection:
         if isinstance(request, Fault):
             self._poison = request
             self._poison_host = next((value for name, value in head.framing if name == b"host"), None)
-            if self._heads:
-                self._heads.clear()
+            self._heads = None
             return
         body = head.body
         self._ready = None
         self._minor = head.minor
         self._close = not head.keep_alive or self._draining
         self._expects = request.expects
-        self._upgrading = request.upgrade
+        self._tunnel = Tunnel(self._rest) if request.upgrade else None
         self.connection.deadline = NEVER if body.done else gateway.deadlines.now + client.timeouts.body
         plan = gateway.plan(request)
         repeat = head.repeat
@@ -329,8 +191,7 @@ class H1Connection:
     def _refuse(self, fault: Fault) -> None:
         """The bytes cannot be understood: nothing that came with them is believed, nothing that follows is read."""
         self._parser = None
-        if self._heads:
-            self._heads.clear()  # complete heads of the same read: none of them was dispatched
+        self._heads = None  # complete heads of the same read: none of them was dispatched
         exchange = self.exchange
         if exchange is not None and not exchange.body.done:
             exchange.fail(fault)
@@ -341,7 +202,6 @@ class H1Connection:
 
     def _say(self, fault: Fault) -> None:
         """Answer a fault that belongs to no exchange, and close: where the next message begins is unknown."""
-        self._poison = fault
         self._parser = None
         reply, content = self.gateway.refusal(fault, self._peer, H1, self._poison_host)
         self._close = True
@@ -353,11 +213,11 @@ class H1Connection:
 
     def start(self, reply: Reply, data: bytes, end: bool) -> None:
         """See `Sink`."""
-        exchange = self.exchange
-        if reply.status == 101:
-            self._start_tunnel(reply)
+        exchange, tunnel = self.exchange, self._tunnel
+        if tunnel is not None and reply.status == 101:
+            self._open(tunnel, reply)
             return
-        if exchange is None or not exchange.body.done or self._upgrading:
+        if exchange is None or not exchange.body.done or tunnel is not None:
             # An early answer: what the client still sends would be taken for its next request.
             self._close = True
         self._expects = False
@@ -421,10 +281,9 @@ class H1Connection:
             self._parser = None
             connection.close(linger=exchange is None or not exchange.body.done)
             return
-        now = self.gateway.deadlines.now
-        client = self.gateway.snapshot.client
         if not self._stalled:
-            connection.deadline = now + (client.timeouts.head if self._in_message else client.timeouts.idle)
+            timeouts = self.gateway.snapshot.client.timeouts
+            connection.deadline = self.gateway.deadlines.now + (timeouts.head if self._in_message else timeouts.idle)
         if self._heads or self._poison is not None:
             self._next()
         elif not self._in_message and not self._feeding:
@@ -443,14 +302,12 @@ class H1Connection:
 
     def _throttle(self) -> None:
         """Read while there is room: for the body, and for requests behind the current one."""
-        body = self._body
+        body, tunnel = self._body, self._tunnel
         limit = self.gateway.snapshot.client.buffer
-        exchange = self.exchange
         full = (
             (body is not None and body.waiting > limit)
             or (self._heads is not None and len(self._heads) > _MAX_PIPELINED)
-            or (self._tunnel and exchange is not None and exchange.body.paused)
-            or (self._upgrading and not self._tunnel and len(self._rest) > limit)
+            or (tunnel is not None and tunnel.is_full(self.exchange, limit))
         )
         if full and not self._paused:
             self._paused = True
@@ -478,28 +335,15 @@ class H1Connection:
             self.connection.deadline = NEVER if exchange.body.done else now + timeouts.body
             exchange.resume()
 
-    def _start_tunnel(self, reply: Reply) -> None:
-        self._tunnel = True
+    def _open(self, tunnel: Tunnel, reply: Reply) -> None:
+        """The upstream switched protocols, and so does the client's connection."""
         self._parser = None
         self._close = True
         self._chunked = False
-        reply.headers += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
-        self.connection.write(reply_head(reply, None, close=False, minor=1))
+        self.connection.write(tunnel.head(reply))
         self.connection.deadline = NEVER
-        rest, self._rest = self._rest, b""
-        if rest:
-            self._tunnel_in(rest)
+        tunnel.open(self.exchange)
         self._throttle()
-
-    def _tunnel_in(self, data: bytes) -> None:
-        """Bytes behind an upgrade request: through the tunnel, or kept until the upstream has agreed to it."""
-        exchange = self.exchange
-        if not self._tunnel:
-            self._rest += data
-            self._throttle()
-        elif exchange is not None:
-            exchange.gateway.tunnel_data(exchange, data)
-            self._throttle()
 
     def eof_received(self) -> bool:
         """The client said goodbye: whatever it waited for, it waits no longer."""
@@ -510,7 +354,6 @@ class H1Connection:
         """The connection is gone."""
         del error
         self._gone()
-        self._heads = None
 
     def _gone(self) -> None:
         self._ready = self._repeat = None
@@ -518,8 +361,7 @@ class H1Connection:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.cancel()
-        if self._heads:
-            self._heads.clear()
+        self._heads = None
 
     def expire(self, now: float) -> None:
         """The connection's deadline passed: which one, the state tells."""
@@ -549,7 +391,7 @@ class H1Connection:
         if self.exchange is not None:
             if self.exchange.status == 0:
                 self._close = True
-            elif not self._tunnel:
+            elif self._tunnel is None or not self._tunnel.is_open:
                 self._close = self._close or not self._heads
         elif not self._in_message and idle:
             self.connection.close()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER, Deadlines
 from edgeproxy.listen.h1 import H1Connection
-from edgeproxy.listen.tls import LINGER_TIME, LINGER_TOTAL, Application, TlsConnection
+from edgeproxy.listen.tls import TlsConnection
 from edgeproxy.message import Peer
 from edgeproxy.observe.metrics import H1, H2
-from edgeproxy.transport import READ_BUFFER
+from edgeproxy.transport import LINGER_TIME, LINGER_TOTAL, READ_BUFFER, Application
 
 try:
     from edgeproxy.listen.h2 import H2Connection

@@ -11,10 +11,10 @@ import asyncio
 import socket
 import ssl
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER
-from edgeproxy.transport import READ_BUFFER
+from edgeproxy.transport import LINGER_TIME, LINGER_TOTAL, READ_BUFFER, Application
 
 if TYPE_CHECKING:
     from edgeproxy.listen.tcp import Listener
@@ -23,8 +23,6 @@ SLICE_IN = 4 * 1024  # bytes fed to the incoming BIO at once: it stays at 5.5 KB
 SLICE_OUT = 4 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 5.5 KB
 MAX_HELLO = 4 * 1024  # bytes of the first flight that are kept for fingerprints
 MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
-LINGER_TIME = 5.0  # seconds without a byte for which a closed connection is still read, so that the answer is not
-LINGER_TOTAL = 30.0  # lost in a reset; and seconds altogether (nginx's lingering_timeout and lingering_time)
 _RESET = struct.pack("ii", 1, 0)
 _PLAIN_SIZE = len(READ_BUFFER) + 32 * 1024  # a whole read, and the part of a record (16 KiB at most) that waited for it
 PLAIN_BUFFER = memoryview(bytearray(_PLAIN_SIZE))
@@ -33,28 +31,6 @@ _PLAIN_HTTP = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 62\r\nconnection: close\r\n\r\n"
     b"This port speaks HTTPS. Use https:// instead of http:// here.\n"
 )
-
-
-class Application(Protocol):
-    """What sits on a TLS connection: `H1Connection`, `H2Connection`, `UpstreamConnection`."""
-
-    def data_received(self, data: memoryview) -> None:
-        """Plaintext, as much as one read brought; valid during the call only."""
-
-    def eof_received(self) -> bool:
-        """The peer's close_notify: its data is complete."""
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone. Called once."""
-
-    def pause_writing(self) -> None:
-        """The socket is full."""
-
-    def resume_writing(self) -> None:
-        """The socket drained."""
-
-    def expire(self, now: float) -> None:
-        """`TlsConnection.deadline` passed."""
 
 
 class TlsConnection(asyncio.BufferedProtocol):

@@ -16,9 +16,11 @@ from prometheus_client.registry import Collector
 from edgeproxy import __version__
 from edgeproxy.ipc import State
 from edgeproxy.observe.metrics import CLASS_NAMES, CLASSES, DURATION_BUCKETS, PROTOCOLS, Dump
+from edgeproxy.observe.quic_stats import RTT_BUCKETS, QuicDump
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LE: Final = (*map(str, DURATION_BUCKETS), "+Inf")
+_RTT_LE: Final = (*map(str, RTT_BUCKETS), "+Inf")
 _UPSTREAM: Final = ("upstream", "target")
 
 
@@ -59,6 +61,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         total = self._scrape.total
         yield from _clients(total)
+        yield from _quic(total["quic"])
         yield from _routes(total["routes"])
         yield from _upstreams(total["upstreams"])
         yield from _processes(self._scrape)
@@ -81,6 +84,37 @@ def _clients(total: Dump) -> Iterator[Metric]:
     yield _counter("faults", "Requests and connections that ended in a fault, by whose fault it is.",
                    ("source", "reason"), [((source, reason), n) for source, reason, n in total["faults"]])  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
+
+
+def _quic(quic: QuicDump) -> Iterator[Metric]:
+    def both(into: str, out: str) -> _Rows:
+        return [(("in",), quic[into]), (("out",), quic[out])]
+
+    def one(name: str) -> _Rows:
+        return [((), quic[name])]
+
+    yield _gauge("quic_connections_open", "Open QUIC connections whose handshake is confirmed.", (), one("connections_open"))
+    yield _gauge("quic_handshakes_pending", "QUIC connections whose handshake is not confirmed yet.", (), one("half_open"))
+    yield _counter("quic_datagrams", "UDP datagrams.", ("direction",), both("datagrams_in", "datagrams_out"))
+    yield _counter("quic_syscalls", "System calls that carried them.", ("direction",), both("reads", "writes"))
+    yield _counter("quic_bytes", "Bytes of UDP payload.", ("direction",), both("bytes_in", "bytes_out"))
+    resumed = quic["handshakes_resumed"]
+    yield _counter("quic_handshakes", "Completed QUIC handshakes.", ("resumed",),
+                   [(("false",), quic["handshakes"] - resumed), (("true",), resumed)])  # fmt: skip
+    yield _counter("quic_handshake_failures", "QUIC handshakes that failed.", ("reason",),
+                   _by_key(quic["handshake_failures"]))  # fmt: skip
+    yield _counter("quic_retries", "Clients asked to prove their address (Retry).", (), one("retries"))
+    yield _counter("quic_version_negotiations", "Clients told which versions there are.", (), one("version_negotiations"))
+    yield _counter("quic_resets_sent", "Stateless resets sent.", (), one("resets_sent"))
+    yield _counter("quic_packets_sent", "Packets sent.", (), one("packets_sent"))
+    yield _counter("quic_packets_lost", "Sent packets that were found lost.", (), one("packets_lost"))
+    yield _counter("quic_probes", "Probe packets sent because no acknowledgement came.", (), one("probes"))
+    yield _counter("quic_migrations", "Connections that moved to another address of the client.", (), one("migrations"))
+    yield _counter("quic_passed", "Datagrams passed on between workers.", ("direction",), both("passed_in", "passed_on"))
+    yield _counter("quic_drops", "Datagrams and packets that were not used.", ("reason",), _by_key(quic["drops"]))
+    rtt = HistogramMetricFamily("edgeproxy_quic_rtt_seconds", "Smoothed round-trip time at the end of each connection.")
+    rtt.add_metric([], list(zip(_RTT_LE, accumulate(quic["rtt_buckets"]), strict=True)), quic["rtt_sum"])
+    yield rtt
 
 
 def _routes(routes: dict[str, list[Any]]) -> Iterator[Metric]:

@@ -12,6 +12,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
+from edgeproxy.observe import quic_stats
+from edgeproxy.observe.quic_stats import QuicStats
+
 PROTOCOLS: Final = ("h1", "h2", "h3")
 H1: Final = 0
 H2: Final = 1
@@ -90,6 +93,7 @@ class WorkerStats:
         "handshakes_pending",
         "handshakes_resumed",
         "log_dropped",
+        "quic",
         "redirects",
         "routes",
         "streams_open",
@@ -108,6 +112,7 @@ class WorkerStats:
         # (source, reason): the rare path, and both are names from our own tables, never text from outside.
         self.faults: dict[tuple[str, str], int] = {}
         self.log_dropped = 0
+        self.quic = QuicStats()
         self.routes: dict[str, RouteStats] = {}
         self.upstreams: dict[tuple[str, str], UpstreamStats] = {}
 
@@ -144,6 +149,7 @@ class WorkerStats:
             "redirects": self.redirects,
             "faults": [[source, reason, n] for (source, reason), n in self.faults.items()],
             "log_dropped": self.log_dropped,
+            "quic": self.quic.dump(),
             "routes": {
                 r.name: [list(r.requests), list(r.durations), r.duration_sum, r.bytes_in, r.bytes_out]
                 for r in self.routes.values()
@@ -189,6 +195,7 @@ def empty() -> Dump:
 def counters_only(dump: Dump) -> Dump:
     """What remains of a worker that is gone: counters as they were, gauges 0."""
     left = {**dump, "connections_open": [0] * len(PROTOCOLS), **dict.fromkeys(_GAUGES, 0)}
+    left["quic"] = quic_stats.counters_only(dump["quic"])
     left["upstreams"] = [{**u, **dict.fromkeys(_UPSTREAM_GAUGES, 0), "reporters": 0} for u in dump["upstreams"]]
     return left
 
@@ -200,6 +207,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         **dict.fromkeys(_COUNTERS + _GAUGES, 0),
         **{name: [0] * len(PROTOCOLS) for name in _LISTS},
         "handshake_failures": {},
+        "quic": QuicStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
@@ -210,6 +218,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         for name in _LISTS:
             total[name] = _add(total[name], dump[name])
         _add_keys(total["handshake_failures"], dump["handshake_failures"])
+        quic_stats.add(total["quic"], dump["quic"])
         for source, reason, n in dump["faults"]:
             faults[source, reason] = faults.get((source, reason), 0) + n
         for name, row in dump["routes"].items():

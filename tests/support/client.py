@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from support.edge import client_context
 
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
 PATIENCE = 5.0  # seconds before a read fails the test
 
 
@@ -273,3 +275,11 @@ async def connected(
         yield client
     finally:
         await client.leave()
+
+
+async def answered(client: Client, raw: bytes = GET) -> bytes:
+    """Sends a request; the content of its answer, which must be a 200."""
+    await client.send(raw)
+    response = await client.response()
+    assert response is not None and response.status == 200, client.end
+    return response.body

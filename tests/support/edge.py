@@ -71,6 +71,14 @@ def client_context(alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
     return context
 
 
+def context_of(**changes: object) -> ssl.SSLContext:
+    """A client's context of its own, to be changed."""
+    context = ssl.create_default_context(cafile=str(certificates().ca))
+    for name, value in changes.items():
+        setattr(context, name, value)
+    return context
+
+
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it; mappings are merged, everything else is replaced."""
     result = dict(base)

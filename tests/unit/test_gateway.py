@@ -14,7 +14,7 @@ from edgeproxy.exchange import Exchange
 from edgeproxy.faults import Fault, client_fault, upstream_fault
 from edgeproxy.gateway import Gateway
 from edgeproxy.message import Body, Headers, Peer, Reply, Request
-from edgeproxy.observe.metrics import H1, WorkerStats
+from edgeproxy.observe.metrics import H1, H2, H3, WorkerStats
 
 HSTS = b"strict-transport-security"
 
@@ -310,3 +310,10 @@ def test_bytes_that_are_no_request_are_recorded_too(stage: Stage, host: bytes | 
     assert (record["status"], record["outcome"], record["client"]) == (400, "client: malformed", "192.0.2.1")
     assert record["bytes_out"] == len(content)
     assert stage.stats.routes["-"].requests[4] == 1
+
+
+@pytest.mark.parametrize(("protocol", "secure", "told"), [(H1, True, 1), (H2, True, 1), (H3, True, 0), (H1, False, 0)])
+def test_refusals_tell_of_h3_like_any_answer(stage: Stage, protocol: int, secure: bool, told: int) -> None:
+    peer = Peer("192.0.2.1", trusted=False, secure=secure)
+    reply, _ = stage.gateway.refusal(client_fault(400, "malformed", "m"), peer, protocol, b"localhost")
+    assert [name for name, _ in reply.headers].count(b"alt-svc") == told

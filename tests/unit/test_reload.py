@@ -86,6 +86,25 @@ def test_what_needs_a_restart_is_named_and_left() -> None:
     assert got == config(listen={**BASE["listen"], "public_port": 443}, drain="5s")
 
 
+@pytest.mark.parametrize(
+    ("running", "wanted", "got", "names"),
+    [
+        (["h1", "h2", "h3"], ["h2", "h1"], ("h2", "h1", "h3"), ("listen.protocols (h3)",)),
+        (["h1", "h2"], ["h3", "h2"], ("h2",), ("listen.protocols (h3)",)),
+        (["h1", "h2", "h3"], ["h3", "h1"], ("h3", "h1"), ()),
+        (["h1", "h2"], ["h1"], ("h1",), ()),
+    ],
+)
+def test_udp_sockets_come_and_go_by_a_restart_only(
+    running: list[str], wanted: list[str], got: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    def listening(protocols: list[str]) -> Config:
+        return config(listen={**BASE["listen"], "protocols": protocols})
+
+    applied, needs_restart = applicable(listening(running), listening(wanted))
+    assert (applied.listen.protocols, needs_restart) == (got, names)
+
+
 def test_a_configuration_survives_its_way_to_the_workers() -> None:
     given = config(
         listen={"https": [":8443", "[::1]:1", "unix:/run/edge"]},

@@ -4,6 +4,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from edgeproxy.config.load import build, load
 from edgeproxy.config.model import Address, Config, Upstream
 from edgeproxy.config.problems import ConfigError
 
-from .samples import DAY, NOW, Writer, pem
+from .samples import DAY, NOW, Writer, certificate, key_pem, pem
 
 FULL = """
 listen:
@@ -20,7 +21,9 @@ listen:
   public_port: 443
   http: "0.0.0.0:8080"
   admin: "127.0.0.1:9180"
-  protocols: [h1]
+  protocols: [h1, h3]
+  alt_svc: false
+  alt_svc_max_age: 7d
 workers: 2
 trusted_proxies: [10.0.0.0/8, "2001:db8::/32"]
 access_log: {file: access.jsonl}
@@ -33,6 +36,8 @@ client:
   max_body: 1048576
   timeouts: {head: 5s, idle: 1m30s}
   h2: {max_streams: 50, connection_window: 2MiB}
+  h3: {max_streams: 5, stream_window: 64KiB, connection_window: 128KiB, retry_at: 0, max_per_source: 9, max_bodies: 1MiB,
+       max_datagram: 1200}
 drain: 0s
 upstreams:
   chat:
@@ -58,7 +63,8 @@ def test_the_smallest_configuration_has_the_documented_defaults(files: Writer) -
     config = load(files.write(files.text()), now=NOW)
     assert config.listen.https == (Address("127.0.0.1", 8443),)
     assert (config.listen.http, config.listen.admin) == ((), Address("127.0.0.1", 9180))
-    assert config.listen.protocols == ("h1", "h2")
+    assert config.listen.protocols == ("h1", "h2", "h3")
+    assert (config.listen.quic, config.listen.alt_svc, config.listen.alt_svc_max_age) == (True, True, 86400)
     assert (config.listen.public_port, config.listen.redirect_port) == (None, 8443)
     assert (config.workers, config.trusted_proxies, config.access_log, config.drain) == (1, (), None, 30.0)
     assert (config.hsts.max_age, config.hsts.include_subdomains, config.hsts.preload) == (63072000, True, False)
@@ -66,6 +72,9 @@ def test_the_smallest_configuration_has_the_documented_defaults(files: Writer) -
     assert (client.max_head, client.max_headers, client.max_url, client.max_body) == (32768, 100, 16384, 10485760)
     assert (client.timeouts.handshake, client.timeouts.head, client.timeouts.idle) == (10.0, 10.0, 60.0)
     assert (client.h2.max_streams, client.h2.stream_window, client.h2.connection_window) == (100, 65536, 1048576)
+    h3 = client.h3
+    assert (h3.max_streams, h3.stream_window, h3.connection_window) == (100, 262144, 1048576)
+    assert (h3.retry_at, h3.max_per_source, h3.max_bodies, h3.max_datagram) == (100, 200, 67108864, 1350)
     chat = config.upstreams["chat"]
     assert (chat.balance, chat.host, chat.ca, chat.keepalive) == ("least-outstanding", "preserve", "system", 60.0)
     assert (chat.timeouts.connect, chat.timeouts.first_byte, chat.timeouts.idle) == (3.0, 120.0, 60.0)
@@ -78,7 +87,11 @@ def test_the_smallest_configuration_has_the_documented_defaults(files: Writer) -
 def test_every_key_is_read(files: Writer, full: str) -> None:
     config = load(files.write(full), now=NOW)
     assert config.listen.https == (Address("0.0.0.0", 8443), Address("::", 8443))
-    assert (config.listen.redirect_port, config.listen.protocols) == (443, ("h1",))
+    assert (config.listen.redirect_port, config.listen.protocols) == (443, ("h1", "h3"))
+    assert (config.listen.alt_svc, config.listen.alt_svc_max_age) == (False, 7 * 86400)
+    h3 = config.client.h3
+    assert (h3.max_streams, h3.stream_window, h3.connection_window) == (5, 65536, 131072)
+    assert (h3.retry_at, h3.max_per_source, h3.max_bodies, h3.max_datagram) == (0, 9, 1048576, 1200)
     assert config.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
     assert config.access_log is not None
     assert config.access_log.file == "access.jsonl"
@@ -115,7 +128,7 @@ def test_every_problem_comes_at_once_in_file_order_with_its_place(files: Writer)
         "listen:\n"
         '  https: "0.0.0.0:8443"\n'
         "  adnim: 127.0.0.1:9180\n"
-        "  protocols: [h1, h3]\n"
+        "  protocols: [h1, h4]\n"
         "drain: 30\n"
         "tls:\n"
         "  certificates: [{cert: no.pem, key: no-key.pem}]\n"
@@ -136,7 +149,7 @@ def test_every_problem_comes_at_once_in_file_order_with_its_place(files: Writer)
         (3, 3), (4, 19), (5, 8), (7, 25), (7, 38), (11, 15), (12, 10), (13, 16), (14, 5), (16, 28), (17, 41), (18, 18),
     ]  # fmt: skip
     assert found[0][2:] == ("unknown key 'adnim'", "did you mean 'admin'?")
-    assert found[1][2].startswith("'h3' is not built yet")
+    assert "must be 'h1', 'h2' or 'h3', not the text 'h4'" in found[1][2]
     assert found[2][3] == "write '30s' or '30ms'"
     assert "no.pem does not exist" in found[3][2]
     assert "is link-local" in found[5][2]
@@ -178,7 +191,13 @@ def test_the_cache_of_a_route_is_refused_with_its_reason(files: Writer) -> None:
         ({"listen": '{https: ["a:1", "a:1"]}'}, "'a:1' is listed twice", ""),
         ({"listen": '{https: ":1", protocols: [h2, h2]}'}, "'h2' is listed twice", ""),
         ({"listen": '{https: ":1", protocols: []}'}, "'listen.protocols' is empty", "at least one"),
-        ({"listen": '{https: ":1", protocols: [http2]}'}, "must be 'h1' or 'h2', not the text 'http2'", ""),
+        ({"listen": '{https: ":1", protocols: [http2]}'}, "must be 'h1', 'h2' or 'h3', not the text 'http2'", ""),
+        ({"listen": '{https: ":1", protocols: [h3]}'}, "'h3' needs 'h1' or 'h2' beside it", "[h1, h2, h3]"),
+        ({"listen": '{https: "unix:/x", protocols: [h1, h3]}'}, "'h3' has no port to listen on", "like 0.0.0.0:8443"),
+        ({"listen": '{https: ["unix:/x", ":1"], protocols: [h1, h3]}'}, "", ""),
+        ({"listen": '{https: "unix:/x"}'}, "", ""),
+        ({"listen": '{https: ":1", alt_svc: 24h}'}, "'listen.alt_svc' must be true or false, not the text '24h'", ""),
+        ({"listen": '{https: ":1", alt_svc_max_age: 1500ms}'}, "not a whole number of seconds", ""),
         ({"listen": '{https: ":1", public_port: 0}'}, "'listen.public_port' must be at least 1", ""),
         ({"listen": '{https: ":1", public_port: "443"}'}, "must be a whole number", "without quotes: 443"),
         ({"listen": '{https: ":9180"}'}, "admin and https overlap: '127.0.0.1:9180' and ':9180'", "another port"),
@@ -210,6 +229,11 @@ def test_the_cache_of_a_route_is_refused_with_its_reason(files: Writer) -> None:
         ({"client": "{timeouts: {head: [1s]}}"}, "expected a duration, not a list", "500ms"),
         ({"client": "{max_body: 1.5}"}, "expected a size, not the number 1.5", "10MiB"),
         ({"client": "{h2: {connection_window: 1KiB}}"}, "must be at least 65535B", ""),
+        ({"client": "{h3: {max_datagram: 1500}}"}, "'client.h3.max_datagram' must be at most 1452B", ""),
+        ({"client": "{h3: {max_datagram: 1199B}}"}, "'client.h3.max_datagram' must be at least 1200B", ""),
+        ({"client": "{h3: {retry_at: -1}}"}, "'client.h3.retry_at' must be at least 0", ""),
+        ({"client": "{h3: {max_bodies: 1KiB}}"}, "'client.h3.max_bodies' must be at least 1MiB", ""),
+        ({"client": "{h3: {max_stream: 5}}"}, "unknown key 'max_stream'", "did you mean 'max_streams'?"),
         ({"timeout": "3s"}, "unknown key 'timeout'", "'timeouts' belongs below 'client' or 'upstreams.<name>'"),
         ({"max_body": "1MiB"}, "unknown key 'max_body'", "belongs below 'client' or 'routes[]'"),
         ({"zzz": "1"}, "unknown key 'zzz'", "known here: listen, workers"),
@@ -272,6 +296,24 @@ def test_a_broken_key_is_pointed_at(files: Writer) -> None:
     assert problem.source[problem.column - 1 :].startswith(f'"{files.key}"')
 
 
+def _sign_with(files: Writer, curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    files.cert.write_bytes(pem(certificate(key)))
+    files.key.write_bytes(key_pem(key))
+
+
+def test_a_key_that_h3_cannot_use_is_pointed_at(files: Writer) -> None:
+    _sign_with(files, ec.SECP521R1())
+    problem = files.only()
+    assert problem.source[problem.column - 1 :].startswith(f'"{files.key}"')
+    assert problem.message == f"key {files.key} is ECDSA on secp521r1, which cannot be used for h3"
+    assert "protocols: [h1, h2]" in problem.hint
+    for without in ('{https: "127.0.0.1:8443", protocols: [h1, h2]}', '{https: "unix:/x"}'):
+        assert files.problems(files.text(listen=without)) == []
+    _sign_with(files, ec.SECP384R1())
+    assert files.problems(files.text()) == []
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "no.yaml")
@@ -288,6 +330,19 @@ def test_a_directory_and_a_name_that_is_none(tmp_path: Path) -> None:
 def test_workers_auto_is_the_cores_of_this_process(files: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     assert load(files.write(files.text(workers="auto")), now=NOW).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("listen", "quic"),
+    [
+        ('{https: ":1"}', True),
+        ('{https: ["unix:/x", ":1"]}', True),
+        ('{https: "unix:/x"}', False),
+        ('{https: ":1", protocols: [h1, h2]}', False),
+    ],
+)
+def test_h3_needs_a_port_and_not_a_word(files: Writer, listen: str, quic: bool) -> None:
+    assert load(files.write(files.text(listen=listen)), now=NOW).listen.quic is quic
 
 
 def test_admin_can_be_off(files: Writer) -> None:

@@ -104,11 +104,13 @@ def never(*_: Any, **__: Any) -> int:
     raise AssertionError("must not be reached")
 
 
-def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as other:
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_taken_port_is_explained(capsys: pytest.CaptureFixture[str], kind: socket.SocketKind) -> None:
+    with socket.socket(type=kind) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another edge would
         other.bind(("127.0.0.1", 0))
-        other.listen()
+        if kind == socket.SOCK_STREAM:
+            other.listen()
         port = other.getsockname()[1]
         assert run.demo(port, serve=never) == 1
     said = capsys.readouterr().err

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy.ipc import ProcessState, State
@@ -19,6 +20,16 @@ def scrape() -> Scrape:
     stats.handshakes, stats.handshakes_resumed = 5, 2
     stats.handshake_failures["timeout"] = 1
     stats.fault("upstream", "reset")
+    quic = stats.quic
+    quic.datagrams_in, quic.datagrams_out, quic.reads, quic.writes, quic.bytes_in, quic.bytes_out = range(101, 107)
+    quic.handshakes, quic.handshakes_resumed, quic.passed_in, quic.passed_on = 9, 4, 7, 8
+    quic.retries, quic.version_negotiations, quic.resets_sent = 21, 22, 23
+    quic.packets_sent, quic.packets_lost, quic.probes, quic.migrations = 24, 25, 26, 27
+    quic.connections_open, quic.half_open = 3, 5
+    quic.drop("unknown id")
+    quic.handshake_failure("timeout")
+    for seconds in (0.001, 0.03, 60.0):
+        quic.rtt(seconds)
     target = stats.upstream("chat", "http://10.0.0.1:80")
     target.timeouts["idle"] = 2
     other = WorkerStats()
@@ -63,6 +74,24 @@ def test_text_is_read_by_the_prometheus_parser() -> None:
     assert found["edgeproxy_worker_up", "worker-1"] == 0
     assert found["edgeproxy_process_cpu_seconds_total", "worker-0"] == 1.5
     assert found["edgeproxy_config_generation",] == 3
+
+
+def test_quic_is_told_with_every_number_in_its_place() -> None:
+    """Of the three dumps two have counters and one has gauges."""
+    found = {key[0].removeprefix("edgeproxy_quic_") + "".join(f" {label}" for label in key[1:]): n
+             for key, n in samples().items() if key[0].startswith("edgeproxy_quic_")}  # fmt: skip
+    buckets = {key: n for key, n in found.items() if key.startswith("rtt_seconds_bucket")}
+    assert {key: n for key, n in found.items() if key not in buckets} == {
+        "connections_open": 3, "handshakes_pending": 5,
+        "datagrams_total in": 202, "datagrams_total out": 204, "syscalls_total in": 206, "syscalls_total out": 208,
+        "bytes_total in": 210, "bytes_total out": 212, "handshakes_total false": 10, "handshakes_total true": 8,
+        "handshake_failures_total timeout": 2, "retries_total": 42, "version_negotiations_total": 44,
+        "resets_sent_total": 46, "packets_sent_total": 48, "packets_lost_total": 50, "probes_total": 52,
+        "migrations_total": 54, "passed_total in": 14, "passed_total out": 16, "drops_total unknown id": 2,
+        "rtt_seconds_sum": pytest.approx(120.062), "rtt_seconds_count": 6,
+    }  # fmt: skip
+    assert (buckets["rtt_seconds_bucket 0.001"], buckets["rtt_seconds_bucket 0.032"]) == (2, 4)
+    assert (buckets["rtt_seconds_bucket 4.096"], buckets["rtt_seconds_bucket +Inf"]) == (4, 6)
 
 
 def test_every_family_has_help_and_a_type_once() -> None:

@@ -32,6 +32,10 @@ def busy() -> WorkerStats:
     stats.fault("client", "bad head")
     stats.fault("client", "bad head")
     stats.log_dropped = 6
+    stats.quic.handshakes = 2
+    stats.quic.connections_open = 1
+    stats.quic.drop("unknown id")
+    stats.quic.rtt(0.05)
     target = stats.upstream("chat", "http://10.0.0.1:80")
     target.connects = 8
     target.open = target.active = target.pending = 1
@@ -73,6 +77,8 @@ def test_dump_is_a_copy_that_json_can_carry() -> None:
     stats.upstream("chat", "http://10.0.0.1:80").timeouts["idle"] = 9
     stats.handshake_failures["timeout"] = 9
     stats.connections_open[0] = 9
+    stats.quic.drop("unknown id")
+    stats.quic.rtt(0.05)
     assert dump == before
 
 
@@ -91,6 +97,8 @@ def test_merge_adds_everything_and_changes_no_dump() -> None:
     assert total["handshake_failures"] == {"timeout": 3}
     assert total["faults"] == [["client", "bad head", 6]]
     assert (total["redirects"], total["log_dropped"], total["handshakes_pending"]) == (21, 18, 12)
+    assert (total["quic"]["handshakes"], total["quic"]["connections_open"], total["quic"]["rtt_count"]) == (6, 3, 3)
+    assert total["quic"]["drops"] == {"unknown id": 3}
     (target,) = total["upstreams"]
     assert (target["connects"], target["open"], target["up"], target["reporters"]) == (24, 3, 3, 3)
     assert target["timeouts"] == {"idle": 6}
@@ -109,6 +117,7 @@ def test_the_dead_keep_their_counters_and_lose_their_gauges() -> None:
     assert left["routes"] == dump["routes"] and left["connections_total"] == dump["connections_total"]
     assert left["connections_open"] == [0, 0, 0]
     assert (left["reporters"], left["streams_open"], left["handshakes_pending"]) == (0, 0, 0)
+    assert left["quic"] == {**dump["quic"], "connections_open": 0}
     (target,) = left["upstreams"]
     assert (target["connects"], target["open"], target["active"], target["pending"], target["up"]) == (8, 0, 0, 0, 0)
 

@@ -1,16 +1,19 @@
 # What crosses the edge, seen as the upstream's head and the client's fields.
-"""policy/headers.py, hsts.py and pages.py, behind a plan."""
+"""policy/headers.py, hsts.py, altsvc.py and pages.py, behind a plan."""
 
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from support.pipeline import Stand
 
-from edgeproxy.config.model import Hsts
+from edgeproxy.config.model import Hsts, Listen
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.message import Headers, Peer, Request
+from edgeproxy.observe.metrics import H1, H2, H3
+from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.headers import REPLY_FIELDS, client_address, mark_stream, nominated
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.pages import error_page, wants_html
@@ -119,9 +122,32 @@ def test_hsts(settings: Hsts, value: bytes | None) -> None:
 
 
 def test_hsts_is_for_names_only(stand: Stand) -> None:
-    assert plan(stand, [])[0].reply_fields
-    assert not plan(stand, [], authority=b"127.0.0.1")[0].reply_fields
-    assert not plan(stand, [], authority=b"[::1]:443")[0].reply_fields
+    field = compile_hsts(Hsts())
+    assert field in plan(stand, [])[0].reply_fields
+    assert field not in plan(stand, [], authority=b"127.0.0.1")[0].reply_fields
+    assert field not in plan(stand, [], authority=b"[::1]:443")[0].reply_fields
+
+
+@pytest.mark.parametrize(("settings", "value"), [
+    ({}, b'h3=":8443"; ma=86400'), ({"public_port": 443}, b'h3=":443"; ma=86400'),
+    ({"alt_svc_max_age": "0s"}, b'h3=":8443"; ma=0'), ({"https": ["unix:/x", ":1", ":2"]}, b'h3=":1"; ma=86400'),
+    ({"alt_svc": False}, None), ({"protocols": ["h1", "h2"]}, None), ({"https": ":0"}, None),
+    ({"https": ":0", "public_port": 443}, b'h3=":443"; ma=86400'), ({"https": "unix:/x", "public_port": 443}, None),
+])  # fmt: skip
+def test_alt_svc(settings: dict[str, Any], value: bytes | None) -> None:
+    listen = Listen.model_validate({"https": "127.0.0.1:8443", **settings})
+    assert compile_alt_svc(listen) == (None if value is None else (b"alt-svc", value))
+
+
+def test_alt_svc_is_for_clients_that_are_not_there_yet(stand: Stand) -> None:
+    def fields(protocol: int, *, secure: bool = True) -> set[bytes]:
+        peer = Peer("192.0.2.1", trusted=False, secure=secure)
+        request = Request(b"GET", b"localhost", b"/", [], 0, protocol, peer)
+        return {name for name, _ in stand.gateway.plan(request).reply_fields}
+
+    assert fields(H1) == fields(H2) == {b"alt-svc", b"strict-transport-security"}
+    assert fields(H3) == {b"strict-transport-security"}
+    assert fields(H1, secure=False) == set()
 
 
 def test_pages_escape_what_they_show() -> None:

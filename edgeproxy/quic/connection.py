@@ -1,0 +1,516 @@
+# A connection from the end of its handshake on: packets in, packets out. Frames are read in frames.py, paths in paths.py.
+"""`Connection`: 1-RTT packets of one client (RFC 9000 §12, §13).
+
+Written for the cost per packet: one pass over the frames of a packet, one pass to fill one, no object per frame. Packets go
+out once per turn of the loop (`transmit`), whatever happened in it, and acknowledgments ride on them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.quic import varint
+from edgeproxy.quic.errors import (
+    AEAD_LIMIT_REACHED, FRAME_ENCODING_ERROR, INTERNAL_ERROR, PROTOCOL_VIOLATION, TransportError,
+)  # fmt: skip
+from edgeproxy.quic.frames import HANDLERS, TRANSPORT, read_ack, read_stream
+from edgeproxy.quic.paths import Paths
+from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
+from edgeproxy.quic.received import Received
+from edgeproxy.quic.recovery import GRANULARITY, Record, Recovery
+from edgeproxy.quic.streams import LOW, Stream
+
+if TYPE_CHECKING:
+    from edgeproxy.quic.established import Established, Limits
+    from edgeproxy.quic.recovery import Owner
+
+ACK_DELAY = 0.02  # seconds an acknowledgment waits for something to ride on; we promise 0.025
+ACK_EVERY = 10  # packets after which it waits no more
+MAX_BURST = 64  # packets in one go: others want to send, too
+MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
+
+_OPEN, _CLOSING, _DRAINING = 0, 1, 2
+_MAX_DATA = 2  # records of our own frames; 0 and 1 are MAX_STREAMS, see streamset.py
+
+
+class Application(Protocol):
+    """What runs over a connection. Called from inside `receive` and `transmit`."""
+
+    def stream_data(self, stream: Stream, data: bytes, fin: bool) -> None:
+        """Bytes in order; `stream.consume` opens the window again."""
+
+    def stream_reset(self, stream: Stream, code: int) -> None:
+        """The peer gave its side of a stream up."""
+
+    def stop_sending(self, stream: Stream, code: int) -> None:
+        """The peer does not want our side of a stream; it has been reset."""
+
+    def writable(self, stream: Stream) -> None:
+        """A stream that was `waiting` has a short queue again, or none."""
+
+    def closed(self, reason: str) -> None:
+        """The connection is over. `reason`: "" when the peer closed it without an error."""
+
+
+class Host(Protocol):
+    """What a connection needs of its socket."""
+
+    def wake(self, connection: Connection) -> None:
+        """The connection has something to send."""
+
+    def issued(self, connection: Connection, connection_id: bytes) -> None:
+        """Packets for this id are ours."""
+
+    def retired(self, connection_id: bytes) -> None:
+        """They are not any more."""
+
+    def over(self, connection: Connection) -> None:
+        """The connection sends nothing any more; it stays known for a moment to catch late packets."""
+
+
+class Again:
+    """Frames that are repeated as they are when they get lost."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def on_acked(self, a: int, b: bytes, c: bool) -> None:
+        """Done."""
+
+    def on_lost(self, a: int, b: bytes, c: bool) -> None:
+        """Once more."""
+        del c
+        self._connection.control.append((b, self, a))
+
+
+class Connection:
+    """See the module.
+
+    Attributes:
+        queued: bytes that wait in streams.
+        data_sent, data_limit: connection flow control towards the peer, in bytes.
+        data_received, data_allowed, data_consumed: and from it.
+        control: (frame, owner, a) of frames that are not STREAM frames.
+        windows: streams whose window has moved.
+        heard: when the last authentic packet came.
+        noise: frames since something useful came.
+        marked: `Host.wake` was called since the last `transmit`.
+        timer_at: when `on_timer` wants to be called, 0.0 for never.
+        first_source: the address the handshake came from, for caps per source.
+    """
+
+    __slots__ = (
+        "_ack_at", "_ack_now", "_close_packet", "_closes", "_number", "_queue", "_state", "_unacked", "_window", "again",
+        "application", "control", "data_allowed", "data_consumed", "data_limit", "data_received", "data_sent", "first_source",
+        "heard", "host", "limits", "marked", "max_data_pending", "noise", "paths", "protection", "queued", "received",
+        "recovery", "spin", "streams", "timer_at", "windows",
+    )  # fmt: skip
+
+    application: Application
+
+    def __init__(self, host: Host, made: Established, limits: Limits, now: float) -> None:
+        self.host = host
+        self.limits = limits
+        self.protection = made.protection
+        self.received = Received()
+        self.recovery = Recovery(1200)
+        self.recovery.configure(made.max_ack_delay, made.ack_delay_exponent)
+        if made.rtt:
+            self.recovery.sample(made.rtt, 0.0, now)
+        self.paths = Paths(self, made)
+        self.streams = limits.streams(made)
+        self.again = Again(self)
+        self.control: deque[tuple[bytes, Owner, int]] = deque()
+        self.windows: list[Stream] = []
+        self._queue: deque[Stream] = deque()
+        self._number = made.next_number
+        self.queued = 0
+        self.data_sent = 0
+        self.data_limit = made.max_data
+        self._window = limits.connection_window
+        self.data_received = self.data_consumed = 0
+        self.data_allowed = self._window
+        self.max_data_pending = False
+        self._unacked = 0
+        self._ack_at = 0.0
+        self._ack_now = False
+        self.spin = 0
+        self.heard = now
+        self.noise = 0
+        self.marked = False
+        self.timer_at = 0.0
+        self._state = _OPEN
+        self._close_packet = b""
+        self._closes = 0
+        self.first_source = made.address[0]
+        self.control.append((b"\x1e", self.again, 0))  # HANDSHAKE_DONE
+        tickets = made.tickets
+        for at in range(0, len(tickets), 1000):
+            piece = tickets[at : at + 1000]
+            self.control.append((b"\x06%b%b%b" % (varint.write(at), varint.write(len(piece)), piece), self.again, 0))
+        self.paths.introduce(made.active_ids)
+
+    # -- packets in ------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
+        """A datagram for one of our ids. Long headers are late handshake packets: they say nothing new."""
+        if data[0] & 0x80 or len(data) < SHORTEST:
+            return
+        if self._state:
+            self._answer_closed(address)
+            return
+        received = self.received
+        expected = received.expected
+        opened = self.protection.open(data, expected)
+        if opened is None:
+            self._forged()
+            return
+        first, number, payload = opened
+        if not received.add(number, now):
+            return
+        if first & 0x18:
+            self.fail(TransportError(PROTOCOL_VIOLATION, "reserved bits are set"))
+            return
+        newest = number >= expected
+        paths = self.paths
+        paths.arrived(data, address)
+        if newest:
+            self.spin = first & 0x20
+        self.heard = now
+        try:
+            eliciting, probing = self._frames(payload, now)
+        except TransportError as error:
+            self.fail(error)
+            return
+        except IndexError:
+            self.fail(TransportError(FRAME_ENCODING_ERROR, "a frame ends early"))
+            return
+        if self._state:
+            return
+        if paths.other is not None:
+            paths.settle(newest=newest, probing=probing, now=now)
+        if eliciting:
+            self._unacked += 1
+            if self._unacked >= ACK_EVERY or number != expected:
+                self._ack_now = True
+                self.mark()
+            elif not self._ack_at:
+                self._ack_at = now + ACK_DELAY
+                self.mark()
+
+    def _frames(self, data: bytes, now: float) -> tuple[bool, bool]:
+        """Handle the frames of a packet. Returns: it asks for an acknowledgment; it only probes a path.
+
+        Raises: TransportError, IndexError for a frame that ends early.
+        """
+        at, end = 0, len(data)
+        if not end:
+            raise TransportError(PROTOCOL_VIOLATION, "a packet without frames")
+        eliciting = False
+        probing = True
+        while at < end:
+            kind = data[at]
+            if 0x08 <= kind <= 0x0F:
+                at = read_stream(self, kind, data, at + 1)
+                eliciting, probing = True, False
+            elif kind == 0x02:
+                at = read_ack(self, data, at + 1, now)
+                probing = False
+            elif not kind:
+                at += 1
+                if data[at : at + 8] == b"\0\0\0\0\0\0\0\0":
+                    at = end - len(data[at:].lstrip(b"\0"))
+            else:
+                found = HANDLERS.get(kind)
+                if found is None:
+                    raise TransportError(FRAME_ENCODING_ERROR, "an unknown or forbidden frame", kind)
+                handler, asks, probes = found
+                at = handler(self, data, at + 1, now)
+                if at > end:
+                    raise IndexError
+                if asks:
+                    eliciting = True
+                    self.noise += 1
+                    if self.noise > MAX_NOISE:
+                        raise TransportError(PROTOCOL_VIOLATION, "too many frames that lead to nothing", kind)
+                if not probes:
+                    probing = False
+        return eliciting, probing
+
+    def _forged(self) -> None:
+        if self.protection.forged >= FORGERY_LIMIT:
+            self.fail(TransportError(AEAD_LIMIT_REACHED, "too many packets failed authentication"))
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def wake(self, stream: Stream) -> None:
+        """A stream has something to send."""
+        stream.ready = True
+        self._queue.append(stream)
+        self.mark()
+
+    def mark(self) -> None:
+        """Something is to be sent, or a timer changed."""
+        if not self.marked:
+            self.marked = True
+            self.host.wake(self)
+
+    def consume(self, size: int) -> None:
+        """Bytes of some stream were consumed: the connection's window follows."""
+        self.data_consumed += size
+        if self.data_allowed - self.data_consumed < self._window >> 1:
+            self.data_allowed = self.data_consumed + self._window
+            if not self.max_data_pending:
+                self.max_data_pending = True
+                self.mark()
+
+    def finished(self, stream: Stream) -> None:
+        """A side of a stream is complete."""
+        if stream.is_over:
+            self.streams.close(stream)
+
+    def open_one_way(self) -> Stream:
+        """A new stream of ours, one way. The peer allows at least three (RFC 9114 §6.2), which `established` checked."""
+        return self.streams.open(self)
+
+    # -- packets out -----------------------------------------------------------------------------------------------
+
+    def transmit(self, now: float) -> list[bytes]:
+        """Everything that may be sent now on the current path, as datagrams."""
+        self.marked = False
+        out: list[bytes] = []
+        if self._state:
+            return out
+        paths, recovery = self.paths, self.recovery
+        credit = recovery.allowance(now)
+        pace = False
+        for _ in range(MAX_BURST):
+            size = min(paths.size, paths.allowance())
+            room = size - 3 - len(paths.peer_id) - TAG
+            if room < 64:
+                break
+            records: list[Record] = []
+            parts: list[bytes] = []
+            due = self._ack_now or (self._ack_at and now >= self._ack_at)
+            free = credit >= size or recovery.probes > 0
+            if self._unacked and (due or (free and self._has_frames())):
+                frame = self.received.frame(now)
+                parts.append(frame)
+                room -= len(frame)
+                acknowledged = self.received.expected - 1
+                self._unacked = 0
+                self._ack_at = 0.0
+                self._ack_now = False
+            else:
+                acknowledged = -1
+            if free:
+                self._fill(parts, records, room)
+                if self._state:
+                    return out
+                if not records and recovery.probes:
+                    parts.append(b"\x01")
+                    records.append((self.again, 0, b"\x01", False))
+            elif self._has_frames():
+                pace = recovery.window - recovery.in_flight >= size
+            if not parts:
+                break
+            if acknowledged >= 0 and records:
+                records.append((self.received, acknowledged, b"", False))
+            datagram = self._seal(b"".join(parts))
+            if records:
+                recovery.on_sent(self._number, now, len(datagram), records)
+                credit -= len(datagram)
+                if recovery.probes:
+                    recovery.probes -= 1
+            self._number += 1
+            paths.sent(len(datagram))
+            out.append(datagram)
+            if not records:
+                break
+        else:
+            self.mark()
+        self._set_timer(now, pace=pace)
+        return out
+
+    def seal_alone(self, payload: bytes) -> bytes:
+        """A packet of its own, for another path; it is not repeated."""
+        datagram = self._seal(payload)
+        self._number += 1
+        return datagram
+
+    def was_sent(self, number: int) -> bool:
+        """We have sent a packet of that number."""
+        return number < self._number
+
+    def _seal(self, payload: bytes) -> bytes:
+        if len(payload) < 2:
+            payload += b"\0"
+        protection = self.protection
+        if protection.is_worn:
+            protection.update()
+        return protection.seal(self.paths.peer_id, self._number, payload, self.spin)
+
+    def _has_frames(self) -> bool:
+        return bool(self._queue or self.control or self.windows or self.max_data_pending or self.streams.raised)
+
+    def _fill(self, parts: list[bytes], records: list[Record], room: int) -> None:
+        """Take frames for one packet: control frames and windows first, then streams in turn."""
+        control = self.control
+        while control and len(control[0][0]) <= room:
+            frame, owner, a = control.popleft()
+            parts.append(frame)
+            records.append((owner, a, frame, False))
+            room -= len(frame)
+        if self.max_data_pending and room >= 9:
+            self.max_data_pending = False
+            parts.append(b"\x10" + varint.write(self.data_allowed))
+            records.append((self, _MAX_DATA, b"", False))
+            room -= 9
+        while self.windows and room >= 17:
+            stream = self.windows.pop()
+            parts.append(stream.window_frame())
+            records.append((stream, -2, b"", False))
+            room -= 17
+        while self.streams.raised and room >= 9:
+            frame, kind = self.streams.frame()
+            parts.append(frame)
+            records.append((self, kind, b"", False))
+            room -= 9
+        queue = self._queue
+        idle = 0
+        while queue and room > 24 and idle < len(queue):
+            stream = queue[0]
+            taken = stream.take(room, self.data_limit - self.data_sent)
+            if taken is None:
+                if stream.has_frames():
+                    queue.rotate(-1)
+                    idle += 1
+                else:
+                    queue.popleft()
+                    stream.ready = False
+                continue
+            header, content, offset, fin = taken
+            parts.append(header)
+            parts.append(content)
+            room -= len(header) + len(content)
+            records.append((stream, offset, content, fin))
+            if not stream.has_frames():
+                queue.popleft()
+                stream.ready = False
+            else:
+                queue.rotate(-1)
+            if stream.waiting and stream.queued <= LOW:
+                stream.waiting = False
+                self.application.writable(stream)
+
+    # Records of MAX_DATA and MAX_STREAMS: what gets lost is said again, with the value of then.
+
+    def on_acked(self, a: int, b: bytes, c: bool) -> None:
+        """Nothing follows."""
+
+    def on_lost(self, a: int, b: bytes, c: bool) -> None:
+        """Say it again."""
+        del b, c
+        if a == _MAX_DATA:
+            self.max_data_pending = True
+        elif a < _MAX_DATA:
+            self.streams.repeat(a)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self, now: float, *, pace: bool) -> None:
+        at = self.recovery.timer()
+        if self._ack_at and (not at or self._ack_at < at):
+            at = self._ack_at
+        if pace:
+            soon = now + self.recovery.pacing_delay()
+            at = min(at, soon) if at else soon
+        until = self.paths.until
+        if until and (not at or until < at):
+            at = until
+        self.timer_at = at
+
+    def on_timer(self, now: float) -> None:
+        """`timer_at` has come. `transmit` must follow."""
+        if self._state:
+            return
+        now += GRANULARITY / 2
+        recovery = self.recovery
+        at = recovery.timer()
+        if at and now >= at:
+            recovery.on_timer(now)
+        until = self.paths.until
+        if until and now >= until:
+            self.paths.give_up()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Neither side has closed it."""
+        return self._state == _OPEN
+
+    def fail(self, error: TransportError) -> None:
+        """The peer broke the transport."""
+        reason = error.reason.encode()
+        self._close(
+            b"\x1c%b%b%b%b" % (varint.write(error.code), varint.write(error.frame), varint.write(len(reason)), reason),
+            error.reason,
+        )
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close with an application error code (RFC 9114 §8.1), after what is already on its way."""
+        text = reason.encode()[:200]
+        self._close(b"\x1d%b%b%b" % (varint.write(code), varint.write(len(text)), text), reason)
+
+    def crash(self) -> None:
+        """Something of ours broke."""
+        self.fail(TransportError(INTERNAL_ERROR, "internal error"))
+
+    def _close(self, frame: bytes, reason: str) -> None:
+        if self._state:
+            return
+        self._close_packet = self._seal(frame)
+        self._number += 1
+        self._state = _CLOSING
+        self._end(reason)
+
+    def closed_by_peer(self, code: int, *, transport: bool, reason: str) -> None:
+        """CONNECTION_CLOSE came: say nothing more (RFC 9000 §10.2.2)."""
+        if self._state:
+            return
+        self._state = _DRAINING
+        self._end(f"{TRANSPORT if transport else 'application'} error {code:#x} {reason}".strip() if code else "")
+
+    def vanish(self, reason: str) -> None:
+        """Forget the peer without a word (idle timeout, no path)."""
+        if not self._state:
+            self._state = _DRAINING
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        self.timer_at = 0.0
+        self._queue.clear()
+        self.control.clear()
+        self.windows.clear()
+        self.recovery.sent.clear()
+        self.streams.clear()
+        application = self.application
+        del self.application  # it holds us: the cycle ends here
+        del self.again
+        self.host.over(self)
+        application.closed(reason)
+
+    def last_words(self) -> bytes:
+        """The datagram that says why; b"" when there is nothing to say."""
+        return self._close_packet
+
+    def _answer_closed(self, address: tuple[str, int]) -> None:
+        """RFC 9000 §10.2.1: more packets get the same answer, ever more rarely."""
+        if self._state == _CLOSING and address == self.paths.address:
+            self._closes += 1
+            if not self._closes & (self._closes - 1):
+                self.host.wake(self)

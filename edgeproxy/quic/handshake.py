@@ -1,0 +1,303 @@
+# The seam to aioquic: its private names are used in this file and nowhere else, pinned by version and by a contract test.
+"""`Handshake`: a server's connection until the handshake is confirmed.
+
+aioquic runs TLS 1.3, Initial and Handshake packets, their recovery and the amplification limit. When the client's Finished is
+in, keys and parameters are taken over (`Established`) and the engine is dropped: 1-RTT packets are ours (connection.py).
+So aioquic never sees one: what a datagram brings behind its long headers is cut off before, and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection, QuicConnectionError
+from aioquic.quic.packet import QuicProtocolVersion, pull_quic_transport_parameters
+from aioquic.tls import CipherSuite, Context, Epoch, ExtensionType, Group, SessionTicket
+
+from edgeproxy.quic import varint
+from edgeproxy.quic.errors import CRYPTO_BUFFER_EXCEEDED
+from edgeproxy.quic.established import Established, Limits
+from edgeproxy.quic.hello import offers_early_data, server_name
+from edgeproxy.quic.protection import Protection
+
+if TYPE_CHECKING:
+    from edgeproxy.quic.certificates import QuicCertificates
+    from edgeproxy.quic.ids import Seat
+
+MAX_CRYPTO = 32 * 1024  # bytes of a client's TLS messages: a ClientHello with post-quantum shares has two
+MAX_EARLY = 10  # 1-RTT datagrams that overtook the end of the handshake
+MAX_TICKETS = 10_000  # sessions a worker remembers, some 300 bytes each
+
+logging.getLogger("quic").disabled = True  # what goes wrong is counted; a peer's mistakes are not our log's business
+
+VERSIONS = (int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2))
+
+
+class Tickets:
+    """The sessions this worker can resume: bounded, the oldest goes first."""
+
+    __slots__ = ("_tickets", "most")
+
+    def __init__(self, most: int = MAX_TICKETS) -> None:
+        self._tickets: OrderedDict[bytes, tuple[SessionTicket, str]] = OrderedDict()
+        self.most = most
+
+    def add(self, ticket: SessionTicket, name: str) -> None:
+        """Remember a session. `name`: the server name it was made for (RFC 8446 §4.2.11: it is good for that one only)."""
+        self._tickets[ticket.ticket] = (ticket, name)
+        if len(self._tickets) > self.most:
+            self._tickets.popitem(last=False)
+
+    def get(self, ticket: bytes, name: str) -> SessionTicket | None:
+        """A session, None when it is unknown or was for another name."""
+        found = self._tickets.get(ticket)
+        return found[0] if found is not None and found[1] == name else None
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+
+class Terms:
+    """What all handshakes of a listener have in common; made anew when the configuration changes."""
+
+    __slots__ = ("certificates", "configuration", "limits", "tickets")
+
+    def __init__(self, certificates: QuicCertificates, limits: Limits, tickets: Tickets) -> None:
+        self.certificates = certificates
+        self.limits = limits
+        self.tickets = tickets
+        default = certificates.choose(None)
+        self.configuration = QuicConfiguration(
+            is_client=False,
+            alpn_protocols=["h3"],
+            idle_timeout=limits.idle,
+            max_data=limits.connection_window,
+            max_stream_data=limits.stream_window,
+            cipher_suites=[
+                CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384, CipherSuite.CHACHA20_POLY1305_SHA256,
+            ],
+            certificate=default.certificate,
+            certificate_chain=default.chain,
+            private_key=default.key,
+            supported_versions=list(VERSIONS),
+        )  # fmt: skip
+
+
+class _Engine(QuicConnection):
+    """aioquic's connection with our ids, certificates by SNI, bounds, and without early data."""
+
+    def __init__(self, terms: Terms, seat: Seat, own_id: bytes, original: bytes, retry_source: bytes | None) -> None:
+        self.terms = terms
+        self.hello = b""
+        self.server_name = ""
+        self.names: frozenset[str] | None = None
+        super().__init__(
+            configuration=terms.configuration,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retry_source,
+            session_ticket_fetcher=self._find_ticket,
+            session_ticket_handler=self._keep_ticket,
+        )
+        mine: Any = self._host_cids[0]
+        mine.cid = self.host_cid = self._local_initial_source_connection_id = own_id
+        mine.stateless_reset_token = seat.reset_token(own_id)
+        limits = terms.limits
+        self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = limits.max_streams
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = limits.one_way
+        self._local_max_stream_data_uni = limits.one_way_window
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)  # type: ignore[no-untyped-call]  # aioquic's annotations are partial
+        self.tls._max_early_data = None
+        # X25519 first, as everywhere (contexts.py); curves that no browser offers are left out.
+        self.tls._supported_groups = [Group.X25519, Group.SECP256R1, Group.SECP384R1]
+        self.tls._server_handle_hello = self._handle_hello  # type: ignore[method-assign]  # the hello seam
+
+    def _handle_hello(self, message: Buffer, initial: Buffer, handshake: Buffer) -> None:
+        """The ClientHello is whole: keep it, choose the certificate, let aioquic go on."""
+        tls = self.tls
+        self.hello = hello = message.data_slice(0, message.capacity)
+        self.server_name = name = server_name(hello)
+        identity = self.terms.certificates.choose(name or None)
+        tls.certificate, tls.certificate_chain = identity.certificate, identity.chain
+        tls.certificate_private_key = identity.key
+        self.names = identity.names if name else None
+        if offers_early_data(hello):
+            # We never offered it. aioquic would take it from whoever resumes: so nobody who sends it resumes.
+            tls.get_session_ticket_cb = None
+        Context._server_handle_hello(tls, message, initial, handshake)
+
+    def _handle_crypto_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
+        super()._handle_crypto_frame(context, frame_type, buf)  # type: ignore[no-untyped-call]  # as above
+        stream = self._crypto_streams[context.epoch]
+        if stream.receiver.highest_offset > MAX_CRYPTO:
+            raise QuicConnectionError(CRYPTO_BUFFER_EXCEEDED, frame_type, "too many bytes of TLS messages")
+
+    def _find_ticket(self, ticket: bytes) -> SessionTicket | None:
+        return self.terms.tickets.get(ticket, self.server_name)
+
+    def _keep_ticket(self, ticket: SessionTicket) -> None:
+        self.terms.tickets.add(ticket, self.server_name)
+
+
+class Handshake:
+    """See the module.
+
+    Attributes:
+        ids: the ids packets for it may have: ours, and the one the client chose.
+        started: when the first Initial came.
+        established: set once, when the handshake is confirmed.
+        failure: why it failed, "" while it has not.
+        early: 1-RTT datagrams that came too soon.
+        timer_at: when `on_timer` wants to be called, 0.0 for never.
+        marked: it is on its host's list of those who have something to send.
+        first_source: the address it came from, for caps per source.
+    """
+
+    __slots__ = ("_engine", "_own_id", "_seat", "address", "early", "established", "failure", "first_source", "ids", "marked",
+                 "names", "started", "timer_at")  # fmt: skip
+
+    def __init__(
+        self, terms: Terms, seat: Seat, address: tuple[str, int], destination: bytes, now: float,
+        original: bytes | None = None,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            destination: Destination Connection ID of the client's Initial.
+            original: after a Retry, that of its first one.
+        """
+        own_id = seat.new_id()
+        self._seat = seat
+        self._own_id = own_id
+        retry_source = destination if original is not None else None
+        self._engine: _Engine | None = _Engine(terms, seat, own_id, original or destination, retry_source)
+        self.ids = [own_id, destination]
+        self.address = address
+        self.first_source = address[0]
+        self.started = now
+        self.established: Established | None = None
+        self.failure = ""
+        self.early: list[bytes] = []
+        self.timer_at = 0.0
+        self.marked = False
+        self.names: frozenset[str] | None = None
+
+    def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
+        """A datagram."""
+        engine = self._engine
+        if engine is None or address != self.address:
+            return  # RFC 9000 §9: no migration before the handshake is confirmed
+        end = long_headers(data)
+        if end < len(data):
+            if len(self.early) < MAX_EARLY:
+                self.early.append(data[end:])
+            # Zeros are no packet: the datagram keeps its size, which counts for amplification and for RFC 9000 §14.1.
+            data = data[:end] + bytes(len(data) - end)
+        if end:
+            engine.receive_datagram(data, address, now)  # type: ignore[no-untyped-call]  # aioquic's annotations are partial
+            self._look(engine)
+
+    def transmit(self, now: float) -> list[bytes]:
+        """Datagrams to send."""
+        self.marked = False
+        engine = self._engine
+        if engine is None or not engine._network_paths:
+            return []
+        out = [data for data, _ in engine.datagrams_to_send(now)]
+        self._look(engine)
+        if self._engine is not None:
+            self.timer_at = engine.get_timer() or 0.0
+        return out
+
+    def on_timer(self, now: float) -> None:
+        """`timer_at` has come. `transmit` must follow."""
+        engine = self._engine
+        if engine is not None:
+            engine.handle_timer(now)
+            self._look(engine)
+
+    def _look(self, engine: _Engine) -> None:
+        if engine._close_event is not None:
+            event = engine._close_event
+            self.failure = self.failure or f"{event.error_code:#x} {event.reason_phrase}".strip()
+        elif engine._handshake_confirmed and self.established is None:
+            self.names = engine.names
+            self.established = self._take_over(engine)
+            self.drop()
+
+    def _take_over(self, engine: _Engine) -> Established:
+        crypto = engine._cryptos[Epoch.ONE_RTT]
+        receive, send = crypto.recv, crypto.send
+        assert receive.cipher_suite is not None and receive.secret is not None and send.secret is not None
+        assert engine._version is not None and engine.tls.received_extensions is not None
+        raw = next(data for kind, data in engine.tls.received_extensions if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS)
+        theirs = pull_quic_transport_parameters(Buffer(data=raw))
+        loss = engine._loss
+        made = Established(
+            protection=Protection(receive.cipher_suite, receive.secret, send.secret, engine._version),
+            address=self.address,
+            ids={0: self._own_id},
+            peer_id=engine._peer_cid.cid,
+            next_number=engine._packet_number,
+            resumed=engine.tls.session_resumed,
+            server_name=engine.server_name,
+            hello=engine.hello,
+            parameters=raw,
+            tickets=bytes(engine._crypto_streams[Epoch.ONE_RTT].sender._buffer),
+            rtt=loss._rtt_smoothed if loss._rtt_initialized else 0.0,
+            max_data=theirs.initial_max_data or 0,
+            max_stream_data_bidi_local=theirs.initial_max_stream_data_bidi_local or 0,
+            max_stream_data_uni=theirs.initial_max_stream_data_uni or 0,
+            max_streams_uni=theirs.initial_max_streams_uni or 0,
+            active_ids=theirs.active_connection_id_limit or 2,
+            idle=(theirs.max_idle_timeout or 0) / 1000,
+        )
+        if theirs.max_ack_delay is not None:
+            made.max_ack_delay = theirs.max_ack_delay / 1000
+        if theirs.ack_delay_exponent is not None:
+            made.ack_delay_exponent = theirs.ack_delay_exponent
+        return made
+
+    def drop(self) -> None:
+        """Let go of the engine, and cut the cycles through its callbacks and handlers."""
+        engine, self._engine = self._engine, None
+        self.timer_at = 0.0
+        if engine is not None:
+            tls = getattr(engine, "tls", None)
+            if tls is not None:
+                tls.__dict__.clear()
+            engine.__dict__.clear()
+
+    @property
+    def is_over(self) -> bool:
+        """There is nothing left to do."""
+        return self._engine is None or self._engine._close_at is None and bool(self.failure)
+
+
+def long_headers(data: bytes) -> int:
+    """Where the long-header packets at the start of a datagram end. What can't be read counts as one of them."""
+    at, size = 0, len(data)
+    try:
+        while at < size and data[at] & 0x80:
+            first = data[at]
+            version = int.from_bytes(data[at + 1 : at + 5], "big")
+            kind = (first >> 4) & 3
+            at += 6 + data[at + 5]
+            at += 1 + data[at]
+            if version == VERSIONS[1]:
+                kind = (kind - 1) & 3  # RFC 9369 §3.2
+            if kind == 0:
+                length, at = varint.read(data, at)
+                at += length
+            elif kind == 3 or version not in VERSIONS:
+                return size
+            length, at = varint.read(data, at)
+            at += length
+    except IndexError:
+        return size
+    # Padding behind the last packet is part of no packet (RFC 9000 §12.2): let aioquic ignore it.
+    return at if at < size and data[at] & 0x40 else size
