@@ -105,17 +105,17 @@ def configuration(upstream_port: int | None = None, **changes: Any) -> Config:
     return Config.model_validate(merged(base, changes))
 
 
-def listening_socket() -> socket.socket:
-    """A bound, listening, non-blocking socket on a free loopback port."""
-    sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+def listening_socket(port: int = 0) -> socket.socket:
+    """A bound, listening, non-blocking socket on a loopback port, by default a free one."""
+    sock = socket.create_server(("127.0.0.1", port), backlog=512)
     sock.setblocking(False)
     return sock
 
 
-def listening_pair(datagrams: bool) -> tuple[socket.socket, list[socket.socket]]:
+def listening_pair(datagrams: bool, port: int = 0) -> tuple[socket.socket, list[socket.socket]]:
     """A listening TCP socket, and a bound UDP socket on the same port when `datagrams`."""
     while True:
-        stream = listening_socket()
+        stream = listening_socket(port)
         if not datagrams:
             return stream, []
         packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -125,17 +125,19 @@ def listening_pair(datagrams: bool) -> tuple[socket.socket, list[socket.socket]]
             packets.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
         try:
             packets.bind(stream.getsockname())
-        except OSError:  # another test has it
+        except OSError:
             stream.close()
             packets.close()
-            continue
+            if port:
+                raise
+            continue  # another test has it
         return stream, [packets]
 
 
 @asynccontextmanager
 async def running_edge(
     upstream_port: int | None = None, *, config: Config | None = None, log: Any = None, ticket_keys: bytes = b"",
-    seat: Seat | None = None, **changes: Any,
+    seat: Seat | None = None, port: int = 0, **changes: Any,
 ) -> AsyncIterator[Edge]:  # fmt: skip
     """A data plane on two free ports (https, http), before the upstream at `upstream_port`.
 
@@ -144,6 +146,7 @@ async def running_edge(
         log: an AccessLogWriter; a `RecordedLog` is enough for tests.
         ticket_keys: 80 bytes; random ones when empty.
         seat: the worker's place among others (connection ids, reset tokens); by default it is alone.
+        port: of https, by default a free one.
 
     At the end everything is reset and every connection must be gone, or the test fails.
     """
@@ -152,7 +155,7 @@ async def running_edge(
     data_plane = DataPlane(loop, stats, log)
     config = config or configuration(upstream_port, **changes)
     data_plane.switch(prepared(config, ticket_keys))
-    (https, datagrams), http = listening_pair("h3" in config.listen.protocols), listening_socket()
+    (https, datagrams), http = listening_pair("h3" in config.listen.protocols, port), listening_socket()
     await data_plane.listen([https], [http])
     if datagrams:
         from edgeproxy.quic.ids import Seat
