@@ -116,9 +116,11 @@ async def test_ids_of_other_versions_may_be_longer(length: int) -> None:
 
 @pytest.mark.parametrize("versions", [[1], [0x6B3343CF], [0x6B3343CF, 1], [1, 0x6B3343CF]])
 async def test_versions_1_and_2(versions: list[int]) -> None:
-    async with running_upstream() as upstream, running_edge(upstream.port) as edge:
-        async with h3_connected(edge.https_port, supported_versions=versions) as client:
-            await client.fine(GOOD)
+    async with (
+        running_upstream() as upstream, running_edge(upstream.port) as edge,
+        h3_connected(edge.https_port, supported_versions=versions) as client,
+    ):  # fmt: skip
+        await client.fine(GOOD)
 
 
 async def test_a_client_of_another_version_finds_a_common_one() -> None:
