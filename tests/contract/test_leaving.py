@@ -232,27 +232,6 @@ async def test_others_on_the_same_upstream_are_not_disturbed(protocol: str) -> N
         assert outcomes == ["client_gone", "client_gone", "ok", "ok"]
 
 
-async def test_a_call_that_was_cancelled_leaves_the_others_of_its_connection_alone() -> None:
-    """HTTP/2 only: HTTP/1.1 has no other way to leave than to close."""
-    gate = asyncio.Event()
-
-    async def handler(connection: Connection) -> None:
-        while True:
-            await connection.request()
-            await gate.wait()
-            connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-
-    async with stand("h2", handler) as s:
-        wire = await s.dial()
-        calls = [wire.call() for _ in range(3)]
-        await until(lambda: len(s.upstream.requests) == 3)
-        calls[1].cancel()
-        await until(lambda: s.upstream.cancels == 1, SOON)
-        gate.set()
-        assert await calls[0].reply() == await calls[2].reply() == 200
-        assert (await wire.get()).status == 200
-
-
 async def test_goodbye_on_an_idle_connection_is_no_exchange(protocol: str) -> None:
     async with stand(protocol, ok) as s:
         wire = await s.dial()

@@ -43,8 +43,8 @@ class Garbage:
         if draw < 0.2:
             return self.random.randbytes(self.random.choice([0, 1, 2, 5, 9, 20, 21, 40, 100, 1199, 1200, 1252, 1400]))
         if draw < 0.4:
-            size = self.random.randrange(5, 60)
-            return bytes([self.random.randrange(64, 256)]) + self.random.choice([b"\0\0\0\1", b"\0\0\0\0"]) + self.random.randbytes(size)
+            version = self.random.choice([b"\0\0\0\1", b"\0\0\0\0", b"\x6b\x33\x43\xcf"])
+            return bytes([self.random.randrange(64, 256)]) + version + self.random.randbytes(self.random.randrange(5, 60))
         if draw < 0.45:
             return self.mutated(self.random.choice(self.initials))
         return self.mutated(self.random.choice(self.short))
