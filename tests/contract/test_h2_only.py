@@ -57,6 +57,17 @@ async def test_rapid_reset_ends_the_connection_and_costs_the_upstream_little() -
         assert (await (await s.dial()).get()).status == 200  # everybody else is served
 
 
+raw = H2Client.raw
+FLOODS = {
+    "ping": raw(6, 0, 0, bytes(8)),
+    "settings": raw(4, 0, 0, b""),
+    "priority": raw(2, 0, 1, bytes(4) + b"\x10"),
+    "window_update": raw(8, 0, 0, (1).to_bytes(4)),
+    "unknown": raw(0x77, 0, 0, bytes(16)),
+    "empty data": raw(0, 0, 1, b""),
+}
+
+
 @pytest.mark.parametrize("name", FLOODS)
 async def test_floods_end_the_connection(name: str) -> None:
     async def handler(connection: Connection) -> None:

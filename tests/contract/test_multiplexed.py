@@ -51,17 +51,6 @@ async def test_a_few_resets_are_no_attack(multiplexed: str) -> None:
         assert (await wire.get()).status == 200
 
 
-raw = H2Client.raw
-FLOODS = {
-    "ping": raw(6, 0, 0, bytes(8)),
-    "settings": raw(4, 0, 0, b""),
-    "priority": raw(2, 0, 1, bytes(4) + b"\x10"),
-    "window_update": raw(8, 0, 0, (1).to_bytes(4)),
-    "unknown": raw(0x77, 0, 0, bytes(16)),
-    "empty data": raw(0, 0, 1, b""),
-}
-
-
 async def test_one_slow_upload_does_not_take_the_window_of_the_others(multiplexed: str) -> None:
     async def handler(connection: Connection) -> None:
         received = await connection.head()
