@@ -107,7 +107,7 @@ async def chromium(folder: Path, certificate: Path, *flags: str) -> AsyncIterato
 async def devtools(file: Path, process: asyncio.subprocess.Process, log: Path) -> str:
     """Port and path of the browser's end of the protocol."""
     async with asyncio.timeout(PATIENCE):
-        while not (file.exists() and len(lines := file.read_text().split("\n")) > 1):  # noqa: ASYNC110, ASYNC240
+        while not (file.exists() and len(lines := file.read_text().split("\n")) > 1):  # noqa: ASYNC240
             if process.returncode is not None:
                 pytest.fail(f"Chromium did not start:\n{log.read_text()[-3000:]}")  # noqa: ASYNC240
             await asyncio.sleep(0.02)

@@ -42,7 +42,8 @@ def site(turns: asyncio.Queue[None]) -> Handler:
                 continue
             elif b"/upload" in received.line:
                 content = b"%d" % len(received.body)
-            connection.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content))
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n"
+            connection.write(head % len(content) + content)
 
     return handler
 

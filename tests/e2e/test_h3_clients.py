@@ -88,9 +88,9 @@ def test_curl_leaves(edge: Edge, backend: Backend) -> None:
 
 
 def test_curl_verifies(edge: Edge) -> None:
-    with requests.Session(http_version=CurlHttpVersion.V3ONLY, timeout=5, trust_env=False) as session:
-        with pytest.raises(requests.exceptions.RequestException):
-            session.get(f"{edge.url}/v1/models")
+    session = requests.Session(http_version=CurlHttpVersion.V3ONLY, timeout=5, trust_env=False)
+    with session, pytest.raises(requests.exceptions.RequestException):
+        session.get(f"{edge.url}/v1/models")
 
 
 # -- ngtcp2's client ---------------------------------------------------------------------------------------------
@@ -189,9 +189,9 @@ def envoys(port: int, edge: int) -> dict[str, Any]:
         "@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}],
-        "route_config": {"virtual_hosts": [{
-            "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "edge", "timeout": "0s"}}],
-        }]},
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "edge", "timeout": "0s"}},
+        ]}]},
     }  # fmt: skip
     tls = {
         "sni": "localhost",
@@ -246,21 +246,23 @@ async def envoy(edge: int, folder: Path) -> AsyncIterator[int]:
 
 
 async def test_envoy(tmp_path: Path) -> None:
-    async with running_upstream(serving) as upstream, running_edge(upstream.port) as edge:
-        async with envoy(edge.https_port, tmp_path) as port, connected(port, plain=True) as client:
-            for _ in range(5):
-                await client.send(b"GET /content HTTP/1.1\r\nhost: localhost\r\n\r\n")
-                answer = await client.response()
-                assert answer is not None
-                assert (answer.status, hashlib.sha256(answer.body).digest()) == (200, hashlib.sha256(CONTENT).digest())
-            head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(CONTENT)
-            await client.send(head + CONTENT)
+    async with (
+        running_upstream(serving) as upstream, running_edge(upstream.port) as edge,
+        envoy(edge.https_port, tmp_path) as port, connected(port, plain=True) as client,
+    ):  # fmt: skip
+        for _ in range(5):
+            await client.send(b"GET /content HTTP/1.1\r\nhost: localhost\r\n\r\n")
             answer = await client.response()
             assert answer is not None
-            assert json.loads(answer.body)["hash"] == hashlib.sha256(CONTENT).hexdigest()
-            await client.send(b"HEAD /content HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            answer = await client.response("HEAD")
-            assert answer is not None
-            assert answer.values(b"content-length") == [b"%d" % len(CONTENT)]
-            assert edge.stats.connections_total == [0, 0, 1]
-            await soon(lambda: edge.stats.streams_open == 0)
+            assert (answer.status, hashlib.sha256(answer.body).digest()) == (200, hashlib.sha256(CONTENT).digest())
+        head = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(CONTENT)
+        await client.send(head + CONTENT)
+        answer = await client.response()
+        assert answer is not None
+        assert json.loads(answer.body)["hash"] == hashlib.sha256(CONTENT).hexdigest()
+        await client.send(b"HEAD /content HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = await client.response("HEAD")
+        assert answer is not None
+        assert answer.values(b"content-length") == [b"%d" % len(CONTENT)]
+        assert edge.stats.connections_total == [0, 0, 1]
+        await soon(lambda: edge.stats.streams_open == 0)
