@@ -11,7 +11,9 @@ from typing import Any
 
 from edgeproxy import worker
 from edgeproxy.children import Child, find_prctl, fork
+from edgeproxy.datagrams import Seats
 from edgeproxy.ipc import Channel, State, ToControl, ToSupervisor, ToWorker, pair
+from edgeproxy.quic.ids import Seat
 from edgeproxy.reload import Reloads
 from edgeproxy.signals import Signals
 from edgeproxy.sockets import Listeners, Reports
@@ -24,12 +26,13 @@ class Births:
         reports: where workers report to control; None without an admin address.
     """
 
-    __slots__ = ("_instance", "_listeners", "_plane", "_prctl", "_reloads", "reports")
+    __slots__ = ("_instance", "_listeners", "_plane", "_prctl", "_reloads", "_seats", "reports")
 
     def __init__(self, listeners: Listeners, reloads: Reloads, plane: type[worker.Plane]) -> None:
         self._listeners = listeners
         self._reloads = reloads  # whose configuration a worker that starts now is given
         self._plane = plane
+        self._seats = Seats(len(listeners.slots)) if any(slot.quic for slot in listeners.slots) else None
         self._instance = os.urandom(8).hex()  # the edge's own name, for finding loops
         self._prctl = find_prctl()
         self.reports: Reports | None = None
@@ -45,6 +48,7 @@ class Births:
         """
         kinds = ToControl if child.is_control else ToWorker
         ours, theirs = pair(ToSupervisor, kinds)
+        seat = self._seats.next(child.slot) if self._seats is not None and not child.is_control else None
 
         def let_go() -> None:
             ours.close()
@@ -53,7 +57,7 @@ class Births:
             self._let_go(child, family)
 
         def run() -> int:
-            return self._run_control(theirs, state, kept) if child.is_control else self._run_worker(child, theirs)
+            return self._run_control(theirs, state, kept) if child.is_control else self._run_worker(child, theirs, seat)
 
         try:
             pid = fork(run, let_go, self._prctl)
@@ -73,12 +77,14 @@ class Births:
             if slot != own.slot:
                 for sock in sockets.sockets:
                     sock.close()
+        if self._seats is not None:
+            self._seats.keep(None if own.is_control else own.slot)
         if not own.is_control:
             for unused in (self._listeners.admin, self.reports.socket if self.reports is not None else None):
                 if unused is not None:
                     unused.close()
 
-    def _run_worker(self, child: Child, channel: Channel[Any]) -> int:
+    def _run_worker(self, child: Child, channel: Channel[Any], seat: Seat | None) -> int:
         sockets = self._listeners.slots[child.slot]
         return worker.run(
             worker.Task(
@@ -89,6 +95,8 @@ class Births:
                 instance=self._instance,
                 https=sockets.https,
                 http=sockets.http,
+                quic=sockets.quic,
+                seat=seat,
                 channel=channel,
                 control=self.reports.path if self.reports is not None else None,
                 plane=self._plane,

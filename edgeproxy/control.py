@@ -40,7 +40,7 @@ from edgeproxy.ipc import (
 )
 from edgeproxy.observe.admin import application
 from edgeproxy.observe.collector import Process, Scrape
-from edgeproxy.observe.metrics import Dump, counters_only, empty, merge
+from edgeproxy.observe.metrics import Dump, WorkerStats, counters_only, empty, merge
 
 SCRAPE_DEADLINE: Final = 0.25  # seconds for workers to report when somebody scrapes
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -74,9 +74,35 @@ class Ledger:
         self._dead: Dump = msgspec.json.decode(kept) if kept else empty()
         self._live: dict[str, tuple[Report, Dump, float]] = {}
 
-    def report(self, head: Report, dump: Dump, now: float) -> None:
-        """The newest dump of an incarnation takes the place of the one before."""
+    def report(self, head: Report, dump: Dump, now: float) -> bool:
+        """The newest dump of an incarnation takes the place of the one before.
+
+        A target that it no longer names was taken away by a reload; what it had counted there joins the dead until no
+        worker names it (``prune``). Returns: the sum of the dead changed.
+        """
+        before = self._live.get(head.incarnation)
         self._live[head.incarnation] = (head, dump, now)
+        if before is None:
+            return False
+        names = _targets(dump)
+        gone = [t for t in before[1]["upstreams"] if (t["name"], t["target"]) not in names]
+        if gone:
+            self._dead = merge((self._dead, counters_only({**WorkerStats().dump(), "upstreams": gone})))
+        return bool(gone)
+
+    def prune(self, alive: set[int]) -> bool:
+        """Forgets the dead's counters of targets that no worker names; says whether there were any.
+
+        Only while every process in ``alive`` has reported: one that is about to may name them still."""
+        if not alive or not alive <= {head.pid for head, _, _ in self._live.values()}:
+            return False
+        names: set[tuple[str, str]] = set()
+        for _, dump, _ in self._live.values():
+            names |= _targets(dump)
+        rows = self._dead["upstreams"]
+        left = [t for t in rows if (t["name"], t["target"]) in names]
+        self._dead["upstreams"] = left
+        return len(left) < len(rows)
 
     def bury(self, alive: set[int], connected: set[str]) -> bool:
         """Folds the dumps of processes that are no more into the sum of the dead; says whether there were any.
@@ -99,6 +125,10 @@ class Ledger:
     def ages(self, now: float) -> dict[str, float]:
         """Seconds from each living worker's report to ``now``, by process name; 0 for one that came later."""
         return {f"worker-{head.slot}": max(0.0, now - at) for head, _, at in self._live.values()}
+
+
+def _targets(dump: Dump) -> set[tuple[str, str]]:
+    return {(t["name"], t["target"]) for t in dump["upstreams"]}
 
 
 def readiness(state: State) -> tuple[bool, dict[str, Any]]:
@@ -175,6 +205,12 @@ class _Control:
         if self._ledger.bury({w.pid for w in self._state.workers}, {peer.incarnation for peer in self._peers}):
             self._send(Keep(), self._ledger.kept())
 
+    def _count(self, report: Report, dump: Dump) -> None:
+        changed = self._ledger.report(report, dump, time.monotonic())
+        # A pid of 0 is a worker that is still to come: nothing is forgotten before it has reported, too.
+        if self._ledger.prune({w.pid for w in self._state.workers}) or changed:
+            self._send(Keep(), self._ledger.kept())
+
     def _send(self, head: msgspec.Struct, blob: bytes = b"") -> None:
         try:
             self._channel.send(head, blob)
@@ -202,7 +238,7 @@ class _Control:
 
     def on_report(self, peer: _Peer, report: Report, blob: bytes) -> None:
         peer.incarnation = report.incarnation
-        self._ledger.report(report, msgspec.json.decode(blob), time.monotonic())
+        self._count(report, msgspec.json.decode(blob))
         if report.answers:
             self._answered(report.answers, peer)
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from edgeproxy.config.model import Config
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.quic.ids import Seat
 
 
 class DataPlane:
     """One worker's data plane. Everything but `prepare` runs on the worker's loop."""
 
-    __slots__ = ("_deadlines", "_gateway", "_loop", "_plain", "_secure", "_stats")
+    __slots__ = ("_deadlines", "_gateway", "_loop", "_plain", "_quic", "_secure", "_stats")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None:
         self._loop = loop
@@ -32,6 +33,7 @@ class DataPlane:
         self._gateway = Gateway(loop, self._deadlines, stats, log)
         self._secure = Listener(self._gateway, secure=True)
         self._plain = Listener(self._gateway, secure=False)
+        self._quic: tuple[list[socket.socket], Seat] | None = None
 
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Snapshot:
@@ -69,6 +71,11 @@ class DataPlane:
             await self._secure.listen(sock)
         for sock in http:
             await self._plain.listen(sock)
+
+    def listen_quic(self, sockets: list[socket.socket], seat: Seat) -> None:
+        """Speak HTTP/3 on bound, non-blocking UDP sockets."""
+        # PLACEHOLDER until listen/quic.py exists: only keeps them.
+        self._quic = (sockets, seat)
 
     async def release(self, sockets: list[socket.socket]) -> None:
         """Give listening sockets back that were lent: stop accepting on just these. Their connections stay."""

@@ -1,5 +1,6 @@
 # Listening sockets are made here, before anything forks; who accepts from them is decided elsewhere.
-"""Binding the configured addresses: one SO_REUSEPORT socket per worker slot, Unix paths shared by all slots.
+"""Binding the configured addresses: one SO_REUSEPORT socket per worker slot, Unix paths shared by all slots; for HTTP/3 a
+UDP socket beside each TCP socket of https.
 
 Each error names the address and what to do about it (BindError). Sockets are non-blocking and listening.
 """
@@ -17,10 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edgeproxy import datagrams
+
 if TYPE_CHECKING:
     from edgeproxy.config.model import Address
 
 BACKLOG: Final = 4096  # the kernel cuts it to net.core.somaxconn
+_PORT_ATTEMPTS: Final = 20  # for port 0: the system's choice for TCP may be taken for UDP
 _HINTS: Final = {
     errno.EADDRINUSE: "another process listens there: stop it (`ss -ltnp` shows which), or choose another port",
     errno.EACCES: "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE (the shipped systemd unit has it)",
@@ -28,6 +32,12 @@ _HINTS: Final = {
     errno.EAFNOSUPPORT: "this machine has no IPv6: use an IPv4 address",
     errno.ENOENT: "the directory of that path does not exist: create it",
 }
+
+
+_UDP_TAKEN: Final = (
+    "another process has that UDP port: stop it (`ss -lunp` shows which), choose another port, "
+    "or go without HTTP/3 (listen.protocols: [h1, h2])"
+)
 
 
 class BindError(Exception):
@@ -40,13 +50,14 @@ class Slot:
 
     https: list[socket.socket] = field(default_factory=list)
     http: list[socket.socket] = field(default_factory=list)
+    quic: list[socket.socket] = field(default_factory=list)  # UDP, at the addresses of https
 
     @property
     def sockets(self) -> list[socket.socket]:
-        return self.https + self.http
+        return self.https + self.http + self.quic
 
     def own(self) -> tuple[list[socket.socket], list[socket.socket]]:
-        """Those that only this slot has (https, http): a shared Unix socket needs no substitute for a dead worker."""
+        """Those TCP ones that only this slot has (https, http): a shared Unix socket needs no substitute for a dead worker."""
         return _tcp_only(self.https), _tcp_only(self.http)
 
 
@@ -94,16 +105,25 @@ class Reports:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def listen(https: Sequence[Address], http: Sequence[Address], admin: Address | None, slots: int) -> Listeners:
-    """Binds everything for ``slots`` workers or nothing. Raises BindError."""
+def listen(
+    https: Sequence[Address], http: Sequence[Address], admin: Address | None, slots: int, *, quic: bool = False
+) -> Listeners:
+    """Binds everything for ``slots`` workers or nothing; with ``quic`` also UDP for https. Raises BindError."""
+    if quic and slots > datagrams.MAX_SEATS:
+        raise BindError(f"HTTP/3 has room for {datagrams.MAX_SEATS} workers, not {slots}; use fewer, or protocols: [h1, h2]")
     made = Listeners([Slot() for _ in range(slots)])
     try:
         for scheme, addresses in (("https", https), ("http", http)):
             for address in addresses:
-                sockets, shown = _bind_slots(address, slots, made.paths)
-                for slot, sock in zip(made.slots, sockets, strict=True):
+                udp = quic and scheme == "https" and address.path is None
+                streams, packets, shown = _bind_slots(address, slots, made.paths, udp=udp)
+                for slot, sock in zip(made.slots, streams, strict=True):
                     getattr(slot, scheme).append(sock)
+                for slot, sock in zip(made.slots, packets, strict=udp):
+                    slot.quic.append(sock)
                 made.served.append(f"{scheme}://{shown}" if address.path is None else f"{scheme} on {shown}")
+                if udp:
+                    made.served.append(f"h3 on {shown}/udp")
         if admin is not None:
             made.admin, shown = _bind_one(admin, made.paths)
             made.served.append(f"admin http://{shown}" if admin.path is None else f"admin on {shown}")
@@ -113,10 +133,33 @@ def listen(https: Sequence[Address], http: Sequence[Address], admin: Address | N
     return made
 
 
-def _bind_slots(address: Address, slots: int, paths: list[str]) -> tuple[list[socket.socket], str]:
+def _bind_slots(
+    address: Address, slots: int, paths: list[str], *, udp: bool
+) -> tuple[list[socket.socket], list[socket.socket], str]:
+    """A listening socket for each slot, a UDP socket for each where wanted, and the address to tell people."""
     if address.path is not None:
         first, shown = _bind_one(address, paths)
-        return [first, *(first.dup() for _ in range(slots - 1))], shown
+        return [first, *(first.dup() for _ in range(slots - 1))], [], shown
+    for attempt in range(_PORT_ATTEMPTS):
+        streams = _bind_tcp(address, slots)
+        shown = _shown(streams[0])
+        if not udp:
+            return streams, [], shown
+        where = streams[0].getsockname()
+        try:
+            packets = datagrams.bind(streams[0].family, where, slots, both_families=address.host is None)
+        except OSError as e:
+            for sock in streams:
+                sock.close()
+            taken = e.errno == errno.EADDRINUSE
+            if not taken or address.port != 0 or attempt + 1 == _PORT_ATTEMPTS:
+                raise _explain(f"{shown}/udp", e, _UDP_TAKEN if taken else "") from e
+        else:
+            return streams, packets, shown
+    raise AssertionError("not reached")
+
+
+def _bind_tcp(address: Address, slots: int) -> list[socket.socket]:
     name = str(address)
     family, where = _resolve(address, name)
     sockets: list[socket.socket] = []
@@ -135,7 +178,7 @@ def _bind_slots(address: Address, slots: int, paths: list[str]) -> tuple[list[so
         for sock in sockets:
             sock.close()
         raise _explain(name, e) from e
-    return sockets, _shown(sockets[0])
+    return sockets
 
 
 def _bind_one(address: Address, paths: list[str]) -> tuple[socket.socket, str]:
@@ -238,6 +281,6 @@ def _shown(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _explain(name: str, e: OSError) -> BindError:
-    hint = _HINTS.get(e.errno or 0)
+def _explain(name: str, e: OSError, hint: str = "") -> BindError:
+    hint = hint or _HINTS.get(e.errno or 0, "")
     return BindError(f"can't listen on {name}: {e.strerror or e}" + (f"; {hint}" if hint else ""))

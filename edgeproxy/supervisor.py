@@ -102,9 +102,8 @@ class Supervisor:
         self._born = time.monotonic()
         self._pid = os.getpid()
         self._on_ready = on_ready
-        self._listeners: Listeners = listen(
-            config.listen.https, config.listen.http, config.listen.admin, config.workers
-        )
+        where = config.listen
+        self._listeners: Listeners = listen(where.https, where.http, where.admin, config.workers, quic=where.quic)
         self._workers = [Child(f"worker-{slot}", slot) for slot in range(config.workers)]
         self._loans = Loans(self._workers, self._listeners.slots)
         self._reloads = Reloads(config, config_path, workers, self._workers, say)

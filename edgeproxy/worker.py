@@ -42,6 +42,7 @@ from edgeproxy.ipc import (
 from edgeproxy.observe.access import FLUSH_INTERVAL, AccessLogWriter
 from edgeproxy.observe.metrics import WorkerStats
 from edgeproxy.observe.reporter import Reporter
+from edgeproxy.quic.ids import Seat
 
 _SETTLE: Final = 0.5  # seconds for resets to reach the clients
 _POLL: Final = 0.02  # seconds between two looks at the number of connections while draining
@@ -56,6 +57,9 @@ class Plane(Protocol):
     def switch(self, snapshot: Any) -> None: ...
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         """Also called again, with the sockets of a slot that is lent to this worker."""
+
+    def listen_quic(self, sockets: list[socket.socket], seat: Seat) -> None:
+        """Called once, with bound UDP sockets; what else is said about listening and connections covers them."""
 
     async def release(self, sockets: list[socket.socket]) -> None:
         """Stops listening on these alone and closes this process's copies; their connections go on."""
@@ -78,6 +82,8 @@ class Task:
     instance: str  # the same for all workers of this edge, at all times
     https: list[socket.socket]
     http: list[socket.socket]
+    quic: list[socket.socket]  # UDP; empty without h3
+    seat: Seat | None  # this worker's place among those that speak h3
     channel: Channel[ToWorker]
     control: str | None  # path of control's socket
     plane: type[Plane]
@@ -155,6 +161,8 @@ class _Worker:
         plane = self._plane = task.plane(self._loop, self._stats, self._log)
         plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
+        if task.seat is not None:
+            plane.listen_quic(task.quic, task.seat)
         if task.control is not None:
             self._reporter = Reporter(self._loop, self._stats, task.slot, task.control)
             self._reporter.connect()

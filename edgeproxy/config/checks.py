@@ -16,6 +16,8 @@ from edgeproxy.config.problems import Invalid, quote, suggest
 from edgeproxy.config.units import format_size, parse_duration, parse_size
 
 MAX_ADDRESSES = 64
+MAX_WORKERS = 1024  # as the model allows
+MAX_H3_WORKERS = 256
 MAX_SUGGESTIONS = 50  # difflib costs about a millisecond where there are hundreds of names
 _YEAR = 31536000  # hstspreload.org asks for a max-age of at least this
 
@@ -33,6 +35,7 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     """Everything that is wrong between keys."""
     yield from _doors(_section(data, "listen"))
     yield from _h3(_section(data, "listen"))
+    yield from _seats(data)
     yield from _upstream_names(data)
     yield from _repeated_routes(data)
     yield from _preload(_section(data, "hsts"))
@@ -87,6 +90,14 @@ def _h3(listen: dict[str, Any]) -> Iterator[Finding]:
     if set(protocols) == {"h3"}:
         hint = "clients begin with TCP and learn of h3 by Alt-Svc: [h1, h2, h3]"
         yield Finding(path, "'h3' needs 'h1' or 'h2' beside it", hint)
+
+
+def _seats(data: dict[str, Any]) -> Iterator[Finding]:
+    """A connection id of QUIC has one byte for the worker."""
+    workers = data.get("workers")
+    if isinstance(workers, int) and MAX_H3_WORKERS < workers <= MAX_WORKERS and speaks_h3(data):
+        hint = "fewer, or go without h3: listen.protocols: [h1, h2]"
+        yield Finding(("workers",), f"h3 has room for {MAX_H3_WORKERS} workers, not {workers}", hint)
 
 
 def _addresses(value: Any) -> Iterator[Address]:

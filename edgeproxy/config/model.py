@@ -323,7 +323,8 @@ class UpstreamTimeouts(Section):
     idle: Duration = _duration("60s", "Between two chunks of the answer.")
     total: OptionalDuration = Field(
         default=None,
-        description="From the request to the end of the answer; off, because streams may run for long.",
+        description="From the request, the wait for a connection included, to the end of the answer; "
+        "off, because streams may run for long.",
         json_schema_extra={"default": "off"},
     )
 

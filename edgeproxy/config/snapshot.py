@@ -27,15 +27,16 @@ _log = logging.getLogger("edgeproxy")
 
 
 class TargetSettings:
-    """One address of an upstream; equal when a connection to one is as good as a connection to the other.
+    """One address of an upstream.
 
     Attributes:
+        key: equal when a connection to one is as good as a connection to the other.
         label: `host:port` for logs and metrics; `quoted` is the same as JSON.
         authority: the Host field of its own name.
         context: for https; None for http.
     """
 
-    __slots__ = ("authority", "ca", "context", "host", "label", "port", "quoted", "tls")
+    __slots__ = ("authority", "ca", "context", "host", "key", "label", "port", "quoted", "tls")
 
     def __init__(self, target: Target, context: ssl.SSLContext | None, ca: str) -> None:
         self.host = target.host
@@ -43,20 +44,12 @@ class TargetSettings:
         self.tls = target.tls
         self.ca = ca
         self.context = context
+        self.key = (self.host, self.port, self.tls, ca)
         bracketed = f"[{self.host}]" if ":" in self.host else self.host
         self.label = f"{bracketed}:{self.port}"
         self.quoted = msgspec.json.encode(self.label)
         default = 443 if self.tls else 80
         self.authority = (bracketed if self.port == default else self.label).encode("ascii")
-
-    def _key(self) -> tuple[str, int, bool, str]:
-        return self.host, self.port, self.tls, self.ca
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TargetSettings) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
 
 
 class UpstreamSettings:

@@ -48,7 +48,8 @@ class RouteStats:
 class UpstreamStats:
     """One target of one upstream. ``open`` counts connections, ``active`` those with a request on them, ``pending``
     requests that wait for a connection, ``up`` is 1 or 0; these four are gauges, the rest only ever grows.
-    ``timeouts`` is keyed by the timer that fired (``connect``, ``first_byte``, ``idle``, ``total``)."""
+    ``timeouts`` is keyed by the timer that fired (``connect``, ``first_byte``, ``idle``, ``total``). ``targets`` is not
+    shown: how many targets count here, configured ones and those that a reload took away and that have connections left."""
 
     __slots__ = (
         "active",
@@ -61,6 +62,7 @@ class UpstreamStats:
         "retries",
         "reused",
         "target",
+        "targets",
         "timeouts",
         "up",
     )
@@ -68,6 +70,7 @@ class UpstreamStats:
     def __init__(self, name: str, target: str) -> None:
         self.name = name
         self.target = target
+        self.targets = 0
         self.connects = 0
         self.connect_failures = 0
         self.reused = 0
@@ -124,11 +127,17 @@ class WorkerStats:
         return stats
 
     def upstream(self, name: str, target: str) -> UpstreamStats:
-        """The counters of a target of an upstream; they survive a reload under these names."""
+        """The counters of a target of an upstream; they survive a reload under these names (until ``leave``)."""
         stats = self.upstreams.get((name, target))
         if stats is None:
             stats = self.upstreams[name, target] = UpstreamStats(name, target)
         return stats
+
+    def leave(self, stats: UpstreamStats) -> None:
+        """A target is gone for good. The counters under its name go too, unless another one bears it by now."""
+        stats.targets -= 1
+        if stats.targets == 0:
+            del self.upstreams[stats.name, stats.target]
 
     def fault(self, source: str, reason: str) -> None:
         """Counts a fault (rare path)."""

@@ -71,9 +71,9 @@ class QuicStats:
         self.rtt_sum += seconds
         self.rtt_count += 1
 
-    def drop(self, reason: str) -> None:
+    def drop(self, reason: str, n: int = 1) -> None:
         """Counts what was not used; reasons over MAX_DROPS become OTHER."""
-        _count(self.drops, reason, MAX_DROPS)
+        _count(self.drops, reason, MAX_DROPS, n)
 
     def handshake_failure(self, reason: str) -> None:
         """Counts a handshake that failed; reasons over MAX_FAILURES become OTHER."""
@@ -104,7 +104,7 @@ def add(total: QuicDump, dump: QuicDump) -> None:
     total["rtt_buckets"] = [a + b for a, b in zip(total["rtt_buckets"], dump["rtt_buckets"], strict=True)]
 
 
-def _count(reasons: dict[str, int], reason: str, most: int) -> None:
+def _count(reasons: dict[str, int], reason: str, most: int, n: int = 1) -> None:
     if reason not in reasons and len(reasons) >= most - 1:
         reason = OTHER
-    reasons[reason] = reasons.get(reason, 0) + 1
+    reasons[reason] = reasons.get(reason, 0) + n

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.quic import varint
 from edgeproxy.quic.errors import (
-    AEAD_LIMIT_REACHED, FRAME_ENCODING_ERROR, INTERNAL_ERROR, PROTOCOL_VIOLATION, TransportError,
+    AEAD_LIMIT_REACHED,
+    FRAME_ENCODING_ERROR,
+    INTERNAL_ERROR,
+    PROTOCOL_VIOLATION,
+    TransportError,
 )  # fmt: skip
 from edgeproxy.quic.frames import HANDLERS, TRANSPORT, read_ack, read_stream
 from edgeproxy.quic.paths import Paths
@@ -31,7 +35,7 @@ MAX_BURST = 64  # packets in one go: others want to send, too
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
-_MAX_DATA = 2  # records of our own frames; 0 and 1 are MAX_STREAMS, see streamset.py
+_MAX_DATA, _ONCE = 2, 3  # records of our own frames; 0 and 1 are MAX_STREAMS, see streamset.py
 
 
 class Application(Protocol):
@@ -49,8 +53,8 @@ class Application(Protocol):
     def writable(self, stream: Stream) -> None:
         """A stream that was `waiting` has a short queue again, or none."""
 
-    def closed(self, reason: str) -> None:
-        """The connection is over. `reason`: "" when the peer closed it without an error."""
+    def closed(self, reason: str, streams: list[Stream]) -> None:
+        """The connection is over, with all that was left on it. `reason`: "" when the peer closed it without an error."""
 
 
 class Host(Protocol):
@@ -58,6 +62,9 @@ class Host(Protocol):
 
     def wake(self, connection: Connection) -> None:
         """The connection has something to send."""
+
+    def new_id(self) -> tuple[bytes, bytes]:
+        """A fresh connection id and its stateless-reset token."""
 
     def issued(self, connection: Connection, connection_id: bytes) -> None:
         """Packets for this id are ours."""
@@ -497,12 +504,19 @@ class Connection:
         self.control.clear()
         self.windows.clear()
         self.recovery.sent.clear()
+        streams = list(self.streams.by_id.values())
         self.streams.clear()
         application = self.application
         del self.application  # it holds us: the cycle ends here
         del self.again
         self.host.over(self)
-        application.closed(reason)
+        application.closed(reason, streams)
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        if not self._state:
+            self.control.append((b"\x01", self, _ONCE))
+            self.mark()
 
     def last_words(self) -> bytes:
         """The datagram that says why; b"" when there is nothing to say."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.quic.errors import (
-    FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION, UNEXPECTED_MESSAGE, TransportError,
+    FRAME_ENCODING_ERROR,
+    PROTOCOL_VIOLATION,
+    UNEXPECTED_MESSAGE,
+    TransportError,
 )  # fmt: skip
 from edgeproxy.quic.varint import LARGEST, read
 

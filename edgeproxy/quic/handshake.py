@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from aioquic.buffer import Buffer
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
 from aioquic.quic.packet import QuicProtocolVersion, pull_quic_transport_parameters
@@ -81,7 +81,7 @@ class Terms:
                 CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384, CipherSuite.CHACHA20_POLY1305_SHA256,
             ],
             certificate=default.certificate,
-            certificate_chain=default.chain,
+            certificate_chain=list(default.chain),
             private_key=default.key,
             supported_versions=list(VERSIONS),
         )  # fmt: skip
@@ -111,11 +111,11 @@ class _Engine(QuicConnection):
         self._local_max_stream_data_uni = limits.one_way_window
 
     def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)  # type: ignore[no-untyped-call]  # aioquic's annotations are partial
+        super()._initialize(peer_cid)
         self.tls._max_early_data = None
         # X25519 first, as everywhere (contexts.py); curves that no browser offers are left out.
         self.tls._supported_groups = [Group.X25519, Group.SECP256R1, Group.SECP384R1]
-        self.tls._server_handle_hello = self._handle_hello  # type: ignore[method-assign]  # the hello seam
+        self.tls._server_handle_hello = self._handle_hello  # type: ignore[assignment, method-assign]  # names of arguments
 
     def _handle_hello(self, message: Buffer, initial: Buffer, handshake: Buffer) -> None:
         """The ClientHello is whole: keep it, choose the certificate, let aioquic go on."""
@@ -123,8 +123,8 @@ class _Engine(QuicConnection):
         self.hello = hello = message.data_slice(0, message.capacity)
         self.server_name = name = server_name(hello)
         identity = self.terms.certificates.choose(name or None)
-        tls.certificate, tls.certificate_chain = identity.certificate, identity.chain
-        tls.certificate_private_key = identity.key
+        tls.certificate, tls.certificate_chain = identity.certificate, list(identity.chain)
+        tls.certificate_private_key = identity.key  # type: ignore[assignment]  # `check` admits only kinds that can sign here
         self.names = identity.names if name else None
         if offers_early_data(hello):
             # We never offered it. aioquic would take it from whoever resumes: so nobody who sends it resumes.
@@ -132,7 +132,7 @@ class _Engine(QuicConnection):
         Context._server_handle_hello(tls, message, initial, handshake)
 
     def _handle_crypto_frame(self, context: Any, frame_type: int, buf: Buffer) -> None:
-        super()._handle_crypto_frame(context, frame_type, buf)  # type: ignore[no-untyped-call]  # as above
+        super()._handle_crypto_frame(context, frame_type, buf)
         stream = self._crypto_streams[context.epoch]
         if stream.receiver.highest_offset > MAX_CRYPTO:
             raise QuicConnectionError(CRYPTO_BUFFER_EXCEEDED, frame_type, "too many bytes of TLS messages")
@@ -198,7 +198,7 @@ class Handshake:
             # Zeros are no packet: the datagram keeps its size, which counts for amplification and for RFC 9000 §14.1.
             data = data[:end] + bytes(len(data) - end)
         if end:
-            engine.receive_datagram(data, address, now)  # type: ignore[no-untyped-call]  # aioquic's annotations are partial
+            engine.receive_datagram(data, address, now)
             self._look(engine)
 
     def transmit(self, now: float) -> list[bytes]:
@@ -232,8 +232,11 @@ class Handshake:
     def _take_over(self, engine: _Engine) -> Established:
         crypto = engine._cryptos[Epoch.ONE_RTT]
         receive, send = crypto.recv, crypto.send
-        assert receive.cipher_suite is not None and receive.secret is not None and send.secret is not None
-        assert engine._version is not None and engine.tls.received_extensions is not None
+        assert receive.cipher_suite is not None
+        assert receive.secret is not None
+        assert send.secret is not None
+        assert engine._version is not None
+        assert engine.tls.received_extensions is not None
         raw = next(data for kind, data in engine.tls.received_extensions if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS)
         theirs = pull_quic_transport_parameters(Buffer(data=raw))
         loss = engine._loss
@@ -275,7 +278,7 @@ class Handshake:
     @property
     def is_over(self) -> bool:
         """There is nothing left to do."""
-        return self._engine is None or self._engine._close_at is None and bool(self.failure)
+        return self._engine is None or (self._engine._close_at is None and bool(self.failure))
 
 
 def long_headers(data: bytes) -> int:

@@ -53,8 +53,10 @@ class Paths:
         moves: migrations so far.
     """
 
-    __slots__ = ("_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence", "_sequence", "_validated",
-                 "address", "moves", "other", "outgoing", "peer_id", "size", "until")  # fmt: skip
+    __slots__ = (
+        "_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence",
+        "_sequence", "_validated", "address", "moves", "other", "outgoing", "peer_id", "size", "until",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, made: Established) -> None:
         self._connection = connection
@@ -155,6 +157,13 @@ class Paths:
             self._validated = path
             self.until = 0.0
             self._connection.mark()
+
+    def take_outgoing(self) -> list[tuple[bytes, tuple[str, int]]]:
+        """Datagrams for other addresses."""
+        if not self.outgoing:
+            return self.outgoing
+        outgoing, self.outgoing = self.outgoing, []
+        return outgoing
 
     def give_up(self) -> None:
         """The new address did not answer: back to the one that was known, if there is one (§9.3.2)."""

@@ -37,13 +37,33 @@ class Recovery:
         window: bytes that may be in flight.
         loss_at: when the oldest gap becomes a loss; 0.0 for never.
         probes: packets that must go out whatever the window says.
-        lost: packets lost so far.
+        lost, probed: packets lost, and sent as probes, so far.
     """
 
     __slots__ = (
-        "_ack_delay", "_budget", "_budget_at", "_first_sample", "_largest_acked", "_limited", "_minimum", "_recovery_start",
-        "_size", "_stash", "_threshold", "ack_delay_exponent", "in_flight", "last_sent", "latest", "loss_at", "lost",
-        "pto_count", "probes", "sent", "smoothed", "variance", "window",
+        "_ack_delay",
+        "_budget",
+        "_budget_at",
+        "_first_sample",
+        "_largest_acked",
+        "_limited",
+        "_minimum",
+        "_recovery_start",
+        "_size",
+        "_stash",
+        "_threshold",
+        "ack_delay_exponent",
+        "in_flight",
+        "last_sent",
+        "latest",
+        "loss_at",
+        "lost",
+        "probes",
+        "pto_count",
+        "sent",
+        "smoothed",
+        "variance",
+        "window",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
@@ -67,6 +87,7 @@ class Recovery:
         self.last_sent = 0.0
         self.pto_count = 0
         self.probes = 0
+        self.probed = 0
         self.lost = 0
         self._budget = float(self.window)
         self._budget_at = 0.0
@@ -110,8 +131,7 @@ class Recovery:
         """
         sent = self.sent
         lowest, largest = ranges[0]
-        if largest > self._largest_acked:
-            self._largest_acked = largest
+        self._largest_acked = max(self._largest_acked, largest)
         acked: list[int] = []
         if len(ranges) == 1:
             for number in sent:
@@ -229,6 +249,7 @@ class Recovery:
             return
         self.pto_count = min(self.pto_count + 1, MAX_PTO_COUNT)
         self.probes = 2
+        self.probed += 2
         # What the oldest packets carried goes again, so that a probe is worth something. They count as gone from the
         # network, which a probe timeout does not say; the window is left alone.
         for number in list(self.sent)[:2]:

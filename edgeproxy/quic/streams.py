@@ -188,7 +188,7 @@ class Stream:
 
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
         """The peer has a frame."""
-        del b
+        del b, c
         if a == -2:
             return
         self.outstanding -= 1

@@ -24,8 +24,10 @@ class Streams:
         raised: there is a MAX_STREAMS frame to send.
     """
 
-    __slots__ = ("_allowed", "_announced", "_closed", "_due", "_limits", "_most", "_next", "_opened", "_unseen", "_windows", "by_id",
-                 "raised")  # fmt: skip
+    __slots__ = (
+        "_allowed", "_announced", "_closed", "_due", "_limits", "_most", "_next", "_opened", "_unseen", "_windows", "by_id",
+        "raised",
+    )  # fmt: skip
 
     def __init__(self, made: Established, most: tuple[int, int], windows: tuple[int, int]) -> None:
         """
@@ -101,6 +103,7 @@ class Streams:
         if self.by_id.pop(stream.id, None) is None:
             return
         stream.connection = None
+        stream.app = None
         if stream.id & 1:
             return
         which = (stream.id >> 1) & 1
@@ -126,6 +129,11 @@ class Streams:
     def requests(self) -> int:
         """Requests the client has opened so far; the next one has this number times four."""
         return self._opened[_TWO_WAY]
+
+    @property
+    def busy(self) -> bool:
+        """Some request is not over, be it that its answer is not acknowledged."""
+        return any(not stream_id & 3 for stream_id in self.by_id)
 
     def clear(self) -> None:
         """The connection is over."""

@@ -54,7 +54,7 @@ class UdpSocket:
         self.sock = sock
         self._stats = stats
         self._backlog: deque[tuple[list[bytes], Address, Local]] = deque()
-        self._wildcard = sock.getsockname()[0] in {"0.0.0.0", "::"}  # noqa: S104 (compared, not bound)
+        self._wildcard = sock.getsockname()[0] in {"0.0.0.0", "::"}
         self._gro = _LINUX and _try(sock, _SOL_UDP, _UDP_GRO, 1)
         self._segment = _LINUX
         self._ancillary = 0

@@ -1,5 +1,5 @@
-# Connections to one upstream's targets: who works for which exchange, who waits, and who may try again.
-"""The connection pool. Idle connections are reused last-in-first-out, so that the surplus ages out."""
+# One upstream's exchanges: who works for which, who waits for a connection, and who may try again.
+"""`Pool`, and the queue of those that wait."""
 
 from __future__ import annotations
 
@@ -11,102 +11,25 @@ from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
 from edgeproxy.faults import Fault, edge_fault, upstream_fault
 from edgeproxy.upstream.connect import Connecting, connect_fault, open_connection
 from edgeproxy.upstream.h1 import UpstreamConnection
+from edgeproxy.upstream.target import Target
 
 if TYPE_CHECKING:
-    from edgeproxy.config.snapshot import TargetSettings, UpstreamSettings
+    from edgeproxy.config.snapshot import UpstreamSettings
     from edgeproxy.exchange import Exchange
-    from edgeproxy.observe.metrics import UpstreamStats, WorkerStats
+    from edgeproxy.observe.metrics import WorkerStats
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 _MAX_TRIES = 3  # connections tried for one exchange
-_DOWN_FIRST, _DOWN_LONGEST = 0.5, 15.0  # seconds a target that refuses connections is passed over while others live
 
-
-class Target:
-    """One address of an upstream."""
-
-    __slots__ = ("active", "down_for", "down_until", "idle", "pool", "settings", "stats")
-
-    def __init__(self, pool: Pool, settings: TargetSettings, stats: UpstreamStats) -> None:
-        self.pool = pool
-        self.settings = settings
-        self.stats = stats
-        self.idle: list[UpstreamConnection] = []
-        self.active = 0  # exchanges on it
-        self.down_until = 0.0
-        self.down_for = 0.0
-
-    def released(self, connection: UpstreamConnection) -> None:
-        """A reply is complete and the connection can be used again."""
-        connection.busy = False
-        self.active -= 1
-        self.stats.active = self.active
-        self.idle.append(connection)
-        pool = self.pool
-        if self not in pool.targets or connection.idle_timeout <= 0:
-            self.retire(connection)  # a reload took this target away, or nothing is kept
-        elif pool.pending:
-            pool.advance()
-
-    def take(self) -> UpstreamConnection | None:
-        """The most recently used idle connection, None when there is none that still lives."""
-        idle = self.idle
-        while idle:
-            connection = idle.pop()
-            transport = connection.transport
-            if transport is not None and not transport.is_closing():
-                connection.busy = True
-                self.active += 1
-                self.stats.active = self.active
-                return connection
-        return None
-
-    def retire(self, connection: UpstreamConnection) -> None:
-        """Close an idle connection."""
-        try:
-            self.idle.remove(connection)
-        except ValueError:
-            pass  # already taken out, and found dead
-        if connection.transport is not None:
-            connection.transport.close()
-
-    def closed(self, connection: UpstreamConnection) -> None:
-        """A connection is gone, whatever it was doing."""
-        if connection.gone:
-            return
-        connection.gone = True
-        self.pool.connections -= 1
-        self.stats.open -= 1
-        self.pool.deadlines.members.discard(connection)
-        if connection.busy:
-            self.active -= 1
-            self.stats.active = self.active
-        else:
-            self.retire(connection)
-        if self.pool.pending:
-            self.pool.advance()
-
-    def is_down(self, now: float) -> bool:
-        """Passed over while another target is up."""
-        return self.down_until > now
-
-    def mark_down(self, now: float) -> None:
-        """A connection could not be made."""
-        self.down_for = min(max(_DOWN_FIRST, self.down_for * 2), _DOWN_LONGEST)
-        self.down_until = now + self.down_for
-        self.stats.up = 0
-
-    def mark_up(self) -> None:
-        """A connection was made."""
-        self.down_for = self.down_until = 0.0
-        self.stats.up = 1
+__all__ = ["Pool", "Target"]
 
 
 class Pool:
     """All targets of one upstream, for one worker. Lives through reloads under the upstream's name."""
 
     __slots__ = (
-        "_tasks", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings", "stats", "targets",
+        "_tasks", "_total", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings", "stats",
+        "targets",
     )  # fmt: skip
 
     def __init__(
@@ -116,12 +39,13 @@ class Pool:
         self.loop = loop
         self.deadlines = deadlines
         self.stats = stats
-        self.pending: deque[tuple[Exchange, Waiting, float, int]] = deque()
+        self.pending: deque[Waiting] = deque()
         self.deadline = NEVER
         self.targets: list[Target] = []
         self.connections = 0  # open and opening, to all targets
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._total: float | None = None
         self.settings = settings
         self.apply(settings)
         deadlines.members.add(self)
@@ -129,18 +53,21 @@ class Pool:
     def apply(self, settings: UpstreamSettings) -> None:
         """Take new settings; targets that stay keep their connections."""
         self.settings = settings
-        known = {target.settings: target for target in self.targets}
-        self.targets = []
+        self._total = settings.timeouts.total
+        known = {target.settings.key: target for target in self.targets}
+        pending, self.targets = self.pending, []
         for each in settings.targets:
-            target = known.pop(each, None)
+            target = known.pop(each.key, None)
             if target is None:
                 target = Target(self, each, self.stats.upstream(self.name, each.label))
             target.settings = each  # equal, but its CA file was read anew
             self.targets.append(target)
         for gone in known.values():
-            for connection in list(gone.idle):
-                gone.retire(connection)
-        self.advance()  # there may be more room now
+            gone.stats.pending = 0
+            gone.remove()
+        if pending:
+            self.count_pending()
+            self.advance()  # there may be more room now
 
     def submit(self, exchange: Exchange, tries: int = 0) -> None:
         """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue.
@@ -171,6 +98,22 @@ class Pool:
         request = exchange.request
         host = request.authority if self.settings.preserve_host else settings.authority
         connection.begin(exchange, exchange.plan.upstream_head(request, host))
+        if self._total is not None:
+            # `begin` starts its clock with the connection; the exchange's began with the request.
+            connection._total = due = self._due(exchange)
+            connection.deadline = min(connection.deadline, due)
+
+    def _due(self, exchange: Exchange) -> float:
+        """When `timeouts.total` of an exchange runs out, on the deadlines' clock."""
+        if self._total is None:
+            return NEVER
+        return self.deadlines.now + self._total - (exchange.gateway.time() - exchange.started)
+
+    def _late(self, target: Target) -> Fault:
+        """The fault of an exchange whose `timeouts.total` ran out before there was a connection."""
+        timeouts = target.stats.timeouts
+        timeouts["total"] = timeouts.get("total", 0) + 1
+        return upstream_fault(504, "total_timeout", "The upstream did not finish its answer in time.")
 
     def _pick(self) -> Target:
         targets = self.targets
@@ -201,8 +144,9 @@ class Pool:
                 exchange.fail(fault, tail)
                 return
             served = exchange.served_by
-            if served is not None:
-                self.stats.upstream(self.name, served.label).retries += 1
+            stats = self.stats.upstreams.get((self.name, served.label)) if served is not None else None
+            if stats is not None:  # None: a reload took the target away
+                stats.retries += 1
             # tries=1: never again on a reused connection, so this happens once.
             self.submit(exchange, 1)
             return
@@ -212,13 +156,13 @@ class Pool:
 
     def _wait(self, exchange: Exchange, tries: int) -> None:
         if len(self.pending) >= self.settings.max_pending:
-            exchange.fail(edge_fault(503, "upstream_full", "All connections to the upstream are busy; try again shortly."))
+            exchange.fail(_full("All connections to the upstream are busy; try again shortly."))
             return
-        waiting = Waiting(self)
+        due, end = self.deadlines.now + self.settings.timeouts.connect, self._due(exchange)
+        waiting = Waiting(self, exchange, tries, min(due, end), late=end < due)
         exchange.attempt = waiting
-        due = self.deadlines.now + self.settings.timeouts.connect
-        self.pending.append((exchange, waiting, due, tries))
-        self.deadline = min(self.deadline, due)
+        self.pending.append(waiting)
+        self.deadline = min(self.deadline, waiting.due)
         self.count_pending()
 
     def advance(self) -> None:
@@ -226,26 +170,30 @@ class Pool:
         while self.pending and (
             self.connections < self.settings.max_connections or any(target.idle for target in self.targets)
         ):
-            exchange, waiting, _, tries = self.pending.popleft()
+            waiting = self.pending.popleft()
             self.count_pending()
+            exchange = waiting.exchange
             if exchange.attempt is waiting:
                 exchange.attempt = None
-                self.submit(exchange, tries)
+                self.submit(exchange, waiting.tries)
                 return
 
     def expire(self, now: float) -> None:
         """Exchanges that waited too long for a connection."""
-        self.deadline = NEVER
-        while self.pending:
-            exchange, waiting, due, _ = self.pending[0]
-            if exchange.attempt is waiting and due >= now - INTERVAL:
-                self.deadline = due
-                break
-            self.pending.popleft()
+        due = now - INTERVAL
+        late = [waiting for waiting in self.pending if waiting.due < due]
+        # Not in order of their ends: an exchange may have been under way for long before it came here.
+        self.pending = deque(waiting for waiting in self.pending if waiting.due >= due)
+        self.deadline = min((waiting.due for waiting in self.pending), default=NEVER)
+        self.count_pending()
+        for waiting in late:
+            exchange = waiting.exchange
             if exchange.attempt is waiting:
                 exchange.attempt = None
-                exchange.fail(edge_fault(503, "upstream_full", "No connection to the upstream became free in time."))
-        self.count_pending()
+                if waiting.late:
+                    exchange.fail(self._late(self.targets[0]))
+                else:
+                    exchange.fail(_full("No connection to the upstream became free in time."))
 
     def count_pending(self) -> None:
         """Show the length of the queue in the metrics."""
@@ -256,6 +204,7 @@ class Pool:
 
     def _connect(self, target: Target, exchange: Exchange, tries: int) -> None:
         self.connections += 1
+        target.open += 1
         target.stats.open += 1
         target.active += 1
         target.stats.active = target.active
@@ -274,20 +223,25 @@ class Pool:
         connection.gone = True
         connection.discard()
         target = connection.target
-        self.connections -= 1
-        target.stats.open -= 1
         target.active -= 1
         target.stats.active = target.active
+        target.left()
         if self.pending:
             self.advance()
 
     async def _open(self, target: Target, connection: UpstreamConnection, exchange: Exchange, tries: int) -> None:
         """Open a connection for an exchange; on failure try another target, since nothing was sent yet."""
         fault: Fault | None
+        wait = self.settings.timeouts.connect
+        left = self._due(exchange) - self.deadlines.now
         try:
-            async with asyncio.timeout(self.settings.timeouts.connect):
+            async with asyncio.timeout(min(wait, left)):
                 fault = await open_connection(self.loop, target, connection)
         except (OSError, TimeoutError) as error:
+            if left < wait and isinstance(error, TimeoutError):
+                exchange.attempt = None
+                exchange.fail(self._late(target))
+                return
             fault = connect_fault(target, error)
         if fault is not None:
             target.stats.connect_failures += 1
@@ -312,10 +266,10 @@ class Pool:
         gone, self.targets = self.targets, []
         gone[0].stats.pending = 0
         for target in gone:
-            for connection in list(target.idle):
-                target.retire(connection)
+            target.remove()
         while self.pending:
-            exchange, waiting, _, _ = self.pending.popleft()
+            waiting = self.pending.popleft()
+            exchange = waiting.exchange
             if exchange.attempt is waiting:
                 exchange.attempt = None
                 exchange.fail(edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration."))
@@ -329,12 +283,22 @@ class Pool:
 
 
 class Waiting:
-    """A place in a pool's queue."""
+    """A place in a pool's queue.
 
-    __slots__ = ("_pool",)
+    Attributes:
+        tries: as for `Pool.submit`.
+        due: when it is given up.
+        late: that is the end of `timeouts.total`.
+    """
 
-    def __init__(self, pool: Pool) -> None:
+    __slots__ = ("_pool", "due", "exchange", "late", "tries")
+
+    def __init__(self, pool: Pool, exchange: Exchange, tries: int, due: float, *, late: bool) -> None:
         self._pool = pool
+        self.exchange = exchange
+        self.tries = tries
+        self.due = due
+        self.late = late
 
     def pause(self) -> None:
         """Nothing is read yet."""
@@ -344,9 +308,12 @@ class Waiting:
 
     def cancel(self) -> None:
         """The client left: its place is free."""
-        pool = self._pool
-        for index, entry in enumerate(pool.pending):
-            if entry[1] is self:
-                del pool.pending[index]
-                break
-        pool.count_pending()
+        try:
+            self._pool.pending.remove(self)
+        except ValueError:
+            pass  # its turn had come
+        self._pool.count_pending()
+
+
+def _full(message: str) -> Fault:
+    return edge_fault(503, "upstream_full", message)

@@ -13,6 +13,8 @@ from support.edge import Edge, RecordedLog, configuration, prepared, running_edg
 from support.upstream import Connection, Handler, Upstream, ok, running_upstream
 from support.waiting import until
 
+from edgeproxy.preview import Preview
+
 from .clients import Wire
 from .wires import WIRES
 
@@ -67,6 +69,15 @@ class Stand:
     def reload(self, **changes: Any) -> None:
         """A new snapshot, made and made current."""
         self.edge.data_plane.switch(prepared(configuration(self.upstream.port, **changes)))
+
+    @property
+    def previewed(self) -> int:
+        """Bytes of request bodies that the edge holds to look into; -1 when it holds none back."""
+        apps = [connection.app for connection in self.edge.data_plane._secure.connections]
+        exchanges = [getattr(app, "exchange", None) for app in apps]
+        exchanges += [stream.exchange for app in apps for stream in getattr(app, "streams", {}).values()]
+        attempts = [exchange.attempt for exchange in exchanges if exchange is not None]
+        return sum(attempt._size for attempt in attempts if isinstance(attempt, Preview)) if attempts else -1
 
     @property
     def queued(self) -> int:

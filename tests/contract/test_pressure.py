@@ -154,7 +154,7 @@ async def test_an_upload_waits_for_a_connection_in_bounded_memory(protocol: str)
         call = (await s.dial()).call("POST", "/", end=False, length=total)
         call.send(bytes(total), end=True)
         await until(lambda: s.target().pending == 1)
-        (exchange, *_), *_ = s.edge.data_plane._gateway.pools["main"].pending
+        exchange = s.edge.data_plane._gateway.pools["main"].pending[0].exchange
         await steady(lambda: call.unsent)
         assert total - call.unsent < KERNEL
         assert exchange.body.received <= 256 * 1024

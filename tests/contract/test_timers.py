@@ -186,10 +186,10 @@ async def test_a_head_that_drips() -> None:
         wire = await s.dial()
         assert isinstance(wire, H1Wire)
         wire.transport.write(b"GET / HTT")
-        await until(lambda: any(getattr(c.app, "_partial", 0) for c in s.edge.data_plane._secure.connections))
+        await until(lambda: any(getattr(c.app, "_partial", 0) == 9 for c in s.edge.data_plane._secure.connections))
         s.edge.after(6)
         wire.transport.write(b"P/1.1\r\n")
-        await asyncio.sleep(0.01)
+        await until(lambda: any(getattr(c.app, "_partial", 0) == 16 for c in s.edge.data_plane._secure.connections))
         s.edge.after(11)
         await until(lambda: wire.closed)
         record = await s.record()
@@ -222,8 +222,7 @@ async def test_a_body_that_stops_coming_in_a_preview(protocol: str) -> None:
         wire = await s.dial()
         call = wire.call("POST", "/", end=False, length=100)
         call.send(b"{")
-        await until(lambda: s.edge.stats.streams_open or not wire.streams_counted)
-        await asyncio.sleep(0.02)
+        await until(lambda: s.previewed == 1)
         s.edge.after(61)
         assert await call.reply() == 408
         assert json.loads(call.body)["error"]["type"] == "timeout_error"

@@ -1,11 +1,13 @@
 # An edge whose data plane is a fake: real supervisor, workers, control and sockets, and an answer fixed here. Run as a
 # program: `python fake_edge.py FILE [WORKERS]`.
 """GET /pid answers the worker's pid, GET /mark a mark of its configuration (max_url), GET /other `ok`; GET /hold makes
-the connection busy and answers only after another line has come."""
+the connection busy and answers only after another line has come. By datagram: `who` answers the worker's slot,
+generation, pid and a digest of the shared secret, `pass N TEXT` puts TEXT into slot N's mailbox, `mail` answers what came."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
 import struct
@@ -17,6 +19,7 @@ from typing import Any
 from edgeproxy.config.model import Config
 from edgeproxy.observe.access import AccessLogWriter, line, static_part
 from edgeproxy.observe.metrics import H1, WorkerStats, record
+from edgeproxy.quic.ids import Seat
 
 
 class FakePlane:
@@ -28,6 +31,9 @@ class FakePlane:
         self.snapshot: Config | None = None
         self.servers: dict[socket.socket, Any] = {}
         self.draining = False
+        self.packets: list[socket.socket] = []
+        self.seat = Seat.single()
+        self.mail: list[bytes] = []
 
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Config:
@@ -47,6 +53,26 @@ class FakePlane:
             create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
             self.servers[sock] = await create(lambda: Connection(self), sock=sock, backlog=4096)
 
+    def listen_quic(self, sockets: list[socket.socket], seat: Seat) -> None:
+        self.packets, self.seat = sockets, seat
+        for sock in sockets:
+            self.loop.add_reader(sock.fileno(), self.on_packet, sock)
+        if seat.inbox is not None:
+            self.loop.add_reader(seat.inbox.fileno(), lambda inbox: self.mail.append(inbox.recv(100)), seat.inbox)
+
+    def on_packet(self, sock: socket.socket) -> None:
+        question, client = sock.recvfrom(100)
+        answer = b"ok"
+        if question == b"who":
+            digest = hashlib.sha256(self.seat.secret).hexdigest()
+            answer = f"{self.seat.index} {self.seat.generation} {os.getpid()} {digest}".encode()
+        elif question == b"mail":
+            answer = b" ".join(self.mail)
+        else:
+            _, slot, text = question.split(b" ")
+            self.seat.outboxes[int(slot)].send(text)
+        sock.sendto(answer, client)
+
     async def release(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
             self.servers.pop(sock).close()
@@ -54,6 +80,9 @@ class FakePlane:
 
     async def stop_accepting(self) -> None:
         await self.release(list(self.servers))
+        for sock in self.packets:
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
 
     def drain(self) -> None:
         self.draining = True

@@ -224,13 +224,15 @@ POISON = LINE + b"Content-Length: 6\r\nX-Poison: 1\r\n\r\npoison"
 @pytest.mark.parametrize("late", [False, True], ids=["same read", "later"])
 @pytest.mark.parametrize("name", GLUED)
 async def test_a_second_reply_is_for_nobody(name: str, late: bool) -> None:
+    answered = asyncio.Event()
+
     async def handler(connection: Connection) -> None:
         while True:
             request = await connection.request()
             if request.line == b"GET /first HTTP/1.1":
                 if late:
                     connection.write(GLUED[name])
-                    await asyncio.sleep(0.02)  # a read of its own, while the connection is idle
+                    await answered.wait()  # a read of its own, while the connection is idle
                     connection.write(POISON)
                 else:
                     connection.write(GLUED[name] + POISON)
@@ -244,6 +246,7 @@ async def test_a_second_reply_is_for_nobody(name: str, late: bool) -> None:
             assert response is not None and response.status in {200, 204, 304, 502}
             assert not response.values(b"x-poison")
             assert b"poison" not in response.body
+        answered.set()
         await until(lambda: upstream.connections[0].closed)
         async with connected(edge.https_port) as client:
             await client.send(SECOND)
@@ -325,7 +328,8 @@ async def test_hop_by_hop_fields_of_replies_stay_here(fields: bytes) -> None:
             response = await client.response()
         assert response is not None and response.body == b"ok"
         names = [name for name, _ in response.fields]
-        assert names == [b"x-kept", b"x-ray-id", b"strict-transport-security", b"content-length"]
+        assert names == [b"x-kept", b"x-ray-id", b"strict-transport-security", b"alt-svc", b"content-length"]
+        assert response.values(b"alt-svc") == [b'h3=":8443"; ma=86400']
         assert response.values(b"strict-transport-security") != [b"max-age=0"]
         assert response.values(b"x-ray-id") != [b"theirs"]
 

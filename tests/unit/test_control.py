@@ -69,6 +69,53 @@ def test_counters_survive_control() -> None:
     assert requests(successor) == 13
 
 
+def targets(**connects: int) -> Dump:
+    """A dump that names these targets."""
+    stats = WorkerStats()
+    for name, n in connects.items():
+        stats.upstream("chat", name).connects = n
+    return stats.dump()
+
+
+def connects(ledger: Ledger) -> dict[str, int]:
+    return {row["target"]: row["connects"] for row in ledger.total()["upstreams"]}
+
+
+def test_a_target_that_no_worker_names_is_forgotten() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), targets(x=1, y=2), 1.0)
+    ledger.report(report("b", slot=1, pid=11), targets(x=10, y=20), 1.0)
+    assert not ledger.prune({10, 11})
+    assert ledger.report(report("a"), targets(x=1), 2.0)  # a reload took y away …
+    assert not ledger.prune({10, 11})
+    assert connects(ledger) == {"x": 11, "y": 22}, "… but b still has a connection there: no total may fall"
+    assert ledger.report(report("b", slot=1, pid=11), targets(x=10), 3.0)
+    assert ledger.prune({10, 11})
+    assert connects(ledger) == {"x": 11}
+    assert connects(Ledger(ledger.kept())) == {}
+    assert not ledger.prune({10, 11})
+
+
+def test_nothing_is_forgotten_while_a_worker_is_being_replaced() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), targets(x=1), 1.0)
+    assert ledger.bury({0}, set())
+    assert not ledger.prune({0}) and not ledger.prune(set()) and not ledger.prune({12})
+    assert connects(ledger) == {"x": 1}
+    ledger.report(report("c", pid=12), targets(x=0), 2.0)
+    assert not ledger.prune({12})
+    assert connects(ledger) == {"x": 1}
+
+
+def test_the_dead_s_targets_go_with_the_configuration() -> None:
+    ledger = Ledger()
+    ledger.report(report("a"), targets(x=1, y=1), 1.0)
+    ledger.bury({0}, set())
+    ledger.report(report("c", pid=12), targets(y=0), 2.0)
+    assert ledger.prune({12})
+    assert connects(ledger) == {"y": 1}
+
+
 def worker(slot: int, **changes: Any) -> ProcessState:
     return msgspec.structs.replace(ProcessState(f"worker-{slot}", 10 + slot, "ready", 2, slot), **changes)
 

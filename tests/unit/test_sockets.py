@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgeproxy import datagrams
 from edgeproxy.config.model import Address
 from edgeproxy.sockets import BindError, listen
 
@@ -85,3 +88,64 @@ def test_unix_paths(tmp_path: Path) -> None:
     with pytest.raises(BindError, match="is no socket"):
         listen([address], [], None, 1)
     assert path.read_text() == "precious"
+
+
+def test_udp_stands_beside_tcp_of_https() -> None:
+    made = listen([ANY, ANY], [ANY], ANY, 2, quic=True)
+    try:
+        for slot in made.slots:
+            assert [sock.getsockname() for sock in slot.quic] == [sock.getsockname() for sock in slot.https]
+            assert {sock.type for sock in slot.quic} == {socket.SOCK_DGRAM}
+            assert set(slot.quic) < set(slot.sockets)
+        assert not {sock.fileno() for sock in made.slots[0].quic} & {sock.fileno() for sock in made.slots[1].quic}
+        port = made.slots[0].quic[0].getsockname()[1]
+        assert made.served[:2] == [f"https://127.0.0.1:{port}", f"h3 on 127.0.0.1:{port}/udp"]
+        assert made.slots[0].own()[0] == made.slots[0].https  # nobody is lent UDP
+    finally:
+        made.close()
+    assert {sock.fileno() for slot in made.slots for sock in slot.quic} == {-1}
+
+
+def test_unix_sockets_have_no_udp(tmp_path: Path) -> None:
+    made = listen([Address(None, None, str(tmp_path / "sock")), ANY], [], None, 2, quic=True)
+    try:
+        assert [len(slot.quic) for slot in made.slots] == [1, 1]
+        assert made.slots[1].quic[0].getsockname() == made.slots[1].https[1].getsockname()
+    finally:
+        made.close()
+
+
+def test_a_taken_udp_port_is_explained_and_leaves_nothing_bound() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another edge would
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(BindError) as error:
+            listen([Address("127.0.0.1", port)], [], None, 2, quic=True)
+        said = str(error.value)
+        assert said.startswith(f"can't listen on 127.0.0.1:{port}/udp: ")
+        assert "ss -lunp" in said and "protocols: [h1, h2]" in said
+        listen([Address("127.0.0.1", port)], [], None, 2).close()  # TCP is free
+
+
+def test_port_0_is_chosen_again_when_udp_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind, attempts = datagrams.bind, []
+
+    def taken_twice(family: int, where: tuple[Any, ...], count: int, *, both_families: bool) -> list[socket.socket]:
+        attempts.append(where)
+        if len(attempts) < 3:
+            raise OSError(errno.EADDRINUSE, "taken")
+        return bind(family, where, count, both_families=both_families)
+
+    monkeypatch.setattr(datagrams, "bind", taken_twice)
+    made = listen([ANY], [], None, 2, quic=True)
+    try:
+        assert len(attempts) == 3
+        assert made.slots[0].quic[0].getsockname() == made.slots[0].https[0].getsockname() == attempts[2]
+    finally:
+        made.close()
+
+
+def test_a_connection_id_has_room_for_256_workers() -> None:
+    with pytest.raises(BindError, match="room for 256 workers, not 257"):
+        listen([ANY], [], None, 257, quic=True)

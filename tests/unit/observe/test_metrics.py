@@ -127,4 +127,4 @@ def test_every_slot_is_in_the_dump() -> None:
     assert set(WorkerStats.__slots__) <= dump.keys()
     stats = WorkerStats()
     target = stats.upstream("a", "b")
-    assert set(target.__slots__) <= stats.dump()["upstreams"][0].keys()
+    assert set(target.__slots__) - {"targets"} <= stats.dump()["upstreams"][0].keys()

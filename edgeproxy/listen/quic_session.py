@@ -1,0 +1,286 @@
+# One QUIC client of a worker: the handshake, then the connection with HTTP/3 on it; timers, caps and counters around them.
+"""`Session`: what ties a `Handshake` or a `Connection` to a socket, a timer and an `H3Connection`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.deadlines import NEVER
+from edgeproxy.listen.h3 import H3Connection
+from edgeproxy.observe.metrics import H3
+from edgeproxy.quic.connection import Connection
+from edgeproxy.quic.handshake import Handshake
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from edgeproxy.listen.quic import Endpoint, QuicListener
+    from edgeproxy.quic.established import Established
+    from edgeproxy.quic.udp import Address, Local
+
+_SLACK = 0.0005  # seconds a timer may come early: the loop's clock has milliseconds
+_REMEMBERED = 0.1  # seconds, at least, for which a closed connection catches late packets
+
+
+class Session:
+    """See the module.
+
+    Attributes:
+        state: a Handshake, then a Connection.
+        app: HTTP/3, None during the handshake.
+        deadline: of the handshake, then of HTTP/3 (idle, drain); the transport's idle timeout is looked at beside it.
+        local: from where to answer, see `quic.udp`.
+    """
+
+    __slots__ = ("_armed", "_idle", "_timer", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
+                 "source", "state", "wants_out")  # fmt: skip
+
+    def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:
+        self.listener = listener
+        self.endpoint = endpoint
+        self.state: Handshake | Connection = handshake
+        self.app: H3Connection | None = None
+        self.local = local
+        self.source = source
+        self.ids: set[bytes] = set(handshake.ids)
+        self.wants_out = False
+        self.over_ = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = 0.0
+        self._idle = NEVER
+        self.h3_deadline = NEVER
+        self.deadline = NEVER
+
+    # -- datagrams -----------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, address: Address, local: Local, now: float) -> None:
+        """A datagram for one of our ids."""
+        state = self.state
+        state.receive(data, address, now)
+        if type(state) is Handshake:
+            if state.established is not None:
+                self._established(state, state.established, now)
+            self.listener.want(self)
+        elif local is not None and state.paths.address == address:  # type: ignore[union-attr]  # a Connection, then
+            self.local = local
+
+    def _established(self, handshake: Handshake, made: Established, now: float) -> None:
+        """The handshake is confirmed: HTTP/3 begins."""
+        listener = self.listener
+        gateway = listener.gateway
+        stats = listener.stats
+        stats.half_open -= 1
+        stats.handshakes += 1
+        stats.connections_open += 1
+        if made.resumed:
+            stats.handshakes_resumed += 1
+        gateway.stats.connections_open[H3] += 1
+        gateway.stats.connections_total[H3] += 1
+        limits = listener.terms().limits
+        self._idle = min(limits.idle, made.idle or limits.idle)
+        connection = Connection(self, made, limits, now)
+        self.state = connection
+        if made.max_streams_uni < 1:
+            connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
+            return
+        peer = listener.peer(made.address)
+        peer.names = handshake.names
+        self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder)
+        connection.application = app
+        if listener.draining:
+            app.drain(idle=False)
+        for data in handshake.early:
+            connection.receive(data, made.address, now)
+        self._schedule(now)
+
+    def transmit(self, now: float) -> None:
+        """Send everything that may be sent now."""
+        self.wants_out = False
+        state, udp = self.state, self.endpoint.udp
+        stats = self.listener.stats
+        if type(state) is Connection:
+            if not state.is_open:
+                words = state.last_words()
+                state.marked = False
+                if words:
+                    udp.send([words], state.paths.address, self.local)
+                return
+            out = state.transmit(now)
+            if out:
+                stats.packets_sent += len(out)
+                udp.send(out, state.paths.address, self.local)
+            for datagram, address in state.paths.take_outgoing():
+                udp.send([datagram], address, None)
+            if self.app is not None:
+                self.app.sent()
+        else:
+            assert isinstance(state, Handshake)
+            out = state.transmit(now)
+            if out:
+                udp.send(out, state.address, self.local)
+            if state.failure and not self.over_:
+                self.fail(state.failure.partition(" ")[0])
+                return
+        at = state.timer_at
+        if at and (self._timer is None or at < self._armed - _SLACK):
+            self._arm(at)
+
+    def flush(self) -> None:
+        """See `h3.Session`."""
+        if not self.endpoint.udp.blocked:
+            self.transmit(self.listener.gateway.loop.time())
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed = at
+        self._timer = self.listener.gateway.loop.call_at(at, self._fire)
+
+    def _fire(self) -> None:
+        """The timer is only ever moved forward: what it was set for may be long done."""
+        self._timer = None
+        if self.over_ and type(self.state) is Handshake:
+            self.forget()
+            return
+        now = self.listener.gateway.loop.time()
+        at = self.state.timer_at
+        if not at:
+            return
+        if at > now + _SLACK:
+            self._arm(at)
+            return
+        try:
+            self.state.on_timer(now)
+        except Exception as error:
+            self.crash(error)
+        if type(self.state) is Handshake and self.state.is_over:
+            self.fail("timeout")
+        self.listener.want(self)
+
+    def _schedule(self, now: float) -> None:
+        """When `expire` must look again."""
+        state = self.state
+        idle = self._idle
+        if type(state) is Connection and self.app is not None and self.app.active:
+            idle /= 2  # in time for a sign of life, so that neither side gives up while an upstream thinks
+        self.deadline = min(now + idle, self.h3_deadline)
+
+    def expire(self, now: float) -> None:
+        """The deadline passed."""
+        state = self.state
+        if type(state) is Handshake:
+            self.fail("timeout")
+            self.forget()
+            return
+        assert isinstance(state, Connection)
+        app = self.app
+        if app is None or not state.is_open:
+            self.deadline = NEVER
+            return
+        silent = now - state.heard
+        if silent >= max(self._idle, 3 * state.recovery.pto()):
+            state.vanish("idle timeout")
+            return
+        if now >= self.h3_deadline:
+            app.expire(now)
+        elif app.active and silent >= self._idle / 2 - 1.0:
+            state.ping()
+        if state.is_open:
+            self._schedule(max(now, state.heard) if not app.active else now)
+
+    # -- Host of a connection ------------------------------------------------------------------------------------
+
+    def wake(self, connection: Connection) -> None:
+        """See `quic.connection.Host`."""
+        del connection
+        self.listener.want(self)
+
+    def new_id(self) -> tuple[bytes, bytes]:
+        """See `quic.connection.Host`."""
+        seat = self.listener.seat
+        name = seat.new_id()
+        return name, seat.reset_token(name)
+
+    def issued(self, connection: Connection, connection_id: bytes) -> None:
+        """See `quic.connection.Host`."""
+        del connection
+        self.ids.add(connection_id)
+        self.listener.sessions[connection_id] = self
+
+    def retired(self, connection_id: bytes) -> None:
+        """See `quic.connection.Host`."""
+        self.ids.discard(connection_id)
+        self.listener.sessions.pop(connection_id, None)
+
+    def over(self, connection: Connection) -> None:
+        """See `quic.connection.Host`."""
+        listener = self.listener
+        recovery = connection.recovery
+        stats = listener.stats
+        stats.connections_open -= 1
+        stats.packets_lost += recovery.lost
+        stats.probes += recovery.probed
+        stats.migrations += connection.paths.moves
+        if recovery.latest:
+            stats.rtt(recovery.smoothed)
+        listener.gateway.stats.connections_open[H3] -= 1
+        self.app = None
+        self.deadline = NEVER
+        listener.closed(self)
+        listener.want(self)
+        self.over_ = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = listener.gateway.loop.call_later(max(3 * recovery.pto(), _REMEMBERED), self.forget)
+
+    # -- accounts ------------------------------------------------------------------------------------------------
+
+    def held(self, size: int) -> bool:
+        """See `h3.Session`."""
+        return self.listener.held(size)
+
+    def fail(self, reason: str) -> None:
+        """The handshake failed. The engine goes on for a moment: it repeats its farewell."""
+        if not self.over_:
+            self.over_ = True
+            self.listener.stats.half_open -= 1
+            self.listener.stats.handshake_failure(reason)
+            self.listener.closed(self)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.listener.gateway.loop.call_later(_REMEMBERED * 5, self.forget)
+
+    def crash(self, error: Exception) -> None:
+        """A bug of ours: this connection ends, the others must not notice."""
+        listener = self.listener
+        listener.gateway.loop.call_exception_handler({"message": "QUIC connection", "exception": error})
+        state = self.state
+        if type(state) is Handshake:
+            self.fail("internal")
+        else:
+            assert isinstance(state, Connection)
+            state.crash()
+
+    def forget(self) -> None:
+        """No more packets for these ids."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sessions = self.listener.sessions
+        for name in self.ids:
+            sessions.pop(name, None)
+        self.ids.clear()
+        if type(self.state) is Handshake:
+            self.state.drop()
+
+    def abort(self) -> None:
+        """End it now."""
+        state = self.state
+        if type(state) is Connection:
+            state.close(0x100)
+            self.transmit(self.listener.gateway.loop.time())
+        else:
+            self.fail("shutdown")
+        self.forget()
