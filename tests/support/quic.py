@@ -200,12 +200,13 @@ class QuicClient:
         self.loop.remove_reader(self.socket.fileno())
         self.socket.close()
 
-    async def connect(self, within: float = 5.0) -> None:
-        """The handshake. Raises ConnectionError when the edge refuses, or says nothing."""
+    async def connect(self, within: float = 3.0) -> None:
+        """The handshake. Raises ConnectionError when the edge refuses, or says nothing for so many seconds."""
         self.quic.connect((self.host, self.port), self.loop.time())
         self.transmit()
+        ends = self.loop.time() + within
         try:
-            await until(lambda: self.connected or self.ended or self._refused, within)
+            await until(lambda: self.connected or self.ended or self._refused or self.loop.time() > ends, within + 5)
         except BaseException:
             self.drop()
             raise
