@@ -22,19 +22,22 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import cases, certificate, peers, proc, report, upstream
+from bench import cases, certificate, parts, peers, proc, report, upstream
 from bench.children import Failure, find
 from bench.peers import Peer
 from bench.report import Run, Table
 
-PACKAGES = ("uvloop", "httptools", "ngh2")
+PACKAGES = ("uvloop", "httptools", "ngh2", "aioquic", "pylsqpack")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="edgeproxy beside its peers, in one run")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(cases.CASES)} (all)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(parts.CASES)} (all)")
     parser.add_argument("--peers", default=",".join(peers.DEFAULT), help="by comma (%(default)s)")
     parser.add_argument("--add", action="append", default=[], metavar="NAME=COMMAND", help="one more peer; see README")
+    parser.add_argument(
+        "--add-bare", action="append", default=[], metavar="NAME=COMMAND", help="one that answers by itself; see README"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often each peer runs, in turn (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the measured window (%(default)s)")
     parser.add_argument("--certificate", choices=sorted(certificate.KINDS), default="ecdsa")
@@ -48,10 +51,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def chosen_peers(options: argparse.Namespace, console: Console) -> list[Peer]:
     known = peers.known()
-    for text in options.add:
-        extra = peers.added(text)
+    names = [name for name in options.peers.split(",") if name]
+    for extra in [*map(peers.added, options.add), *(peers.added(text, bare=True) for text in options.add_bare)]:
         known[extra.name] = extra
-    names = [name for name in options.peers.split(",") if name] + [text.partition("=")[0] for text in options.add]
+        names.append(extra.name)
     chosen = []
     for name in dict.fromkeys(names):
         if name not in known:
@@ -168,10 +171,24 @@ def versions(chosen: list[Peer]) -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
+def taking_part(part: parts.Part, bench: cases.Bench, chosen: list[Peer], console: Console) -> dict[str, Callable[[], Run]]:
+    """The runs of a part by peer, without those peers that can't; none when the load for it is not there."""
+    if reason := part.missing():
+        console.print(f"[yellow]skipped[/] {part.name}: {reason}")
+        return {}
+    actions: dict[str, Callable[[], Run]] = {}
+    for peer in chosen:
+        if reason := part.without(peer):
+            console.print(f"[yellow]skipped[/] {peer.name} in {part.name}: {reason}")
+        else:
+            actions[peer.name] = functools.partial(part.action, bench, peer)
+    return actions
+
+
 def run(options: argparse.Namespace, console: Console) -> list[Table]:
-    wanted = options.cases or list(cases.CASES)
-    if unknown := [name for name in wanted if name not in cases.CASES]:
-        raise Failure(f"unknown case {', '.join(unknown)}; there are {', '.join(cases.CASES)}")
+    wanted = options.cases or list(parts.CASES)
+    if unknown := [name for name in wanted if name not in parts.CASES]:
+        raise Failure(f"unknown case {', '.join(unknown)}; there are {', '.join(parts.CASES)}")
     chosen = chosen_peers(options, console)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -190,9 +207,9 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
             if not behind.lua:
                 console.print(f"[yellow]{upstream.LUA_HINT}[/]")
             bench = cases.Bench(folder, certs, behind, options.seconds, options.proxy_cores, options.load_cores)
-            for part in cases.PARTS:
-                if part.case in wanted:
-                    actions = {peer.name: functools.partial(part.action, bench, peer) for peer in chosen}
+            for part in parts.PARTS:
+                actions = taking_part(part, bench, chosen, console) if part.case in wanted else {}
+                if actions:
                     table = part.table()
                     if report.EDGE not in actions:  # then the ratios are to the last one named
                         table.against = list(actions)[-1]

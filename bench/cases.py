@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import load, peers, probe, proc
 from bench.children import Child, Failure
 from bench.peers import Peer, Place
-from bench.report import Run, Table, Target
+from bench.report import Run
 from bench.upstream import CHUNKS, Upstream
 
 WARM = 2  # s of load before the window: handshakes, the pool and the interpreter's specialisation are behind it
@@ -40,26 +40,23 @@ class Bench:
     tls: set[str] = field(default_factory=set)
     runs: int = 0
 
-    def place(self, workers: int = 1) -> Place:
+    def place(self, workers: int = 1, h3: bool = False) -> Place:
         self.runs += 1
-        return peers.place(self.folder / f"run{self.runs}", self.upstream.port, self.certs, workers)
+        return peers.place(self.folder / f"run{self.runs}", self.upstream.port, self.certs, workers, h3)
 
 
 @dataclass(slots=True)
 class Running:
-    """A started peer that has given the right answer."""
+    """A started peer."""
 
     child: Child
     place: Place
 
 
 @contextlib.contextmanager
-def running(bench: Bench, peer: Peer, workers: int = 1, cores: str | None = None) -> Iterator[Running]:
-    at = bench.place(workers)
-    child = peer.start(at, cores or bench.proxy_cores)
+def started(peer: Peer, at: Place, cores: str) -> Iterator[Running]:
+    child = peer.start(at, cores)
     try:
-        probe.until_ready(child, at.port)
-        bench.tls.add(probe.ask(at.port))
         yield Running(child, at)
         if not child.alive():
             raise Failure(f"the proxy ended in the run: {child.tail(3)}")
@@ -67,6 +64,15 @@ def running(bench: Bench, peer: Peer, workers: int = 1, cores: str | None = None
         child.stop()
         for path in at.folder.glob("access.jsonl*"):  # the only file that grows
             path.unlink()
+
+
+@contextlib.contextmanager
+def running(bench: Bench, peer: Peer, workers: int = 1, cores: str | None = None) -> Iterator[Running]:
+    """A started peer that has given the right answer."""
+    with started(peer, bench.place(workers), cores or bench.proxy_cores) as run:
+        probe.until_ready(run.child, run.place.port)
+        bench.tls.add(probe.ask(run.place.port))
+        yield run
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +190,10 @@ def sse(bench: Bench, peer: Peer) -> Run:
 
 
 class Client:
-    """The holder process, spoken to in JSON lines."""
+    """The holder process (or another `module` of its kind), spoken to in JSON lines."""
 
-    def __init__(self, bench: Bench, folder: Path) -> None:
-        command = [sys.executable, "-m", "bench.holder"]
+    def __init__(self, bench: Bench, folder: Path, module: str = "bench.holder") -> None:
+        command = [sys.executable, "-m", module]
         env = {"PYTHONPATH": str(peers.ROOT)}
         log = folder / "holder.log"
         self.child = Child(command, cores=bench.load_cores, cwd=folder, log=log, env=env, pipes=True)
@@ -210,8 +216,8 @@ class Client:
 
 
 @contextlib.contextmanager
-def client(bench: Bench, folder: Path) -> Iterator[Client]:
-    made = Client(bench, folder)
+def client(bench: Bench, folder: Path, module: str = "bench.holder") -> Iterator[Client]:
+    made = Client(bench, folder, module)
     try:
         yield made
     finally:
@@ -340,60 +346,3 @@ def workers(bench: Bench, peer: Peer, count: int, cores: str) -> Run:
             done.append(figures(seen, load.parse_wrk(generator.log.read_text()), "requests"))
         done[0].more["largest share %"] = max(shares, default=0.0)
         return done[0]
-
-
-Action = Callable[[Bench, Peer], Run]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One table of a case: how its runs are made and what edgeproxy is to reach in it."""
-
-    case: str
-    name: str
-    title: str
-    unit: str
-    action: Action
-    targets: tuple[Target, ...] = ()
-
-    def rounds(self, wanted: int) -> int:
-        """Memory varies little and takes long to fill: two rounds are enough."""
-        return min(wanted, 2) if self.case == "conns" else wanted
-
-    def table(self) -> Table:
-        return Table(self.name, self.title, self.unit, list(self.targets))
-
-
-PARTS = (
-    Part("h1", "h1", "HTTP/1.1", "CPU µs/request", h1, (Target("envoy", 0.8, "stretch 0.75"),)),
-    Part("h2", "h2", "HTTP/2", "CPU µs/request", h2, (Target("envoy", 0.6),)),
-    Part("sse", "sse", "SSE", "CPU µs/chunk", sse, (Target("envoy", 1.1),)),
-    Part("handshake", "handshake", "new connection", "CPU ms", handshake, (Target("nginx", 1.5),)),
-    Part("conns", "conns idle", f"{IDLE:,} idle", "KB/connection", conns_idle, (Target("envoy", 0.6),)),
-    Part(
-        "conns",
-        "conns streaming",
-        f"{STREAMING:,} streaming",
-        "KB/connection",
-        conns_streaming,
-        (Target("envoy", 1.0),),
-    ),
-    Part(
-        "conns",
-        "conns idle after 1 MiB up and down",
-        f"{STREAMING:,} idle",
-        "KB/connection",
-        conns_bulk_idle,
-        (Target("envoy", 0.6),),
-    ),
-    Part(
-        "conns",
-        "conns streaming after 1 MiB up and down",
-        f"{STREAMING:,} streaming",
-        "KB/connection",
-        conns_bulk_streaming,
-        (Target("envoy", 1.0),),
-    ),
-    Part("start", "start", "exec to ready", "ms", start, (Target(None, 1000.0),)),
-)
-CASES = ("h1", "h2", "sse", "handshake", "conns", "workers", "start")

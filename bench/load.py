@@ -92,15 +92,18 @@ def program(name: str) -> str:
     return path
 
 
-def wrk(folder: Path, port: int, *, cores: str, connections: int, seconds: int, stream: bool = False) -> Child:
-    """wrk with one thread against https://127.0.0.1:`port`; its output goes to wrk.out in `folder`."""
+def wrk(
+    folder: Path, port: int, *, cores: str, connections: int, seconds: int, stream: bool = False, plain: bool = False
+) -> Child:
+    """wrk with one thread against https://127.0.0.1:`port` (`plain`: http); its output goes to wrk.out in `folder`."""
     script = folder / ("sse.lua" if stream else "post.lua")
     text = STREAM.replace("LENGTH", str(upstream.STREAM_BYTES)) if stream else POST
     script.write_text(text.replace("BODY", upstream.QUESTION).replace("HOST", probe.HOST) + SUMMARY)
     log = folder / "wrk.out"
     log.unlink(missing_ok=True)
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script)]
-    return Child([program("wrk"), *options, f"https://127.0.0.1:{port}/"], cores=cores, cwd=folder, log=log)
+    url = f"http{'' if plain else 's'}://127.0.0.1:{port}/"
+    return Child([program("wrk"), *options, url], cores=cores, cwd=folder, log=log)
 
 
 def h2load(folder: Path, port: int, *, cores: str, connections: int, streams: int, seconds: int) -> Child:

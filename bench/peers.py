@@ -1,9 +1,10 @@
 # Who is measured, and with which configuration: each peer does the same job with its own words.
 """edgeproxy and its peers: generated configurations, commands, and where each is found.
 
-Every peer terminates TLS 1.2/1.3 with the same certificate, speaks h2 and HTTP/1.1, adds HSTS, routes three prefixes,
-keeps connections to the upstream open and lets clients be idle for ten minutes. What goes beyond that is edgeproxy's to
-bear: its metrics and its access log are on; of the peers only `envoy+log` logs.
+Every peer terminates TLS 1.2/1.3 with the same certificate, speaks h2 and HTTP/1.1 (in the cases over HTTP/3 also that,
+if it can), adds HSTS, routes three prefixes, keeps connections to the upstream open and lets clients be idle for ten
+minutes. What goes beyond that is edgeproxy's to bear: its metrics and its access log are on; of the peers only
+`envoy+log` logs.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Place:
     key: Path
     both: Path
     workers: int = 1
+    h3: bool = False
 
     def values(self) -> dict[str, str]:
         """Placeholders of an added peer's command."""
@@ -64,7 +66,9 @@ class Launch:
 class Peer:
     """`missing` says why it can't be run here (None: it can), `version` is a line, `launch` writes its files.
 
-    `ready` is a path on the admin port that answers 200 when the peer is ready, if it has one.
+    `ready` is a path on the admin port that answers 200 when the peer is ready, if it has one. `no_h3` says why it takes
+    no part in the cases over HTTP/3 (None: it does). A `bare` one answers by itself, in the cases that allow it: its
+    answers are only asked to be 200, and nothing is expected at the upstream.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Peer:
     version: Callable[[], str]
     launch: Callable[[Place], Launch]
     ready: str | None = None
+    no_h3: str | None = None
+    bare: bool = False
 
     def start(self, place: Place, cores: str) -> Child:
         place.folder.mkdir(parents=True, exist_ok=True)
@@ -79,11 +85,10 @@ class Peer:
         return Child(launch.command, cores=cores, cwd=place.folder, log=place.folder / "peer.log", env=launch.env)
 
 
-def place(folder: Path, upstream: int, certs: Path, workers: int = 1) -> Place:
+def place(folder: Path, upstream: int, certs: Path, workers: int = 1, h3: bool = False) -> Place:
     """A place with free ports; `certs` holds cert.pem, key.pem and both.pem."""
-    return Place(
-        folder, free_port(), free_port(), upstream, certs / "cert.pem", certs / "key.pem", certs / "both.pem", workers
-    )
+    files = (certs / "cert.pem", certs / "key.pem", certs / "both.pem")
+    return Place(folder, free_port(), free_port(), upstream, *files, workers, h3)
 
 
 # --- edgeproxy ----------------------------------------------------------------------------------------------
@@ -92,7 +97,7 @@ EDGE = """\
 listen:
   https: "127.0.0.1:{port}"
   admin: "127.0.0.1:{admin}"
-  protocols: [h1, h2]
+  protocols: [{protocols}]
 workers: {workers}
 access_log: {{file: "{folder}/access.jsonl"}}
 tls:
@@ -120,6 +125,7 @@ def edge_configuration(at: Place) -> Path:
         EDGE.format(
             port=at.port,
             admin=at.admin,
+            protocols="h1, h2, h3" if at.h3 else "h1, h2",
             workers=at.workers,
             folder=at.folder,
             cert=at.cert,
@@ -141,7 +147,8 @@ def edgeproxy() -> Peer:
         return f"{commit or 'not committed'}{' + changes' if dirty else ''}"
 
     missing = None if (ROOT / "edgeproxy" / "__main__.py").exists() else "edgeproxy/__main__.py is not there yet"
-    return Peer("edgeproxy", missing, version, launch, "/readyz")
+    no_h3 = None if (ROOT / "edgeproxy" / "listen" / "h3.py").exists() else "this tree has no edgeproxy/listen/h3.py yet"
+    return Peer("edgeproxy", missing, version, launch, "/readyz", no_h3)
 
 
 # --- nginx --------------------------------------------------------------------------------------------------
@@ -185,7 +192,8 @@ def nginx() -> Peer:
         return Launch([str(binary), "-p", str(at.folder), "-c", "nginx.conf"])
 
     missing = None if binary else "not installed (Debian package nginx)"
-    return Peer("nginx", missing, lambda: output([str(binary), "-v"]).rpartition("/")[2], launch)
+    no_h3 = "Debian 12's nginx is built without http_v3_module"
+    return Peer("nginx", missing, lambda: output([str(binary), "-v"]).rpartition("/")[2], launch, no_h3=no_h3)
 
 
 # --- haproxy ------------------------------------------------------------------------------------------------
@@ -227,7 +235,8 @@ def haproxy() -> Peer:
         words = output([str(binary), "-v"]).split()
         return words[2] if len(words) > 2 else ""
 
-    return Peer("haproxy", None if binary else "not installed (Debian package haproxy)", version, launch)
+    missing = None if binary else "not installed (Debian package haproxy)"
+    return Peer("haproxy", missing, version, launch, no_h3="Debian's HAProxy is built without QUIC")
 
 
 # --- envoy --------------------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ def envoy_peer(log: bool = False) -> Peer:
     def launch(at: Place) -> Launch:
         path = at.folder / "envoy.json"
         log_file = at.folder / "access.jsonl" if log else None
-        made = envoy.configuration(at.port, at.upstream, (at.cert, at.key), HSTS, log_file)
+        made = envoy.configuration(at.port, at.upstream, (at.cert, at.key), HSTS, log_file, at.h3)
         path.write_text(json.dumps(made))
         # Hot restart needs a shared memory segment of a fixed name: two Envoys on a machine would meet there.
         options = ["--disable-hot-restart", "--concurrency", str(at.workers), "--log-level", "error"]
@@ -275,7 +284,7 @@ CADDY = """\
  auto_https off
  persist_config off
  servers {{
-  protocols h1 h2
+  protocols {protocols}
   timeouts {{
    idle 600s
   }}
@@ -310,7 +319,14 @@ def caddy() -> Peer:
 
     def launch(at: Place) -> Launch:
         (at.folder / "Caddyfile").write_text(
-            CADDY.format(upstream=at.upstream, port=at.port, cert=at.cert, key=at.key, hsts=HSTS)
+            CADDY.format(
+                protocols="h1 h2 h3" if at.h3 else "h1 h2",
+                upstream=at.upstream,
+                port=at.port,
+                cert=at.cert,
+                key=at.key,
+                hsts=HSTS,
+            )
         )
         home = str(at.folder)
         env = {"GOMAXPROCS": str(at.workers), "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
@@ -326,20 +342,20 @@ def caddy() -> Peer:
 # --- any other command --------------------------------------------------------------------------------------
 
 
-def added(text: str) -> Peer:
+def added(text: str, bare: bool = False) -> Peer:
     """A peer from `NAME=COMMAND`: {port} {admin} {upstream} {cert} {key} {config} {folder} are filled in.
 
     {config} is the generated edgeproxy configuration: another checkout can be measured against this one.
     """
     name, _, command = text.partition("=")
     if not name or not command:
-        raise Failure(f"--add wants NAME=COMMAND, not {text!r}")
+        raise Failure(f"--add{'-bare' if bare else ''} wants NAME=COMMAND, not {text!r}")
 
     def launch(at: Place) -> Launch:
         edge_configuration(at)
         return Launch([part.format(**at.values()) for part in shlex.split(command)])
 
-    return Peer(name, None, lambda: "added by hand", launch)
+    return Peer(name, None, lambda: "added by hand", launch, bare=bare)
 
 
 def output(command: list[str]) -> str:

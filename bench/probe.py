@@ -1,8 +1,9 @@
 # Before a figure counts, the answers must be right: this file asks once and compares.
-"""One request over TLS with the standard library, and the checks made before each run."""
+"""One request with the standard library, over TLS or `plain` (to the load Envoy), and the checks made before each run."""
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import socket
 import ssl
@@ -25,12 +26,18 @@ def context(protocol: str = "http/1.1") -> ssl.SSLContext:
     return made
 
 
-def ask(port: int, timeout: float = 10.0) -> str:
+def connect(port: int, timeout: float, plain: bool = False) -> http.client.HTTPConnection:
+    if plain:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context())
+
+
+def ask(port: int, timeout: float = 10.0, plain: bool = False, bare: bool = False) -> str:
     """POST the question; raises Failure unless it is a 200 with exactly the upstream's answer and one HSTS header.
 
-    Returns the TLS version and cipher, for the record.
+    Returns the TLS version and cipher, for the record. Of a `bare` server only the 200 is asked.
     """
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context())
+    connection = connect(port, timeout, plain)
     try:
         connection.request("POST", "/v1/chat/completions", upstream.QUESTION, HEADERS)
         sock = connection.sock
@@ -42,16 +49,16 @@ def ask(port: int, timeout: float = 10.0) -> str:
         raise Failure(f"no answer: {error!r}") from error
     finally:
         connection.close()
-    if answer.status != 200 or body != upstream.ANSWER:
+    if answer.status != 200 or (body != upstream.ANSWER and not bare):
         raise Failure(f"wrong answer: {answer.status} {body[:120]!r}")
-    if len(policies) != 1:
+    if len(policies) != 1 and not bare:
         raise Failure(f"{len(policies)} HSTS headers instead of one")
     return f"{cipher[1]} {cipher[0]}" if cipher else ""
 
 
-def stream(port: int) -> int:
+def stream(port: int, plain: bool = False) -> int:
     """Read one SSE stream; raises Failure unless every byte came and 100 chunks came in 50 arrivals or more."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context())
+    connection = connect(port, 20, plain)
     try:
         connection.request("POST", "/sse/fast", upstream.QUESTION, HEADERS)
         answer = connection.getresponse()
@@ -70,12 +77,31 @@ def stream(port: int) -> int:
     return arrivals
 
 
-def until_ready(child: Child, port: int, seconds: float = 15.0) -> None:
+def download(port: int) -> str:
+    """Read /bulk/large through the load Envoy; its SHA-256. Raises Failure when it is no 200 or too short."""
+    connection = connect(port, 120, plain=True)
+    found, size, buffer = hashlib.sha256(), 0, bytearray(1 << 20)
+    try:
+        connection.request("GET", "/bulk/large", headers={"Host": HOST})
+        answer = connection.getresponse()
+        while count := answer.readinto(buffer):
+            found.update(memoryview(buffer)[:count])
+            size += count
+    except (OSError, http.client.HTTPException) as error:
+        raise Failure(f"the download broke: {error!r}") from error
+    finally:
+        connection.close()
+    if answer.status != 200 or size != upstream.LARGE:
+        raise Failure(f"wrong download: {answer.status}, {size} bytes instead of {upstream.LARGE}")
+    return found.hexdigest()
+
+
+def until_ready(child: Child, port: int, seconds: float = 15.0, plain: bool = False, bare: bool = False) -> None:
     """Until the peer gives the right answer; raises Failure with its output when it does not in time."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            ask(port, timeout=5)
+            ask(port, 5, plain, bare)
             return
         except Failure as error:
             if not child.alive():

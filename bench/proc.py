@@ -128,6 +128,18 @@ def connections(pids: Iterable[int], port: int) -> dict[int, int]:
     return counts
 
 
+def parse_snmp(text: str) -> int:
+    """Datagrams that did not fit into a socket's buffer, from the two lines "Udp:" of /proc/net/snmp."""
+    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Udp:"))
+    counts = dict(zip(names, map(int, values), strict=True))
+    return counts["RcvbufErrors"] + counts["SndbufErrors"]
+
+
+def udp_drops() -> int:
+    """Dropped for want of buffer until now, by all sockets of this network namespace."""
+    return parse_snmp(Path("/proc/net/snmp").read_text())
+
+
 def core_list(text: str) -> set[int]:
     """Cores of a taskset list such as "0,2-3"."""
     found: set[int] = set()

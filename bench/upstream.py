@@ -1,8 +1,9 @@
 # What the proxies forward to: one nginx on the load core. It also counts: a run's units are known from its far end.
-"""The upstream of every case: a JSON answer, SSE streams (lua), a 1 MiB file, a body that is read and acknowledged."""
+"""The upstream of every case: a JSON answer, SSE streams (lua), files of 1 MiB and 64 MiB, a body that is read and answered."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import urllib.request
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from bench.children import Child, Failure, find, free_port, wait_port
 
 CHUNKS = 100
 MIB = 1 << 20
+LARGE = 64 * MIB
 ANSWER = (
     '{"id":"chatcmpl-123","object":"chat.completion","created":1700000000,"model":"gpt-4o-mini","choices":[{"index":0,'
     '"message":{"role":"assistant","content":"Hello! How can I assist you today? This is a medium sized answer that '
@@ -47,6 +49,7 @@ http {{
   location / {{ default_type application/json; return 200 '{answer}'; }}
   location = /bench/status {{ stub_status; }}
   location = /bulk/file {{ default_type application/octet-stream; alias {file}; }}
+  location = /bulk/large {{ default_type application/octet-stream; alias {file}-large; }}
   {lua} }} }}
 """
 LUA = """\
@@ -78,7 +81,9 @@ class Upstream:
     child: Child
     port: int
     lua: bool
+    file: Path
     asked: int = 0
+    large_sum: str = ""
 
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
@@ -94,6 +99,14 @@ class Upstream:
         """SSE chunks sent until now by /sse/fast."""
         self.asked += 1
         return int(self._get("/bench/chunks"))
+
+    def large(self) -> str:
+        """Make the file behind /bulk/large when it is first wanted; its SHA-256 in hexadecimal."""
+        if not self.large_sum:
+            data = os.urandom(LARGE)
+            self.file.with_name(f"{self.file.name}-large").write_bytes(data)
+            self.large_sum = hashlib.sha256(data).hexdigest()
+        return self.large_sum
 
 
 def parse_status(text: str) -> int:
@@ -134,4 +147,4 @@ def start(folder: Path, cores: str) -> Upstream:
     except Failure:
         child.stop()
         raise
-    return Upstream(child, port, bool(modules))
+    return Upstream(child, port, bool(modules), file)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from edgeproxy.config.model import Config
+    from edgeproxy.listen.quic import QuicListener
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.quic.ids import Seat
@@ -33,7 +34,7 @@ class DataPlane:
         self._gateway = Gateway(loop, self._deadlines, stats, log)
         self._secure = Listener(self._gateway, secure=True)
         self._plain = Listener(self._gateway, secure=False)
-        self._quic: tuple[list[socket.socket], Seat] | None = None
+        self._quic: QuicListener | None = None
 
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Snapshot:
@@ -73,9 +74,12 @@ class DataPlane:
             await self._plain.listen(sock)
 
     def listen_quic(self, sockets: list[socket.socket], seat: Seat) -> None:
-        """Speak HTTP/3 on bound, non-blocking UDP sockets."""
-        # PLACEHOLDER until listen/quic.py exists: only keeps them.
-        self._quic = (sockets, seat)
+        """Speak HTTP/3 on bound, non-blocking UDP sockets, in the same order in every worker. Called once."""
+        # Here and not above: who does not speak h3 does not pay for loading it.
+        from edgeproxy.listen.quic import QuicListener
+
+        self._quic = QuicListener(self._gateway)
+        self._quic.listen(sockets, seat)
 
     async def release(self, sockets: list[socket.socket]) -> None:
         """Give listening sockets back that were lent: stop accepting on just these. Their connections stay."""
@@ -87,21 +91,28 @@ class DataPlane:
         """Accept what the kernel has queued, then close this process's copies of the listening sockets."""
         await self._secure.stop()
         await self._plain.stop()
+        if self._quic is not None:
+            self._quic.stop_accepting()
 
     def drain(self) -> None:
         """Let running exchanges finish and close everything else."""
         self._secure.drain()
         self._plain.drain()
+        if self._quic is not None:
+            self._quic.drain()
 
     @property
     def connections(self) -> int:
         """Open client connections."""
-        return len(self._secure.connections) + len(self._plain.connections)
+        quic = 0 if self._quic is None else len(self._quic.open)
+        return len(self._secure.connections) + len(self._plain.connections) + quic
 
     def abort(self) -> None:
         """Reset every connection that is left."""
         self._secure.abort()
         self._plain.abort()
+        if self._quic is not None:
+            self._quic.abort()
         for pool in self._gateway.pools.values():
             pool.close()
         self._deadlines.stop()

@@ -58,6 +58,7 @@ class Recovery:
         "latest",
         "loss_at",
         "lost",
+        "probed",
         "probes",
         "pto_count",
         "sent",

@@ -85,7 +85,7 @@ class UdpSocket:
             for message in ancillary:
                 if message[0] == _SOL_UDP and message[1] == _UDP_GRO:
                     segment = int.from_bytes(message[2][:4], sys.byteorder)
-                else:
+                elif self._wildcard:
                     local = _answer_from(message)
             if len(address) > 2:
                 address = (address[0], address[1])
