@@ -274,7 +274,7 @@ class QuicClient:
         self.transmit()
         ending = self.quic.ending
         if ending is not None:
-            self.over(ending)
+            self.terminated(ending)
 
     def event(self, event: events.QuicEvent) -> None:
         """Something happened on the connection."""
@@ -282,7 +282,7 @@ class QuicClient:
     def lost(self) -> None:
         """The connection is over; see `code` and `reason`."""
 
-    def over(self, ending: events.ConnectionTerminated) -> None:
+    def terminated(self, ending: events.ConnectionTerminated) -> None:
         self.code, self.reason, self.application = ending.error_code, ending.reason_phrase, ending.frame_type is None
         self.drop()
 
