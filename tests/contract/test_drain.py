@@ -50,8 +50,8 @@ async def test_running_streams_finish(protocol: str, path: str) -> None:
         await s.edge.data_plane.stop_accepting()
         s.edge.data_plane.drain()
         s.edge.after(2)
-        (connection,) = s.edge.data_plane._secure.connections
-        assert not connection.is_closing()
+        assert s.edge.data_plane.connections == 1
+        assert not wire.closed
         gate.set()
         assert await call.reply() == 200
         assert call.body == b"onetwo"

@@ -4,10 +4,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from support.lossy import Lossy, lossy
-from support.upstream import Connection, echo
+from support.upstream import Connection, Handler, echo
 from support.waiting import until
 
 from .h3_wire import H3Wire
@@ -21,11 +23,16 @@ def digest(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-async def dial(s: Stand, network: Lossy) -> H3Wire:
-    """A client behind a network; closed at the end of the test."""
-    wire = await H3Wire.open(network.port)
-    s.wires.append(wire)
-    return wire
+@asynccontextmanager
+async def networked(handler: Handler, **settings: float) -> AsyncIterator[tuple[Stand, Lossy, H3Wire]]:
+    """A client whose network is as `settings` say; at the end it works well, so that the edge hears of the client's leaving."""
+    async with stand("h3", handler) as s, lossy(s.edge.https_port, **settings) as network:
+        wire = await H3Wire.open(network.port)
+        s.wires.append(wire)
+        yield s, network, wire
+        network.perfect()
+        await s.leave()
+        await until(lambda: s.edge.data_plane.connections == 0)
 
 
 BAD_NETWORKS = {
@@ -40,8 +47,7 @@ BAD_NETWORKS = {
 @pytest.mark.parametrize("name", BAD_NETWORKS)
 async def test_transfers_are_byte_identical(name: str, seed: int) -> None:
     """Handshake, upload and download at the same time."""
-    async with stand("h3", echo) as s, lossy(s.edge.https_port, seed=seed, **BAD_NETWORKS[name]) as network:
-        wire = await dial(s, network)
+    async with networked(echo, seed=seed, **BAD_NETWORKS[name]) as (s, network, wire):
         call = wire.call("POST", "/", (), CONTENT)
         assert await call.reply(30) == 200
         assert digest(call.body) == digest(CONTENT)
@@ -51,8 +57,7 @@ async def test_transfers_are_byte_identical(name: str, seed: int) -> None:
 
 
 async def test_many_small_requests_under_loss() -> None:
-    async with stand("h3", echo) as s, lossy(s.edge.https_port, seed=5, loss=0.1) as network:
-        wire = await dial(s, network)
+    async with networked(echo, seed=5, loss=0.1) as (s, network, wire):
         calls = [wire.call("POST", f"/{number}", (), b"%d" % number) for number in range(60)]
         for number, call in enumerate(calls):
             assert await call.reply(20) == 200
@@ -71,16 +76,15 @@ async def test_a_stream_under_loss_is_whole_and_in_order() -> None:
         connection.write(b"0\r\n\r\n")
         await connection.gone()
 
-    async with stand("h3", handler) as s, lossy(s.edge.https_port, seed=7, loss=0.1) as network:
-        call = (await dial(s, network)).call()
+    async with networked(handler, seed=7, loss=0.1) as (s, network, wire):
+        call = wire.call()
         assert await call.reply(20) == 200
         assert call.body == b"".join(events)
 
 
 async def test_a_line_that_goes_dead_for_a_while() -> None:
     """Nothing comes through for some probe timeouts; then everything goes on."""
-    async with stand("h3", echo) as s, lossy(s.edge.https_port) as network:
-        wire = await dial(s, network)
+    async with networked(echo) as (s, network, wire):
         await wire.get()
         lost = 0
 
@@ -102,16 +106,16 @@ async def test_a_line_that_goes_dead_for_a_while() -> None:
 
 async def test_a_moved_port_keeps_its_connection() -> None:
     """NAT rebinding (RFC 9000 §9): the client does not know of it."""
-    async with stand("h3", echo) as s, lossy(s.edge.https_port) as network:
-        wire = await dial(s, network)
+    async with networked(echo) as (s, network, wire):
         for _ in range(4):
             call = wire.call("POST", "/", (), CONTENT[:50_000])
             assert await call.reply() == 200
             network.rebind()
         assert (await wire.get()).status == 200
         assert len({leg.port for leg in network.legs}) == 5
-        assert s.edge.stats.quic.migrations == 4
         assert s.edge.stats.connections_total[2] == 1
+        await s.leave()
+        await until(lambda: s.edge.stats.quic.migrations == 4)  # counted at the end of a connection
 
 
 async def test_a_port_that_moves_in_the_middle_of_transfers() -> None:
@@ -123,8 +127,7 @@ async def test_a_port_that_moves_in_the_middle_of_transfers() -> None:
         connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
         await connection.gone()
 
-    async with stand("h3", handler) as s, lossy(s.edge.https_port, delay=0.002) as network:
-        wire = await dial(s, network)
+    async with networked(handler, delay=0.002) as (s, network, wire):
         down, up = wire.call(), wire.call("POST", "/", (), CONTENT)
         for at in (size // 8, size // 3, size // 2):
             await down.received(at, 20)
@@ -145,8 +148,7 @@ async def test_an_address_that_does_not_answer_gets_three_times_what_came_from_i
                 connection.write(chunk(bytes(16384)))
             await asyncio.sleep(0)
 
-    async with stand("h3", handler) as s, lossy(s.edge.https_port, delay=0.001) as network:
-        wire = await dial(s, network)
+    async with networked(handler, delay=0.001) as (s, network, wire):
         call = wire.call()
         await call.received(500_000)
         let = 3
@@ -157,22 +159,20 @@ async def test_an_address_that_does_not_answer_gets_three_times_what_came_from_i
             return let >= 0
 
         network.rebind()
-        network.pass_up = few
+        network.pass_up, network.pass_down = few, lambda _: False
         await until(lambda: network.legs[-1].from_edge > 0)
         await asyncio.sleep(1)  # what must not happen would happen now
         leg = network.legs[-1]
         assert leg.from_edge <= 3 * leg.to_edge
-        network.pass_up = lambda _: True
+        network.perfect()
         had = len(call.body)
         await call.received(had + 500_000, 10)
 
 
 async def test_a_probe_from_another_address_moves_nothing() -> None:
     """RFC 9000 §9.1: a PATH_CHALLENGE alone is a question, not a migration."""
-    async with stand("h3", echo) as s, lossy(s.edge.https_port) as network:
-        wire = await dial(s, network)
+    async with networked(echo) as (s, network, wire):
         await wire.get()
-        migrations = s.edge.stats.quic.migrations
         probe = wire.quic.packet(b"\x1a" + b"question" + bytes(1150))
         other = wire.client._bind()
         wire.client.loop.remove_reader(other.fileno())
@@ -180,8 +180,10 @@ async def test_a_probe_from_another_address_moves_nothing() -> None:
         other.send(probe)
         await until(lambda: readable(other))
         other.close()
-        assert s.edge.stats.quic.migrations == migrations
         assert (await wire.get()).status == 200
+        await s.leave()
+        await until(lambda: s.edge.data_plane.connections == 0)
+        assert s.edge.stats.quic.migrations == 0
 
 
 def readable(sock: object) -> bool:
