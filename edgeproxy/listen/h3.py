@@ -31,7 +31,14 @@ _LARGEST_ID = (1 << 62) - 4
 class Session(Protocol):
     """What a connection needs of what is around it."""
 
-    deadline: float
+    h3_deadline: float
+    """When HTTP/3 wants its `expire` to be called; set through `until`, or to NEVER."""
+
+    def until(self, deadline: float) -> None:
+        """Set `h3_deadline`."""
+
+    def begin_later(self, app: H3Connection) -> None:
+        """Call `begin` when everything that is there to read has been read."""
 
     def held(self, size: int) -> bool:
         """Account for request content; True when the worker holds too much of it."""
@@ -52,7 +59,7 @@ class H3Connection:
     """
 
     __slots__ = (
-        "_block", "_control_out", "_draining", "_faults", "_faults_until", "_fresh", "_full", "_plan", "_plan_at",
+        "_beginning", "_block", "_control_out", "_draining", "_faults", "_faults_until", "_fresh", "_full", "_plan", "_plan_at",
         "_plan_request", "_plan_section", "_refused", "active", "control", "decoder", "encoder", "finished", "gateway",
         "max_section", "noise", "peer", "quic", "session",
     )  # fmt: skip
@@ -70,6 +77,7 @@ class H3Connection:
         self.max_section = client.max_head * 2
         self.active = 0
         self.finished: list[H3Stream] = []
+        self._beginning: list[H3Stream] = []
         self.noise = 0
         self._full = False
         self._faults = 0
@@ -90,7 +98,7 @@ class H3Connection:
             )
         )  # fmt: skip
         self._control_out.send(b"\0%c%c%b" % (h3.SETTINGS, len(payload), payload), False)
-        session.deadline = gateway.deadlines.now + client.timeouts.idle
+        session.until(gateway.deadlines.now + client.timeouts.idle)
 
     # -- from the transport --------------------------------------------------------------------------------------
 
@@ -129,9 +137,27 @@ class H3Connection:
             stream.stop(h3.REQUEST_REJECTED)
             return None
         if self._draining != 1:
-            self.session.deadline = NEVER
+            self.session.h3_deadline = NEVER
         stream.app = request = H3Stream(self, stream)
         return request
+
+    def opened(self, stream: H3Stream) -> None:
+        """A request's head is there: it begins when all that was read with it is known."""
+        if not self._beginning:
+            self.session.begin_later(self)
+        self._beginning.append(stream)
+
+    def begin(self) -> None:
+        """Everything that was there to read has been read."""
+        beginning, self._beginning = self._beginning, []
+        try:
+            for stream in beginning:
+                try:
+                    stream.begin()
+                except StreamError as error:
+                    self._malformed(stream, error)
+        except H3Error as error:
+            self.fail(error)
 
     def stream_reset(self, stream: Stream, code: int) -> None:
         """See `quic.connection.Application`."""
@@ -165,6 +191,7 @@ class H3Connection:
         del reason
         self.quic = None
         self.finished.clear()
+        self._beginning.clear()
         for stream in streams:
             app = stream.app
             if isinstance(app, H3Stream):
@@ -277,8 +304,8 @@ class H3Connection:
         if self._draining >= 2 and not self._fresh:
             if not self.quic.streams.busy:  # what was not acknowledged may have to be sent again
                 self.quic.close(h3.NO_ERROR)
-        elif not self._draining and self.session.deadline is NEVER:
-            self.session.deadline = self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.idle
+        elif not self._draining and self.session.h3_deadline is NEVER:
+            self.session.until(self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.idle)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -294,7 +321,7 @@ class H3Connection:
         self._fresh = not idle
         if self.active or not idle:
             self._goaway(_LARGEST_ID)
-            self.session.deadline = self.gateway.deadlines.now + _GRACE
+            self.session.until(self.gateway.deadlines.now + _GRACE)
         else:
             self._last_goaway()
 
@@ -302,7 +329,7 @@ class H3Connection:
         """The session's deadline passed: nobody asked for anything, or the announcement was long enough ago."""
         del now
         self._fresh = False
-        self.session.deadline = NEVER
+        self.session.h3_deadline = NEVER
         if self._draining < 2:
             self._last_goaway()
 

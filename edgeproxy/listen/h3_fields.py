@@ -111,7 +111,8 @@ class Encoder:
             # Its name as it was encoded before, and the value as it is, without Huffman's code.
             start = self._names.get(name)
             if start is None:
-                start = self._names[name] = self._encode((name, b""))[:-1]
+                # A value that is in no table, so that what comes out is a name and a literal of one byte.
+                start = self._names[name] = self._encode((name, b"\x01"))[:-2]
             return b"%b%c%b" % (start, len(value), value)
         line = self._encode(field)
         if len(line) <= MAX_LINE and name not in _NEVER_REPEATED:

@@ -36,8 +36,8 @@ class H3Stream:
     """
 
     __slots__ = (
-        "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers", "_unread", "body",
-        "deadline", "exchange", "owner", "quic", "section",
+        "_announced", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
+        "_unread", "body", "deadline", "exchange", "owner", "quic", "section",
     )  # fmt: skip
 
     def __init__(self, owner: H3Connection, stream: Stream) -> None:
@@ -49,6 +49,7 @@ class H3Stream:
         self.deadline = NEVER
         self._reader: FrameReader | None = None
         self._block: bytes | None = None  # a head that was read and not begun
+        self._announced = False
         self._expected = -1  # Content-Length
         self._expects = False
         self._unread = 0  # bytes of content received and not yet given back as window
@@ -70,7 +71,7 @@ class H3Stream:
                 self._block = data[at:]
                 self.owner.noise = 0
                 self._ended()
-                self._begin()
+                self.owner.opened(self)
                 return
         if reader is None:
             reader = self._reader = FrameReader(self.owner.max_section)
@@ -84,8 +85,9 @@ class H3Stream:
             if not reader.end():
                 raise StreamError(h3.REQUEST_INCOMPLETE, "a request without a head")
             self._ended()
-        if self._block is not None:
-            self._begin()
+        if self._block is not None and not self._announced:
+            self._announced = True
+            self.owner.opened(self)
 
     def on_section(self, block: bytes) -> None:
         """See `Receiver`."""
@@ -132,10 +134,11 @@ class H3Stream:
             self._wait(NEVER)
         body.finish()
 
-    def _begin(self) -> None:
-        """The head is known, and what came with it: run the exchange."""
+    def begin(self) -> None:
+        """The head is known, and what came with it: run the exchange. Raises H3Error, StreamError."""
         block, self._block = self._block, None
-        assert block is not None
+        if block is None or self.quic is None:
+            return
         owner, body = self.owner, self.body
         owner.active += 1
         bare = body.done and not body.received

@@ -22,14 +22,17 @@ from edgeproxy.quic.established import Limits
 from edgeproxy.quic.handshake import VERSIONS, Handshake, Terms, Tickets
 from edgeproxy.quic.ids import ID_LENGTH, RetryTokens, Seat
 from edgeproxy.quic.passing import pack, unpack
+from edgeproxy.quic.refusal import refusal
 from edgeproxy.quic.udp import UdpSocket
 
 if TYPE_CHECKING:
+    from edgeproxy.config.model import Client
     from edgeproxy.gateway import Gateway
+    from edgeproxy.listen.h3 import H3Connection
     from edgeproxy.quic.udp import Address, Local
 
 SMALLEST_INITIAL = 1200  # bytes of a datagram with an Initial packet (RFC 9000 §14.1)
-RESETS_PER_SECOND = 100
+ANSWERS_PER_SECOND = 100  # stateless resets and refusals
 _RESET_SIZE = 42  # bytes of a stateless reset: looks like a small packet (RFC 9000 §10.3)
 _MIN_RESET = 22
 _MAX_TOKEN = 200
@@ -53,13 +56,14 @@ class QuicListener:
         sessions: by every connection id that is ours or was chosen by a client for its first packets.
         open: the sessions that are not over.
         encoder: encoded field lines, shared by all connections.
+        beginning: connections with requests that begin when all has been read.
         bodies: bytes of request content held.
     """
 
     __slots__ = (
-        "_limit_bodies", "_reading", "_resets", "_resets_at", "_retrying", "_scheduled", "_snapshot", "_sources", "_terms",
-        "_tickets", "_tokens", "_wanting", "accepting", "bodies", "deadlines", "draining", "encoder", "endpoints", "gateway",
-        "open", "seat", "sessions", "stats",
+        "_answers", "_answers_at", "_reading",  "_retrying", "_scheduled", "_snapshot", "_sources",
+        "_terms", "_tickets", "_tokens", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining",
+        "encoder", "endpoints", "gateway", "open", "seat", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -74,6 +78,7 @@ class QuicListener:
         self.accepting = True
         self.draining = False
         self.bodies = 0
+        self.beginning: list[H3Connection] = []
         self._tokens = RetryTokens(self.seat.secret)
         self._tickets = Tickets()
         self._terms: Terms | None = None
@@ -83,8 +88,8 @@ class QuicListener:
         self._reading = False
         self._scheduled = False
         self._retrying = False
-        self._resets = RESETS_PER_SECOND
-        self._resets_at = 0.0
+        self._answers = ANSWERS_PER_SECOND
+        self._answers_at = 0.0
 
     def listen(self, sockets: list[socket.socket], seat: Seat) -> None:
         """Serve bound, non-blocking UDP sockets; in the same order in every worker."""
@@ -132,6 +137,18 @@ class QuicListener:
                 session.receive(data, address, local, now)
             except Exception as error:
                 session.crash(error)
+        self._read(now)
+
+    def _read(self, now: float) -> None:
+        """Everything that was there to read has been read: requests begin, and who has something to say says it."""
+        beginning, self.beginning = self.beginning, []
+        for app in beginning:
+            try:
+                app.begin()
+            except Exception as error:
+                self.gateway.loop.call_exception_handler({"message": "HTTP/3 request", "exception": error})
+                if app.quic is not None:
+                    app.quic.crash()
         self._reading = False
         if self._wanting:
             self._transmit(now)
@@ -199,7 +216,7 @@ class QuicListener:
         if owner is not None:
             self._pass_on(owner, endpoint, data, address, local)
         elif not data[0] & 0x80:
-            self._reset(endpoint, data, name, address, local, now)
+            self._reset(endpoint, data, name, address, local)
         else:
             self.stats.drop("unknown_connection")
 
@@ -221,9 +238,6 @@ class QuicListener:
         stats = self.stats
         if len(data) < SMALLEST_INITIAL or len(name) < ID_LENGTH:
             stats.drop("initial_too_small")
-            return
-        if not self.accepting:
-            stats.drop("not_accepting")
             return
         try:
             at = 6 + len(name)
@@ -247,11 +261,9 @@ class QuicListener:
             return
         client = self.gateway.snapshot.client
         key = _source(address[0])
-        if len(self.open) >= client.max_connections:
-            stats.drop("max_connections")
-            return
-        if self._sources.get(key, 0) >= client.h3.max_per_source:
-            stats.drop("max_per_source")
+        reason = self._full(key, client)
+        if reason:
+            self._refuse(endpoint, data, name, source, address, local, reason)
             return
         handshake = Handshake(self.terms(), self.seat, address, name, now, original)
         session = Session(self, endpoint, handshake, local, key)
@@ -264,6 +276,36 @@ class QuicListener:
         self.deadlines.members.add(session)
         session.receive(data, address, local, now)
 
+    def _full(self, key: str, client: Client) -> str:
+        """Why nobody new from a source is let in, "" when that is not so."""
+        if not self.accepting:
+            return "not_accepting"
+        if len(self.open) >= client.max_connections:
+            return "max_connections"
+        if self._sources.get(key, 0) >= client.h3.max_per_source:
+            return "max_per_source"
+        return ""
+
+    def _refuse(
+        self, endpoint: Endpoint, data: bytes, name: bytes, source: bytes, address: Address, local: Local, reason: str
+    ) -> None:
+        """Tell the client at once, as long as they are not too many: the answer needs keys."""
+        if not self._may_answer():
+            self.stats.drop(reason)
+            return
+        self.gateway.stats.fault("edge", reason)
+        endpoint.udp.send([refusal(int.from_bytes(data[1:5], "big"), name, source)], address, local)
+
+    def _may_answer(self) -> bool:
+        """Answers to strangers are bounded in number."""
+        now = self.gateway.loop.time()
+        if now - self._answers_at >= 1.0:
+            self._answers, self._answers_at = ANSWERS_PER_SECOND, now
+        if not self._answers:
+            return False
+        self._answers -= 1
+        return True
+
     def _demands_proof(self) -> bool:
         """Too many handshakes are half open to believe every address; on at the limit, off at half of it."""
         limit = self.gateway.snapshot.client.h3.retry_at
@@ -274,15 +316,12 @@ class QuicListener:
             self._retrying = False
         return self._retrying
 
-    def _reset(self, endpoint: Endpoint, data: bytes, name: bytes, address: Address, local: Local, now: float) -> None:
+    def _reset(self, endpoint: Endpoint, data: bytes, name: bytes, address: Address, local: Local) -> None:
         """RFC 9000 §10.3: a client talks to a connection that is lost. Shorter than what came: so it can't go on for ever."""
         size = min(len(data) - 1, _RESET_SIZE)
-        if now - self._resets_at >= 1.0:
-            self._resets, self._resets_at = RESETS_PER_SECOND, now
-        if size < _MIN_RESET or not self._resets:
+        if size < _MIN_RESET or not self._may_answer():
             self.stats.drop("unknown_connection")
             return
-        self._resets -= 1
         self.stats.resets_sent += 1
         noise = os.urandom(size - 16)
         endpoint.udp.send([b"%c%b%b" % (0x40 | noise[0] & 0x3F, noise[1:], self.seat.reset_token(name))], address, local)
@@ -322,9 +361,7 @@ class QuicListener:
                 session.receive(data, address, local, now)
             except Exception as error:
                 session.crash(error)
-        self._reading = False
-        if self._wanting:
-            self._transmit(now)
+        self._read(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------
 

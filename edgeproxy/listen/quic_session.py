@@ -28,12 +28,14 @@ class Session:
     Attributes:
         state: a Handshake, then a Connection.
         app: HTTP/3, None during the handshake.
-        deadline: of the handshake, then of HTTP/3 (idle, drain); the transport's idle timeout is looked at beside it.
+        deadline: when `expire` looks again: at the handshake, at the transport's idle timeout, at HTTP/3's own deadline.
         local: from where to answer, see `quic.udp`.
     """
 
-    __slots__ = ("_armed", "_idle", "_timer", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
-                 "source", "state", "wants_out")  # fmt: skip
+    __slots__ = (
+        "_armed", "_idle", "_timer", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
+        "source", "state", "wants_out",
+    )  # fmt: skip
 
     def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:
         self.listener = listener
@@ -234,6 +236,15 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = listener.gateway.loop.call_later(max(3 * recovery.pto(), _REMEMBERED), self.forget)
+
+    def until(self, deadline: float) -> None:
+        """See `h3.Session`."""
+        self.h3_deadline = deadline
+        self.deadline = min(self.deadline, deadline)
+
+    def begin_later(self, app: H3Connection) -> None:
+        """See `h3.Session`."""
+        self.listener.beginning.append(app)
 
     # -- accounts ------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Connection:
     Attributes:
         queued: bytes that wait in streams.
         data_sent, data_limit: connection flow control towards the peer, in bytes.
-        data_received, data_allowed, data_consumed: and from it.
+        data_received, data_allowed, data_consumed: and from it; with less than `low` left, every bit counts.
         control: (frame, owner, a) of frames that are not STREAM frames.
         windows: streams whose window has moved.
         heard: when the last authentic packet came.
@@ -112,7 +112,7 @@ class Connection:
     __slots__ = (
         "_ack_at", "_ack_now", "_close_packet", "_closes", "_number", "_queue", "_state", "_unacked", "_window", "again",
         "application", "control", "data_allowed", "data_consumed", "data_limit", "data_received", "data_sent", "first_source",
-        "heard", "host", "limits", "marked", "max_data_pending", "noise", "paths", "protection", "queued", "received",
+        "heard", "host", "limits", "low", "marked", "max_data_pending", "noise", "paths", "protection", "queued", "received",
         "recovery", "spin", "streams", "timer_at", "windows",
     )  # fmt: skip
 
@@ -140,6 +140,7 @@ class Connection:
         self._window = limits.connection_window
         self.data_received = self.data_consumed = 0
         self.data_allowed = self._window
+        self.low = self._window >> 2
         self.max_data_pending = False
         self._unacked = 0
         self._ack_at = 0.0
@@ -268,8 +269,15 @@ class Connection:
     def consume(self, size: int) -> None:
         """Bytes of some stream were consumed: the connection's window follows."""
         self.data_consumed += size
-        if self.data_allowed - self.data_consumed < self._window >> 1:
-            self.data_allowed = self.data_consumed + self._window
+        window = self._window
+        if self.data_allowed - self.data_consumed < window >> 1 or self.data_allowed - self.data_received < window >> 2:
+            self.widen()
+
+    def widen(self) -> None:
+        """Allow what may be allowed. Also when the credit runs low: streams that nobody reads may hold half of it for ever."""
+        allowed = self.data_consumed + self._window
+        if allowed > self.data_allowed:
+            self.data_allowed = allowed
             if not self.max_data_pending:
                 self.max_data_pending = True
                 self.mark()

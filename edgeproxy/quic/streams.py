@@ -265,6 +265,8 @@ class Stream:
                 raise TransportError(FLOW_CONTROL_ERROR, "more data than the window allows", _STREAM)
             self.highest = end
             connection.data_received += more
+            if connection.data_allowed - connection.data_received < connection.low:
+                connection.widen()
 
     def _early(self, offset: int, data: bytes) -> None:
         """Something that is not next, or that comes while something else is: sort it in and give out what is next."""
