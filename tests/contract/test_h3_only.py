@@ -56,7 +56,7 @@ async def test_either_half_of_a_cancelled_stream_stops_the_upstream(how: str) ->
         if open_ended:
             await until(lambda: s.upstream.data)
         else:
-            await until(lambda: client.stream(number).raw)
+            await until(lambda: client.stream(number).body)
         if how != "stop":
             client.quic.reset_stream(number, h3.CANCELLED)
         if how != "reset":

@@ -15,7 +15,7 @@ from support.waiting import until
 from .h3_wire import H3Wire
 from .stand import STREAM, Stand, chunk, stand
 
-SIZE = 1 << 20
+SIZE = 400_000
 CONTENT = random.Random(3).randbytes(SIZE)  # what is doubled, swapped or missing does not hash to the same
 
 
@@ -43,21 +43,22 @@ BAD_NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", BAD_NETWORKS)
-async def test_transfers_are_byte_identical(name: str, seed: int) -> None:
+async def test_transfers_are_byte_identical(name: str) -> None:
     """Handshake, upload and download at the same time."""
-    async with networked(echo, seed=seed, **BAD_NETWORKS[name]) as (s, network, wire):
+    async with networked(echo, **BAD_NETWORKS[name]) as (s, network, wire):
         call = wire.call("POST", "/", (), CONTENT)
         assert await call.reply(30) == 200
         assert digest(call.body) == digest(CONTENT)
+        network.perfect()
+        await s.leave()
         if "loss" in BAD_NETWORKS[name]:
             assert network.up.lost and network.down.lost
-            assert s.edge.stats.quic.packets_lost
+            await until(lambda: s.edge.stats.quic.packets_lost)  # counted at the end of a connection
 
 
 async def test_many_small_requests_under_loss() -> None:
-    async with networked(echo, seed=5, loss=0.1) as (s, network, wire):
+    async with networked(echo, seed=5, loss=0.1) as (_, _, wire):
         calls = [wire.call("POST", f"/{number}", (), b"%d" % number) for number in range(60)]
         for number, call in enumerate(calls):
             assert await call.reply(20) == 200
@@ -76,7 +77,7 @@ async def test_a_stream_under_loss_is_whole_and_in_order() -> None:
         connection.write(b"0\r\n\r\n")
         await connection.gone()
 
-    async with networked(handler, seed=7, loss=0.1) as (s, network, wire):
+    async with networked(handler, seed=7, loss=0.1) as (_, _, wire):
         call = wire.call()
         assert await call.reply(20) == 200
         assert call.body == b"".join(events)
@@ -84,7 +85,7 @@ async def test_a_stream_under_loss_is_whole_and_in_order() -> None:
 
 async def test_a_line_that_goes_dead_for_a_while() -> None:
     """Nothing comes through for some probe timeouts; then everything goes on."""
-    async with networked(echo) as (s, network, wire):
+    async with networked(echo) as (_, network, wire):
         await wire.get()
         lost = 0
 
@@ -119,21 +120,21 @@ async def test_a_moved_port_keeps_its_connection() -> None:
 
 
 async def test_a_port_that_moves_in_the_middle_of_transfers() -> None:
-    size = 4 * SIZE
+    size = 8 * SIZE
 
     async def handler(connection: Connection) -> None:
         received = await connection.request()
-        content = CONTENT * 4 if received.line.startswith(b"GET") else received.body
+        content = CONTENT * 8 if received.line.startswith(b"GET") else received.body
         connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
         await connection.gone()
 
-    async with networked(handler, delay=0.002) as (s, network, wire):
+    async with networked(handler, delay=0.002) as (_, network, wire):
         down, up = wire.call(), wire.call("POST", "/", (), CONTENT)
         for at in (size // 8, size // 3, size // 2):
             await down.received(at, 20)
             network.rebind()
         assert await down.reply(20) == await up.reply(20) == 200
-        assert digest(down.body) == digest(CONTENT * 4)
+        assert digest(down.body) == digest(CONTENT * 8)
         assert digest(up.body) == digest(CONTENT)
 
 
@@ -148,7 +149,7 @@ async def test_an_address_that_does_not_answer_gets_three_times_what_came_from_i
                 connection.write(chunk(bytes(16384)))
             await asyncio.sleep(0)
 
-    async with networked(handler, delay=0.001) as (s, network, wire):
+    async with networked(handler, delay=0.001) as (_, network, wire):
         call = wire.call()
         await call.received(500_000)
         let = 3
@@ -165,13 +166,14 @@ async def test_an_address_that_does_not_answer_gets_three_times_what_came_from_i
         leg = network.legs[-1]
         assert leg.from_edge <= 3 * leg.to_edge
         network.perfect()
+        await wire.client.ping(10)  # the edge has gone back to the address it knew: it must hear of the new one again
         had = len(call.body)
         await call.received(had + 500_000, 10)
 
 
 async def test_a_probe_from_another_address_moves_nothing() -> None:
     """RFC 9000 §9.1: a PATH_CHALLENGE alone is a question, not a migration."""
-    async with networked(echo) as (s, network, wire):
+    async with networked(echo) as (s, _, wire):
         await wire.get()
         probe = wire.quic.packet(b"\x1a" + b"question" + bytes(1150))
         other = wire.client._bind()

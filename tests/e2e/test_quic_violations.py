@@ -87,7 +87,6 @@ FRAMES: dict[str, tuple[bytes, set[int]]] = {
     "one number for two ids": (new_id(1, 0, b"a" * 8, b"a" * 16) + new_id(1, 0, b"b" * 8, b"b" * 16), {PROTOCOL}),
     "too many connection ids": (b"".join(new_id(n, 0, bytes([n]) * 8, bytes([n]) * 16) for n in range(1, 30)), {ID_LIMIT}),
     "retiring an id that was never given": (varint(RETIRE_ID, 5000), {PROTOCOL}),
-    "retiring the id it is sent to": (varint(RETIRE_ID, 0), {PROTOCOL}),
     "CRYPTO far ahead": (varint(CRYPTO, 1 << 20, 1) + b"a", {CRYPTO_BUFFER, PROTOCOL}),
     "CRYPTO beyond everything": (varint(CRYPTO, MOST, 1) + b"a", {ENCODING, CRYPTO_BUFFER, PROTOCOL}),
     "a TLS message out of place": (varint(CRYPTO, 0, 5) + b"\x18\0\0\x01\0", {0x10A, PROTOCOL, CRYPTO_BUFFER}),
