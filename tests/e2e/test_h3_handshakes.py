@@ -13,9 +13,9 @@ import pytest
 from aioquic.buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
 from support.edge import running_edge
-from support.h3 import RawH3, h3_connected, headers
+from support.h3 import CONTROL, RawH3, h3_connected, headers, settings
 from support.heads import GOOD
-from support.quic import Connection, configuration
+from support.quic import Connection, configuration, varint
 from support.upstream import running_upstream
 from support.waiting import until
 
@@ -266,8 +266,8 @@ async def test_early_data_is_refused() -> None:
         ticket.max_early_data_size = MAX_EARLY_DATA
         client = RawH3(edge.https_port, session_ticket=ticket)
         client.quic.connect(("127.0.0.1", edge.https_port), client.loop.time())
-        client.start()
-        client.request(headers(GOOD))
+        client.quic.send_stream_data(CONTROL, varint(0) + settings())
+        client.quic.send_stream_data(0, headers(GOOD), True)
         flight = [data for data, _ in client.quic.datagrams_to_send(client.loop.time())]
         assert any(QuicPacketType.ZERO_RTT in kinds(data) for data in flight)
         # Nothing but what was sent before the handshake, and then only the handshake's own: no early frame comes again.

@@ -40,6 +40,8 @@ from support.quic_frames import (
 from support.upstream import Connection, Handler, Upstream, echo, ok, running_upstream
 from support.waiting import until
 
+TLS = 0x10A  # unexpected_message
+
 # The request streams 0 (complete, answered) and 4 (open, ten bytes of it received) exist when these arrive.
 FRAMES: dict[str, tuple[bytes, set[int]]] = {
     "unknown frame": (varint(0x2A) + b"abc", {ENCODING}),
@@ -84,12 +86,12 @@ FRAMES: dict[str, tuple[bytes, set[int]]] = {
     "an empty connection id": (new_id(1, 0, b""), {ENCODING}),
     "a connection id too long": (new_id(1, 0, bytes(21)), {ENCODING}),
     "an id that retires later ones": (new_id(1, 2, bytes(8)), {ENCODING}),
-    "one number for two ids": (new_id(1, 0, b"a" * 8, b"a" * 16) + new_id(1, 0, b"b" * 8, b"b" * 16), {PROTOCOL}),
-    "too many connection ids": (b"".join(new_id(n, 0, bytes([n]) * 8, bytes([n]) * 16) for n in range(1, 30)), {ID_LIMIT}),
+    "one number for two ids": (new_id(50, 0, b"a" * 8, b"a" * 16) + new_id(50, 0, b"b" * 8, b"b" * 16), {PROTOCOL}),
+    "too many connection ids": (b"".join(new_id(n, 0, bytes([n]) * 8, bytes([n]) * 16) for n in range(50, 80)), {ID_LIMIT}),
     "retiring an id that was never given": (varint(RETIRE_ID, 5000), {PROTOCOL}),
-    "CRYPTO far ahead": (varint(CRYPTO, 1 << 20, 1) + b"a", {CRYPTO_BUFFER, PROTOCOL}),
-    "CRYPTO beyond everything": (varint(CRYPTO, MOST, 1) + b"a", {ENCODING, CRYPTO_BUFFER, PROTOCOL}),
-    "a TLS message out of place": (varint(CRYPTO, 0, 5) + b"\x18\0\0\x01\0", {0x10A, PROTOCOL, CRYPTO_BUFFER}),
+    "CRYPTO far ahead": (varint(CRYPTO, 1 << 20, 1) + b"a", {CRYPTO_BUFFER, PROTOCOL, TLS}),
+    "CRYPTO beyond everything": (varint(CRYPTO, MOST, 1) + b"a", {ENCODING, CRYPTO_BUFFER, PROTOCOL, TLS}),
+    "a TLS message out of place": (varint(CRYPTO, 0, 5) + b"\x18\0\0\x01\0", {TLS, PROTOCOL, CRYPTO_BUFFER}),
 }  # fmt: skip
 
 
@@ -142,7 +144,7 @@ async def test_reserved_bits(bits: int) -> None:
 
 async def test_no_frames_at_all() -> None:
     async with connected(ok) as (client, _, _):
-        client.send(client.quic.packet(b"", pad=False))
+        client.send(client.quic.packet(b""))
         assert await client.gone() == PROTOCOL
 
 

@@ -108,11 +108,10 @@ class Connection(QuicConnection):
         stream = self._streams.get(stream_id)
         return stream is None or (stream.sender._reset_error_code is None and stream.sender._buffer_fin is None)
 
-    def packet(self, payload: bytes, *, first: int = 0x40, number: int | None = None, pad: bool = True) -> bytes:
+    def packet(self, payload: bytes, *, first: int = 0x40, number: int | None = None) -> bytes:
         """A protected 1-RTT packet with this payload.
 
         Args:
-            pad: with zeros (PADDING) as far as header protection needs it.
             first: first byte without key phase and number length; 0x18 are the reserved bits.
             number: packet number; the next one by default.
         """
@@ -121,7 +120,7 @@ class Connection(QuicConnection):
             self._packet_number += 1
         crypto = self._cryptos[Epoch.ONE_RTT]
         head = bytes([first | crypto.key_phase << 2 | 3]) + self._peer_cid.cid + (number & 0xFFFFFFFF).to_bytes(4, "big")
-        return crypto.encrypt_packet(head, payload.ljust(4, b"\0") if pad else payload, number)
+        return crypto.encrypt_packet(head, payload, number)
 
 
 def configuration(
