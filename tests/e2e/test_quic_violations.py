@@ -86,7 +86,7 @@ FRAMES: dict[str, tuple[bytes, set[int]]] = {
     "an empty connection id": (new_id(1, 0, b""), {ENCODING}),
     "a connection id too long": (new_id(1, 0, bytes(21)), {ENCODING}),
     "an id that retires later ones": (new_id(1, 2, bytes(8)), {ENCODING}),
-    "one number for two ids": (new_id(50, 0, b"a" * 8, b"a" * 16) + new_id(50, 0, b"b" * 8, b"b" * 16), {PROTOCOL}),
+    "one number for two ids": (new_id(50, 0, b"a" * 8, b"a" * 16) + new_id(50, 0, b"b" * 8, b"b" * 16), {PROTOCOL, ID_LIMIT}),
     "too many connection ids": (b"".join(new_id(n, 0, bytes([n]) * 8, bytes([n]) * 16) for n in range(50, 80)), {ID_LIMIT}),
     "retiring an id that was never given": (varint(RETIRE_ID, 5000), {PROTOCOL}),
     "CRYPTO far ahead": (varint(CRYPTO, 1 << 20, 1) + b"a", {CRYPTO_BUFFER, PROTOCOL, TLS}),
