@@ -92,7 +92,7 @@ async def test_alt_svc_brings_it_here(tmp_path: Path) -> None:
             await tab.open(f"https://localhost:{port}/")
             assert await protocol_of_the_page(tab) == "h2"
             fetched = (
-                "(async () => { for (let n = 0; n < 100; n++) { await fetch('/' + n);"
+                "(async () => { for (let n = 0; n < 100; n++) { await (await fetch('/' + n)).text();"
                 " if (performance.getEntriesByName(location.origin + '/' + n)[0]?.nextHopProtocol == 'h3') return n;"
                 " await new Promise(done => setTimeout(done, 20)) } })()"
             )
