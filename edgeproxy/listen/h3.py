@@ -339,6 +339,7 @@ class H3Connection:
         if quic is None:
             return
         self._draining = 2
+        quic.watched = True
         self._refused = quic.streams.requests * 4
         self._goaway(self._refused)
         self.flush()

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from edgeproxy.config.model import Client
     from edgeproxy.gateway import Gateway
     from edgeproxy.listen.h3 import H3Connection
+    from edgeproxy.quic.connection import Connection
     from edgeproxy.quic.udp import Address, Local
 
 SMALLEST_INITIAL = 1200  # bytes of a datagram with an Initial packet (RFC 9000 §14.1)
 ANSWERS_PER_SECOND = 100  # stateless resets and refusals
+ACK_DELAY = 0.02  # seconds an acknowledgment waits for something to ride on; we promise 0.025
 _RESET_SIZE = 42  # bytes of a stateless reset: looks like a small packet (RFC 9000 §10.3)
 _MIN_RESET = 22
 _MAX_TOKEN = 200
@@ -61,9 +63,9 @@ class QuicListener:
     """
 
     __slots__ = (
-        "_answers", "_answers_at", "_reading",  "_retrying", "_scheduled", "_snapshot", "_sources",
-        "_terms", "_tickets", "_tokens", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining",
-        "encoder", "endpoints", "gateway", "open", "seat", "sessions", "stats",
+        "_answers", "_answers_at", "_reading", "_retrying", "_scheduled", "_snapshot", "_sources", "_terms", "_tickets",
+        "_tokens", "_unacknowledged", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining", "encoder",
+        "endpoints", "gateway", "open", "seat", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -88,6 +90,7 @@ class QuicListener:
         self._reading = False
         self._scheduled = False
         self._retrying = False
+        self._unacknowledged: list[Connection] = []
         self._answers = ANSWERS_PER_SECOND
         self._answers_at = 0.0
 
@@ -179,6 +182,17 @@ class QuicListener:
                 session.crash(error)
             if session.endpoint.udp.blocked:
                 self._wait(session.endpoint)
+
+    def acknowledge_later(self, connection: Connection) -> None:
+        """One timer for all: most acknowledgments have gone out with something else before it fires."""
+        if not self._unacknowledged:
+            self.gateway.loop.call_later(ACK_DELAY, self._acknowledge)
+        self._unacknowledged.append(connection)
+
+    def _acknowledge(self) -> None:
+        unacknowledged, self._unacknowledged = self._unacknowledged, []
+        for connection in unacknowledged:
+            connection.acknowledge()
 
     def _wait(self, endpoint: Endpoint) -> None:
         if not endpoint.waiting:

@@ -115,6 +115,13 @@ class Session:
                 udp.send([datagram], address, None)
             if self.app is not None:
                 self.app.sent()
+            if self._timer is not None:
+                if state.soon and state.soon < self._armed - _SLACK:
+                    self._arm(state.soon)
+            elif state.is_open:
+                at = state.timer_at()
+                if at:
+                    self._arm(at)
         else:
             assert isinstance(state, Handshake)
             out = state.transmit(now)
@@ -123,9 +130,9 @@ class Session:
             if state.failure and not self.over_:
                 self.fail(state.failure.partition(" ")[0])
                 return
-        at = state.timer_at
-        if at and (self._timer is None or at < self._armed - _SLACK):
-            self._arm(at)
+            at = state.timer_at()
+            if at and (self._timer is None or at < self._armed - _SLACK):
+                self._arm(at)
 
     def flush(self) -> None:
         """See `h3.Session`."""
@@ -147,7 +154,7 @@ class Session:
             self.forget()
             return
         now = self.listener.gateway.loop.time()
-        at = self.state.timer_at
+        at = self.state.timer_at()
         if not at:
             return
         if at > now + _SLACK:
@@ -198,6 +205,10 @@ class Session:
         """See `quic.connection.Host`."""
         del connection
         self.listener.want(self)
+
+    def acknowledge_later(self, connection: Connection) -> None:
+        """See `quic.connection.Host`."""
+        self.listener.acknowledge_later(connection)
 
     def new_id(self) -> tuple[bytes, bytes]:
         """See `quic.connection.Host`."""

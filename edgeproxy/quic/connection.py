@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgeproxy.quic.established import Established, Limits
     from edgeproxy.quic.recovery import Owner
 
-ACK_DELAY = 0.02  # seconds an acknowledgment waits for something to ride on; we promise 0.025
 ACK_EVERY = 10  # packets after which it waits no more
 MAX_BURST = 64  # packets in one go: others want to send, too
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
@@ -62,6 +61,9 @@ class Host(Protocol):
 
     def wake(self, connection: Connection) -> None:
         """The connection has something to send."""
+
+    def acknowledge_later(self, connection: Connection) -> None:
+        """Call `acknowledge` within 25 ms, what we promise as max_ack_delay."""
 
     def new_id(self) -> tuple[bytes, bytes]:
         """A fresh connection id and its stateless-reset token."""
@@ -105,15 +107,16 @@ class Connection:
         heard: when the last authentic packet came.
         noise: frames since something useful came.
         marked: `Host.wake` was called since the last `transmit`.
-        timer_at: when `on_timer` wants to be called, 0.0 for never.
+        soon: when `on_timer` wants to be called for something that can't wait for the probe timeout, 0.0 for never.
+        watched: the application wants a `transmit` after each acknowledgment.
         first_source: the address the handshake came from, for caps per source.
     """
 
     __slots__ = (
-        "_ack_at", "_ack_now", "_close_packet", "_closes", "_number", "_queue", "_state", "_unacked", "_window", "again",
+        "_ack_now", "_close_packet", "_closes", "_number", "_queue", "_state", "_unacked", "_window", "again",
         "application", "control", "data_allowed", "data_consumed", "data_limit", "data_received", "data_sent", "first_source",
         "heard", "host", "limits", "low", "marked", "max_data_pending", "noise", "paths", "protection", "queued", "received",
-        "recovery", "spin", "streams", "timer_at", "windows",
+        "recovery", "soon", "spin", "streams", "watched", "windows",
     )  # fmt: skip
 
     application: Application
@@ -143,13 +146,13 @@ class Connection:
         self.low = self._window >> 2
         self.max_data_pending = False
         self._unacked = 0
-        self._ack_at = 0.0
         self._ack_now = False
         self.spin = 0
         self.heard = now
         self.noise = 0
         self.marked = False
-        self.timer_at = 0.0
+        self.soon = 0.0
+        self.watched = False
         self._state = _OPEN
         self._close_packet = b""
         self._closes = 0
@@ -205,9 +208,8 @@ class Connection:
             if self._unacked >= ACK_EVERY or number != expected:
                 self._ack_now = True
                 self.mark()
-            elif not self._ack_at:
-                self._ack_at = now + ACK_DELAY
-                self.mark()
+            elif self._unacked == 1:
+                self.host.acknowledge_later(self)
 
     def _frames(self, data: bytes, now: float) -> tuple[bool, bool]:
         """Handle the frames of a packet. Returns: it asks for an acknowledgment; it only probes a path.
@@ -309,15 +311,13 @@ class Connection:
                 break
             records: list[Record] = []
             parts: list[bytes] = []
-            due = self._ack_now or (self._ack_at and now >= self._ack_at)
             free = credit >= size or recovery.probes > 0
-            if self._unacked and (due or (free and self._has_frames())):
+            if self._unacked and (self._ack_now or (free and self.has_frames())):
                 frame = self.received.frame(now)
                 parts.append(frame)
                 room -= len(frame)
                 acknowledged = self.received.expected - 1
                 self._unacked = 0
-                self._ack_at = 0.0
                 self._ack_now = False
             else:
                 acknowledged = -1
@@ -328,7 +328,7 @@ class Connection:
                 if not records and recovery.probes:
                     parts.append(b"\x01")
                     records.append((self.again, 0, b"\x01", False))
-            elif self._has_frames():
+            elif self.has_frames():
                 pace = recovery.window - recovery.in_flight >= size
             if not parts:
                 break
@@ -347,7 +347,9 @@ class Connection:
                 break
         else:
             self.mark()
-        self._set_timer(now, pace=pace)
+        soon = now + recovery.pacing_delay() if pace else 0.0
+        lost = recovery.loss_at
+        self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
 
     def seal_alone(self, payload: bytes) -> bytes:
@@ -368,7 +370,8 @@ class Connection:
             protection.update()
         return protection.seal(self.paths.peer_id, self._number, payload, self.spin)
 
-    def _has_frames(self) -> bool:
+    def has_frames(self) -> bool:
+        """There is something to send but acknowledgments; it may have to wait for window."""
         return bool(self._queue or self.control or self.windows or self.max_data_pending or self.streams.raised)
 
     def _fill(self, parts: list[bytes], records: list[Record], room: int) -> None:
@@ -436,22 +439,25 @@ class Connection:
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def _set_timer(self, now: float, *, pace: bool) -> None:
+    def timer_at(self) -> float:
+        """When `on_timer` wants to be called, 0.0 for never. It only ever moves back, but for `soon`."""
         at = self.recovery.timer()
-        if self._ack_at and (not at or self._ack_at < at):
-            at = self._ack_at
-        if pace:
-            soon = now + self.recovery.pacing_delay()
-            at = min(at, soon) if at else soon
-        until = self.paths.until
-        if until and (not at or until < at):
-            at = until
-        self.timer_at = at
+        for other in (self.soon, self.paths.until):
+            if other and (not at or other < at):
+                at = other
+        return at
+
+    def acknowledge(self) -> None:
+        """What was promised to be acknowledged later: now."""
+        if self._unacked and not self._state:
+            self._ack_now = True
+            self.mark()
 
     def on_timer(self, now: float) -> None:
-        """`timer_at` has come. `transmit` must follow."""
+        """The time has come. `transmit` must follow."""
         if self._state:
             return
+        self.soon = 0.0
         now += GRANULARITY / 2
         recovery = self.recovery
         at = recovery.timer()
@@ -507,7 +513,6 @@ class Connection:
             self._end(reason)
 
     def _end(self, reason: str) -> None:
-        self.timer_at = 0.0
         self._queue.clear()
         self.control.clear()
         self.windows.clear()

@@ -80,7 +80,8 @@ def read_ack(connection: Connection, data: bytes, at: int, now: float) -> int:
     recovery.on_ack(ranges, (delay << recovery.ack_delay_exponent) / 1000000, now)
     if recovery.in_flight != before:
         connection.noise = 0
-    connection.mark()
+    if recovery.loss_at or connection.watched or connection.has_frames():
+        connection.mark()
     return at
 
 

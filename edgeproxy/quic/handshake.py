@@ -153,13 +153,12 @@ class Handshake:
         established: set once, when the handshake is confirmed.
         failure: why it failed, "" while it has not.
         early: 1-RTT datagrams that came too soon.
-        timer_at: when `on_timer` wants to be called, 0.0 for never.
         marked: it is on its host's list of those who have something to send.
         first_source: the address it came from, for caps per source.
     """
 
     __slots__ = ("_engine", "_own_id", "_seat", "address", "early", "established", "failure", "first_source", "ids", "marked",
-                 "names", "started", "timer_at")  # fmt: skip
+                 "names", "started")  # fmt: skip
 
     def __init__(
         self, terms: Terms, seat: Seat, address: tuple[str, int], destination: bytes, now: float,
@@ -182,7 +181,6 @@ class Handshake:
         self.established: Established | None = None
         self.failure = ""
         self.early: list[bytes] = []
-        self.timer_at = 0.0
         self.marked = False
         self.names: frozenset[str] | None = None
 
@@ -209,12 +207,15 @@ class Handshake:
             return []
         out = [data for data, _ in engine.datagrams_to_send(now)]
         self._look(engine)
-        if self._engine is not None:
-            self.timer_at = engine.get_timer() or 0.0
         return out
 
+    def timer_at(self) -> float:
+        """When `on_timer` wants to be called, 0.0 for never."""
+        engine = self._engine
+        return 0.0 if engine is None or not engine._network_paths else engine.get_timer() or 0.0
+
     def on_timer(self, now: float) -> None:
-        """`timer_at` has come. `transmit` must follow."""
+        """The time has come. `transmit` must follow."""
         engine = self._engine
         if engine is not None:
             engine.handle_timer(now)
@@ -268,7 +269,6 @@ class Handshake:
     def drop(self) -> None:
         """Let go of the engine, and cut the cycles through its callbacks and handlers."""
         engine, self._engine = self._engine, None
-        self.timer_at = 0.0
         if engine is not None:
             tls = getattr(engine, "tls", None)
             if tls is not None:
