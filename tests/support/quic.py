@@ -349,6 +349,7 @@ class QuicClient:
         uid = self._pings
         self.quic.send_ping(uid)
         self.transmit()
+        self.frames(b"\x01")  # the second packet that asks is acknowledged without delay (RFC 9000 §13.2.2)
         await until(lambda: uid in self.pongs or self.ended, within)
 
     async def gone(self, within: float = 5.0) -> int:
