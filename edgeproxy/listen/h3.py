@@ -163,8 +163,8 @@ class H3Connection:
         """See `quic.connection.Application`."""
         app = stream.app
         if isinstance(app, H3Stream):
-            self._count_cancel()
-            app.was_reset(code)
+            if app.was_reset(code):
+                self._count_cancel()
             self._idle()
         elif isinstance(app, OneWay) and app.is_critical:
             self.fail(H3Error(h3.CLOSED_CRITICAL_STREAM, "a control stream was reset"))

@@ -57,12 +57,16 @@ def check_request(section: Section) -> None:
             if name in seen:
                 raise StreamError(MESSAGE_ERROR, "a pseudo-header field stands twice")
             seen.add(name)
-            if not value and name != b":authority":
+            if not value:  # RFC 9114 §4.3.1: neither may :authority be for http and https
                 raise StreamError(MESSAGE_ERROR, "an empty pseudo-header field")
             if b" " in value or b"\t" in value:
                 raise StreamError(MESSAGE_ERROR, "white space in a pseudo-header field")
         else:
             fields = True
+            if name == b"content-length":
+                if name in seen:
+                    raise StreamError(MESSAGE_ERROR, "Content-Length stands twice")  # RFC 9110 §8.6
+                seen.add(name)
         _check(name, value)
     if b":method" not in seen or b":path" not in seen or b":scheme" not in seen:
         raise StreamError(MESSAGE_ERROR, "a pseudo-header field is missing")

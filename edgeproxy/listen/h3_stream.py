@@ -36,7 +36,7 @@ class H3Stream:
     """
 
     __slots__ = (
-        "_announced", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
+        "_announced", "_begun", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
         "_unread", "body", "deadline", "exchange", "owner", "quic", "section",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class H3Stream:
         self._reader: FrameReader | None = None
         self._block: bytes | None = None  # a head that was read and not begun
         self._announced = False
+        self._begun = False  # counted in `owner.active` until it is finished
         self._expected = -1  # Content-Length
         self._expects = False
         self._unread = 0  # bytes of content received and not yet given back as window
@@ -64,7 +65,7 @@ class H3Stream:
         """Bytes of the stream. Raises H3Error, StreamError."""
         size = len(data)
         reader = self._reader
-        if reader is None and fin and size > 3 and data[0] == h3.HEADERS:
+        if reader is None and fin and size > 3 and data[0] == h3.HEADERS and data[1] < 0x80:
             # All of it at once, and nothing but a head: most requests without content.
             length, at = varint.read(data, 1)
             if at + length == size and length <= self.owner.max_section:
@@ -102,7 +103,7 @@ class H3Stream:
         size = len(data)
         owner, body = self.owner, self.body
         owner.noise = 0
-        if body.unwanted:
+        if body.unwanted or self.quic is None:
             if self.quic is not None:
                 self.quic.consume(size)
             return
@@ -141,6 +142,7 @@ class H3Stream:
             return
         owner, body = self.owner, self.body
         owner.active += 1
+        self._begun = True
         bare = body.done and not body.received
         found = owner.request(self._id, block, self, bare=bare)
         if isinstance(found, Fault):
@@ -151,6 +153,9 @@ class H3Stream:
             self._expected = request.length
             if body.received > request.length or (body.done and body.received != request.length):
                 raise StreamError(h3.MESSAGE_ERROR, "content and Content-Length differ")
+        if body.unwanted:  # it came before there was an exchange to refuse it
+            self._refuse(edge_fault(503, "bodies_full", "The server holds too many request bodies; try again."))
+            return
         self._run(request, plan)
 
     def _run(self, request: Request, plan: Plan) -> None:
@@ -183,7 +188,7 @@ class H3Stream:
         quic, self.quic = self.quic, None
         if quic is not None:
             quic.app = None
-            if not self._finished:
+            if self._begun and not self._finished:
                 self.owner.active -= 1
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -277,10 +282,12 @@ class H3Stream:
         if self.exchange is not None:
             self.exchange = None
             owner.gateway.stats.streams_open -= 1
-        if not self.body.done:
-            self.body.drop()
-            self.consumed(self._unread)
+        body = self.body
+        if not body.done:
+            body.drop()
             quic.stop(h3.NO_ERROR)  # RFC 9114 §4.1.1
+        self.consumed(self._unread)  # what nobody took is held no longer, also when all of it came
+        body.source = None  # body and stream hold each other: the cycle ends here
         owner.finished.append(self)
 
     def linger(self) -> None:
@@ -311,13 +318,17 @@ class H3Stream:
             quic.stop(code)
         self.closed()
 
-    def was_reset(self, code: int) -> None:
-        """The client gave up sending its request (RFC 9114 §4.1.1). After a complete reply that is what we asked for."""
+    def was_reset(self, code: int) -> bool:
+        """The client gave up sending its request (RFC 9114 §4.1.1).
+
+        Returns: False after a complete reply: then it is what we asked for.
+        """
         del code
-        if not self._finished:
-            self.stop(h3.REQUEST_CANCELLED)
-        else:
+        if self._finished:
             self.body.drop()
+            return False
+        self.stop(h3.REQUEST_CANCELLED)
+        return True
 
     # -- time ----------------------------------------------------------------------------------------------------
 

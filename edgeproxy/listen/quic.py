@@ -288,7 +288,10 @@ class QuicListener:
             self.sessions[own] = session
         session.deadline = self.deadlines.now + client.timeouts.handshake
         self.deadlines.members.add(session)
-        session.receive(data, address, local, now)
+        try:
+            session.receive(data, address, local, now)
+        except Exception as error:
+            session.crash(error)
 
     def _full(self, key: str, client: Client) -> str:
         """Why nobody new from a source is let in, "" when that is not so."""

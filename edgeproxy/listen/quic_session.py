@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.quic.udp import Address, Local
 
 _SLACK = 0.0005  # seconds a timer may come early: the loop's clock has milliseconds
+_LONG = 1.0  # seconds ahead of which the timer is only while probes back off
 _REMEMBERED = 0.1  # seconds, at least, for which a closed connection catches late packets
 
 
@@ -60,7 +61,7 @@ class Session:
         state = self.state
         state.receive(data, address, now)
         if type(state) is Handshake:
-            if state.established is not None:
+            if state.established is not None and not self.over_:
                 self._established(state, state.established, now)
             self.listener.want(self)
         elif local is not None and state.paths.address == address:  # type: ignore[union-attr]  # a Connection, then
@@ -82,13 +83,13 @@ class Session:
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection
-        if made.max_streams_uni < 1:
-            connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
-            return
         peer = listener.peer(made.address)
         peer.names = handshake.names
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder)
         connection.application = app
+        if made.max_streams_uni < 1:
+            connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
+            return
         if listener.draining:
             app.drain(idle=False)
         for data in handshake.early:
@@ -115,12 +116,13 @@ class Session:
                 udp.send([datagram], address, None)
             if self.app is not None:
                 self.app.sent()
-            if self._timer is not None:
+            if self._timer is not None and self._armed < now + _LONG:
                 if state.soon and state.soon < self._armed - _SLACK:
                     self._arm(state.soon)
             elif state.is_open:
+                # Not armed, or for a probe that backed off: the acknowledgment that ended that may have moved it forward.
                 at = state.timer_at()
-                if at:
+                if at and (self._timer is None or at < self._armed - _SLACK):
                     self._arm(at)
         else:
             assert isinstance(state, Handshake)

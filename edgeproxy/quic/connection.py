@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.quic.recovery import Owner
 
 ACK_EVERY = 10  # packets after which it waits no more
+_SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
 MAX_BURST = 64  # packets in one go: others want to send, too
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
@@ -168,7 +169,7 @@ class Connection:
 
     def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
         """A datagram for one of our ids. Long headers are late handshake packets: they say nothing new."""
-        if data[0] & 0x80 or len(data) < SHORTEST:
+        if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
         if self._state:
             self._answer_closed(address)
@@ -221,7 +222,7 @@ class Connection:
             raise TransportError(PROTOCOL_VIOLATION, "a packet without frames")
         eliciting = False
         probing = True
-        while at < end:
+        while at < end and not self._state:  # a frame may have ended the connection
             kind = data[at]
             if 0x08 <= kind <= 0x0F:
                 at = read_stream(self, kind, data, at + 1)
@@ -236,7 +237,9 @@ class Connection:
             else:
                 found = HANDLERS.get(kind)
                 if found is None:
-                    raise TransportError(FRAME_ENCODING_ERROR, "an unknown or forbidden frame", kind)
+                    # RFC 9000 §19.7, §19.20: NEW_TOKEN and HANDSHAKE_DONE are a server's.
+                    code = PROTOCOL_VIOLATION if kind in {0x07, 0x1E} else FRAME_ENCODING_ERROR
+                    raise TransportError(code, "an unknown or forbidden frame", kind)
                 handler, asks, probes = found
                 at = handler(self, data, at + 1, now)
                 if at > end:
@@ -307,7 +310,7 @@ class Connection:
         for _ in range(MAX_BURST):
             size = min(paths.size, paths.allowance())
             room = size - 3 - len(paths.peer_id) - TAG
-            if room < 64:
+            if room < _SMALLEST_ROOM:
                 break
             records: list[Record] = []
             parts: list[bytes] = []
@@ -441,7 +444,10 @@ class Connection:
 
     def timer_at(self) -> float:
         """When `on_timer` wants to be called, 0.0 for never. It only ever moves back, but for `soon`."""
-        at = self.recovery.timer()
+        at = 0.0
+        # At the amplification limit only a packet from there lets us go on: no timer may (RFC 9002 §6.2.2.1).
+        if self.paths.allowance() - 3 - len(self.paths.peer_id) - TAG >= _SMALLEST_ROOM:
+            at = self.recovery.timer()
         for other in (self.soon, self.paths.until):
             if other and (not at or other < at):
                 at = other
@@ -520,8 +526,9 @@ class Connection:
         streams = list(self.streams.by_id.values())
         self.streams.clear()
         application = self.application
-        del self.application  # it holds us: the cycle ends here
+        del self.application  # it holds us, and so do the next two: the cycles end here
         del self.again
+        self.paths.clear()
         self.host.over(self)
         application.closed(reason, streams)
 

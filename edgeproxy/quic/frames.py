@@ -48,9 +48,10 @@ def read_stream(connection: Connection, kind: int, data: bytes, at: int) -> int:
     if stream is None or stream_id & 1:
         stream = connection.streams.receiving(connection, stream_id, kind)
     if stream is not None:
-        if end > at:
-            connection.noise = 0
+        before = connection.data_received
         stream.accept(offset, data[at:end], kind & 0x01 != 0)
+        if connection.data_received != before:
+            connection.noise = 0  # the same bytes once more are none
     return end
 
 

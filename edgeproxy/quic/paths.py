@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.quic import varint
 from edgeproxy.quic.errors import CONNECTION_ID_LIMIT_ERROR, PROTOCOL_VIOLATION, TransportError
+from edgeproxy.quic.protection import TAG
 from edgeproxy.quic.recovery import INITIAL_RTT
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_OWN_IDS = 4  # names we give the peer, at a time
 MAX_GONE = 64
+MAX_WAITING = 200  # frames that wait to be sent: who asks for more of them and acknowledges none must not fill our memory
 MAX_PEER_IDS = 8  # names we take from it: active_connection_id_limit of our transport parameters
 SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
 _UNLIMITED = 1 << 62
@@ -99,6 +101,7 @@ class Paths:
             self._name = data[1:9]
             if not path.validated:
                 path.received += len(data)
+                self._connection.mark()  # three times as much may go out
             return
         last = self._validated
         if address == last.address and last is not path:
@@ -142,10 +145,15 @@ class Paths:
         connection = self._connection
         path = self.other
         if path is None:
-            connection.control.append((b"\x1b" + token, connection, _ONCE))
-            connection.mark()
-        elif len(self.outgoing) < 4 and 3 * path.received >= SMALLEST:
-            self.outgoing.append((connection.seal_alone(b"\x1b" + token + bytes(SMALLEST - 60)), path.address))
+            if len(connection.control) < MAX_WAITING:
+                connection.control.append((b"\x1b" + token, connection, _ONCE))
+                connection.mark()
+        elif len(self.outgoing) < 4 and (path.validated or 3 * path.received - path.sent >= SMALLEST):
+            # §8.2.2: expanded to 1200 bytes, which is why one small datagram gets no answer.
+            padding = bytes(SMALLEST - 9 - 3 - len(self.peer_id) - TAG)
+            datagram = connection.seal_alone(b"\x1b" + token + padding)
+            path.sent += len(datagram)
+            self.outgoing.append((datagram, path.address))
             connection.mark()
 
     def answered(self, token: bytes) -> None:
@@ -185,6 +193,8 @@ class Paths:
     def _issue(self) -> None:
         connection = self._connection
         name, token = connection.host.new_id()
+        if len(connection.control) > MAX_WAITING:
+            raise TransportError(CONNECTION_ID_LIMIT_ERROR, "too many connection ids retired", 0x19)
         sequence = self._sequence
         self._sequence += 1
         self._own[sequence] = name
@@ -205,6 +215,8 @@ class Paths:
     def offered(self, sequence: int, retire: int, name: bytes) -> None:
         """NEW_CONNECTION_ID: a name for the peer, and which of the old ones to forget (§19.15)."""
         peer = self._peer
+        if not self.peer_id:
+            raise TransportError(PROTOCOL_VIOLATION, "connection ids of a client that uses none", 0x18)  # §19.15
         if sequence in self._gone:
             return
         known = peer.get(sequence, name if sequence != self._peer_sequence else self.peer_id)
@@ -236,10 +248,14 @@ class Paths:
         self._gone.add(sequence)
         if len(self._gone) > MAX_GONE:
             self._gone.discard(min(self._gone))
-        if len(connection.control) > 200:
+        if len(connection.control) > MAX_WAITING:
             raise TransportError(CONNECTION_ID_LIMIT_ERROR, "too many connection ids to retire", 0x18)
         connection.control.append((b"\x19" + varint.write(sequence), connection.again, 0))
         connection.mark()
+
+    def clear(self) -> None:
+        """The connection is over."""
+        del self._connection
 
     @property
     def names(self) -> list[bytes]:

@@ -251,11 +251,12 @@ class Recovery:
         self.pto_count = min(self.pto_count + 1, MAX_PTO_COUNT)
         self.probes = 2
         self.probed += 2
-        # What the oldest packets carried goes again, so that a probe is worth something. They count as gone from the
-        # network, which a probe timeout does not say; the window is left alone.
-        for number in list(self.sent)[:2]:
-            _, size, frames = self.sent.pop(number)
-            self.in_flight -= size
+        # What the oldest packets carried goes again, so that a probe is worth something. The packets stay in flight: a probe
+        # timeout does not say that they are lost (§6.2), and if they are, the window must learn of it (§7.6).
+        worth = [number for number, packet in self.sent.items() if packet[2]][:2]
+        for number in worth:
+            at, size, frames = self.sent[number]
+            self.sent[number] = (at, size, [])
             for owner, a, b, c in frames:
                 owner.on_lost(a, b, c)
 

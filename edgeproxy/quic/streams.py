@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HIGH = 64 * 1024  # bytes queued for a stream before its writer should wait
 LOW = 16 * 1024  # bytes queued when it may go on
 CONNECTION_HIGH = 512 * 1024  # bytes queued for all streams of a connection before all writers should wait
-MAX_EARLY = 1024  # pieces that arrived before their turn, on one stream
+MAX_EARLY = 512  # gaps in what arrived before its turn, on one stream
 
 _STREAM = 0x08
 _FIN, _LEN, _OFF = 0x01, 0x02, 0x04
@@ -84,7 +84,7 @@ class Stream:
 
     def send(self, data: bytes, fin: bool) -> None:
         """Queue bytes; `fin` ends our side."""
-        if not self.send_open or self._fin or self.connection is None:
+        if not self.send_open or self._fin or self.reset_sent or self.connection is None:
             return
         if data:
             self._queue.append(data)
@@ -192,7 +192,8 @@ class Stream:
         if a == -2:
             return
         self.outstanding -= 1
-        if not self.outstanding and (self._fin_sent or (self.reset_sent and a < 0)) and not self._lost:
+        # RFC 9000 §3.1: an acknowledged reset is the end, whatever became of the frames before it.
+        if a < 0 or (self._fin_sent and not self.outstanding and not self._lost):
             self.send_open = False
             if self.connection is not None:
                 self.connection.finished(self)
@@ -270,11 +271,12 @@ class Stream:
 
     def _early(self, offset: int, data: bytes) -> None:
         """Something that is not next, or that comes while something else is: sort it in and give out what is next."""
-        early = self.early
         if data:
-            if len(early) >= MAX_EARLY:
-                raise TransportError(PROTOCOL_VIOLATION, "a stream in too many pieces", _STREAM)
+            early = self.early
             heapq.heappush(early, (offset, data))
+            if not len(early) & 63:
+                self._join()
+        early = self.early
         parts = []
         received = self.received
         while early and early[0][0] <= received:
@@ -288,16 +290,35 @@ class Stream:
         if parts or self.fin_received:
             self._deliver(b"".join(parts), self.fin_received)
 
+    def _join(self) -> None:
+        """Join pieces that touch or overlap: bytes sent twice must not be held twice, the window does not count them."""
+        joined: list[tuple[int, bytes]] = []
+        parts: list[bytes] = []
+        start = end = -1
+        for offset, data in sorted(self.early):
+            if offset > end or not parts:
+                if parts:
+                    joined.append((start, b"".join(parts)))
+                parts = [data]
+                start, end = offset, offset + len(data)
+            elif offset + len(data) > end:
+                parts.append(data[end - offset :])
+                end = offset + len(data)
+        joined.append((start, b"".join(parts)))
+        if len(joined) >= MAX_EARLY:
+            raise TransportError(PROTOCOL_VIOLATION, "a stream in too many pieces", _STREAM)
+        self.early = joined  # in order, so a heap
+
     def _deliver(self, data: bytes, fin: bool) -> None:
         connection = self.connection
         if connection is None:
             return
-        if fin and not self.send_open:
-            connection.finished(self)
         if self._stopped:
             self.consume(len(data))
         else:
             connection.application.stream_data(self, data, fin)
+        if fin and not self.send_open:
+            connection.finished(self)  # last: the application must still know the stream
 
     def accept_reset(self, code: int, final: int) -> None:
         """A RESET_STREAM frame."""
@@ -310,9 +331,9 @@ class Stream:
         assert connection is not None
         connection.consume(final - self.consumed)
         self.consumed = final
+        connection.application.stream_reset(self, code)
         if not self.send_open:
             connection.finished(self)
-        connection.application.stream_reset(self, code)
 
     def consume(self, size: int) -> None:
         """The application is done with bytes: the peer may send as many more."""

@@ -102,6 +102,10 @@ class Streams:
         """Both sides of a stream are over: the client may open another one."""
         if self.by_id.pop(stream.id, None) is None:
             return
+        connection, unread = stream.connection, stream.highest - stream.consumed
+        if connection is not None and unread > 0:
+            stream.consumed = stream.highest
+            connection.consume(unread)  # nobody will: the other streams must not lack it
         stream.connection = None
         stream.app = None
         if stream.id & 1:

@@ -80,6 +80,8 @@ class UdpSocket:
             except OSError:
                 continue  # an ICMP error of an earlier datagram: nothing to read with it
             stats.reads += 1
+            if not size:
+                continue  # an empty datagram holds no packet
             stats.bytes_in += size
             segment, local = size, None
             for message in ancillary:
