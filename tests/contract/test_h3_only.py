@@ -39,10 +39,10 @@ async def test_a_client_that_dies_is_missed_after_the_idle_timeout() -> None:
         call = wire.call()
         await call.received(9)
         wire.die()
-        s.edge.after(29)
+        s.edge.after(29, answered=False)
         assert s.log.lines == []
         for seconds in (31, 62, 93):  # signs of life are asked for before it is given up
-            s.edge.after(seconds)
+            s.edge.after(seconds, answered=False)
         await until(lambda: s.upstream.cancels == 1)
         assert (await s.record())["outcome"] == "client_gone"
         await until(lambda: s.edge.data_plane.connections == 0)

@@ -82,7 +82,7 @@ async def test_while_the_client_is_too_slow_to_read(protocol: str) -> None:
         wire.call()
         await until(lambda: s.upstream.requests)
         wire.pause()
-        await until(lambda: s.queued > 64 * 1024)
+        await until(lambda: s.queued > 16 * 1024)
         wire.reset()
         await until(lambda: s.upstream.cancels == 1, SOON)
         assert (await s.record())["outcome"] == "client_gone"

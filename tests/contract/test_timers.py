@@ -252,8 +252,8 @@ async def test_a_reader_that_stands_still_is_cut(protocol: str) -> None:
         await until(still, 10)
         s.edge.after(59)
         assert s.log.lines == []
-        for _ in range(3):  # progress that was made before counts as progress once
-            s.edge.after(62)
+        for turn in range(1, 4):  # progress that was made before counts as progress once
+            s.edge.after(62 * turn)
         record = await s.record()
         assert (record["status"], record["outcome"]) in {(200, "client: slow_reader"), (200, "client_gone")}
         await until(lambda: s.upstream.cancels == 1)

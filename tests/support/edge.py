@@ -43,10 +43,18 @@ class Edge(NamedTuple):
         """The worker's deadlines."""
         return self.data_plane._deadlines
 
-    def after(self, seconds: float) -> None:
-        """What `seconds` more on the clock would bring: every deadline up to there expires, without waiting."""
-        deadlines = self.deadlines
-        deadlines.sweep(asyncio.get_running_loop().time() + seconds)
+    def after(self, seconds: float, *, answered: bool = True) -> None:
+        """What `seconds` more on the clock would bring: every deadline up to there expires, without waiting.
+
+        Args:
+            answered: QUIC clients with requests under way have given the signs of life that the edge asks for meanwhile.
+        """
+        now = asyncio.get_running_loop().time() + seconds
+        listener = self.data_plane._quic
+        for session in listener.open if listener is not None and answered else ():
+            if session.app is not None and session.app.active:
+                session.state.heard = now  # type: ignore[union-attr]  # a Connection: it has HTTP/3 on it
+        self.deadlines.sweep(now)
 
     @property
     def faults(self) -> dict[tuple[str, str], int]:
