@@ -1,5 +1,5 @@
-# The UDP side of the https addresses: whose datagram is this? Who is new, who has to prove an address, who is a colleague's.
-"""`QuicListener`: all QUIC connections of one worker (RFC 9000 §5.2, §8, §10.3, §14).
+# The UDP side of the https addresses: datagrams to connections and back. Whom nobody knows is the business of quic_door.py.
+"""`QuicListener`: all QUIC connections of one worker (RFC 9000 §5.2).
 
 Datagrams are read in batches, given to their connections, and only then each touched connection sends, once. What a reply
 brings later is sent once per turn of the loop in the same way.
@@ -8,36 +8,27 @@ brings later is sent once per turn of the loop in the same way.
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 from typing import TYPE_CHECKING
 
-from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
-
 from edgeproxy.listen.h3_fields import Encoder
+from edgeproxy.listen.quic_door import Arrival, Door
 from edgeproxy.listen.quic_session import Session
 from edgeproxy.message import Peer
-from edgeproxy.quic import varint
 from edgeproxy.quic.established import Limits
-from edgeproxy.quic.handshake import VERSIONS, Handshake, Terms, Tickets
-from edgeproxy.quic.ids import ID_LENGTH, RetryTokens, Seat
+from edgeproxy.quic.handshake import Terms, Tickets
+from edgeproxy.quic.ids import Seat
 from edgeproxy.quic.passing import pack, unpack
-from edgeproxy.quic.refusal import refusal
 from edgeproxy.quic.udp import UdpSocket
 
 if TYPE_CHECKING:
-    from edgeproxy.config.model import Client
     from edgeproxy.gateway import Gateway
     from edgeproxy.listen.h3 import H3Connection
     from edgeproxy.quic.connection import Connection
+    from edgeproxy.quic.handshake import Handshake
     from edgeproxy.quic.udp import Address, Local
 
-SMALLEST_INITIAL = 1200  # bytes of a datagram with an Initial packet (RFC 9000 §14.1)
-ANSWERS_PER_SECOND = 100  # stateless resets and refusals
 ACK_DELAY = 0.02  # seconds an acknowledgment waits for something to ride on; we promise 0.025
-_RESET_SIZE = 42  # bytes of a stateless reset: looks like a small packet (RFC 9000 §10.3)
-_MIN_RESET = 22
-_MAX_TOKEN = 200
 
 
 class Endpoint:
@@ -63,9 +54,9 @@ class QuicListener:
     """
 
     __slots__ = (
-        "_answers", "_answers_at", "_reading", "_retrying", "_scheduled", "_snapshot", "_sources", "_terms", "_tickets",
-        "_tokens", "_unacknowledged", "_wanting", "accepting", "beginning", "bodies", "deadlines", "draining", "encoder",
-        "endpoints", "gateway", "open", "seat", "sessions", "stats",
+        "_door", "_reading", "_scheduled", "_snapshot", "_terms", "_tickets", "_unacknowledged", "_wanting", "accepting",
+        "beginning", "bodies", "deadlines", "draining", "encoder", "endpoints", "gateway", "open", "seat", "sessions",
+        "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -81,24 +72,20 @@ class QuicListener:
         self.draining = False
         self.bodies = 0
         self.beginning: list[H3Connection] = []
-        self._tokens = RetryTokens(self.seat.secret)
+        self._door = Door(self, self.seat.secret)
         self._tickets = Tickets()
         self._terms: Terms | None = None
         self._snapshot: object = None
-        self._sources: dict[str, int] = {}
         self._wanting: list[Session] = []
         self._reading = False
         self._scheduled = False
-        self._retrying = False
         self._unacknowledged: list[Connection] = []
-        self._answers = ANSWERS_PER_SECOND
-        self._answers_at = 0.0
 
     def listen(self, sockets: list[socket.socket], seat: Seat) -> None:
         """Serve bound, non-blocking UDP sockets; in the same order in every worker."""
         loop = self.gateway.loop
         self.seat = seat
-        self._tokens = RetryTokens(seat.secret)
+        self._door = Door(self, seat.secret)
         for sock in sockets:
             endpoint = Endpoint(len(self.endpoints), UdpSocket(sock, self.stats))
             self.endpoints.append(endpoint)
@@ -134,7 +121,7 @@ class QuicListener:
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
             session = sessions.get(name)
             if session is None:
-                self._unknown(endpoint, data, name, address, local, now, passed=False)
+                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=False)
                 continue
             try:
                 session.receive(data, address, local, now)
@@ -206,148 +193,23 @@ class QuicListener:
             self.gateway.loop.remove_writer(endpoint.udp.sock)
             self._transmit(self.gateway.loop.time())
 
-    # -- datagrams of nobody we know -----------------------------------------------------------------------------
-
-    def _unknown(
-        self, endpoint: Endpoint, data: bytes, name: bytes, address: Address, local: Local, now: float, *, passed: bool
-    ) -> None:
-        if not data or len(name) > 20 or address[1] == 0:
-            self.stats.drop("malformed")
-            return
-        if data[0] & 0x80:
-            version = int.from_bytes(data[1:5], "big")
-            if version not in VERSIONS:
-                self._negotiate(endpoint, data, name, version, address, local)
-                return
-            kind = (data[0] >> 4) & 3 if version == VERSIONS[0] else ((data[0] >> 4) - 1) & 3
-            if kind == 0:
-                self._initial(endpoint, data, name, address, local, now)
-                return
-        elif len(data) < ID_LENGTH + 1 or not data[0] & 0x40:
-            self.stats.drop("malformed")
-            return
-        owner = self.seat.owner(name) if len(name) == ID_LENGTH and not passed else None
-        if owner is not None:
-            self._pass_on(owner, endpoint, data, address, local)
-        elif not data[0] & 0x80:
-            self._reset(endpoint, data, name, address, local)
-        else:
-            self.stats.drop("unknown_connection")
-
-    def _negotiate(
-        self, endpoint: Endpoint, data: bytes, name: bytes, version: int, address: Address, local: Local
-    ) -> None:
-        """RFC 9000 §6. Version 0 is somebody's negotiation packet: no answer to an answer."""
-        at = 6 + len(name)
-        if not version or len(data) < SMALLEST_INITIAL or len(data) < at + 1 or len(data) < at + 1 + data[at]:
-            self.stats.drop("version")
-            return
-        source = data[at + 1 : at + 1 + data[at]]
-        self.stats.version_negotiations += 1
-        answer = encode_quic_version_negotiation(source_cid=name, destination_cid=source, supported_versions=list(VERSIONS))
-        endpoint.udp.send([answer], address, local)
-
-    def _initial(self, endpoint: Endpoint, data: bytes, name: bytes, address: Address, local: Local, now: float) -> None:
-        """Somebody new, if all is well."""
-        stats = self.stats
-        if len(data) < SMALLEST_INITIAL or len(name) < ID_LENGTH:
-            stats.drop("initial_too_small")
-            return
-        try:
-            at = 6 + len(name)
-            source, at = data[at + 1 : at + 1 + data[at]], at + 1 + data[at]
-            size, at = varint.read(data, at)
-            token = data[at : at + size]
-        except IndexError:
-            stats.drop("malformed")
-            return
-        if size > _MAX_TOKEN or len(token) != size:
-            token = b""
-        original = self._tokens.read(token, address, name, now) if token else None
-        if original is None and self._demands_proof():
-            stats.retries += 1
-            ours = self.seat.new_id()
-            answer = encode_quic_retry(
-                version=int.from_bytes(data[1:5], "big"), source_cid=ours, destination_cid=source,
-                original_destination_cid=name, retry_token=self._tokens.make(address, name, ours, now),
-            )  # fmt: skip
-            endpoint.udp.send([answer], address, local)
-            return
-        client = self.gateway.snapshot.client
-        key = _source(address[0])
-        reason = self._full(key, client)
-        if reason:
-            self._refuse(endpoint, data, name, source, address, local, reason)
-            return
-        handshake = Handshake(self.terms(), self.seat, address, name, now, original)
-        session = Session(self, endpoint, handshake, local, key)
-        self._sources[key] = self._sources.get(key, 0) + 1
+    def admit(self, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> Session:
+        """A new client, as the door let it in."""
+        session = Session(self, endpoint, handshake, local, source)
         self.open.add(session)
-        stats.half_open += 1
+        self.stats.half_open += 1
         for own in handshake.ids:
             self.sessions[own] = session
-        session.deadline = self.deadlines.now + client.timeouts.handshake
+        session.deadline = self.deadlines.now + self.gateway.snapshot.client.timeouts.handshake
         self.deadlines.members.add(session)
-        try:
-            session.receive(data, address, local, now)
-        except Exception as error:
-            session.crash(error)
-
-    def _full(self, key: str, client: Client) -> str:
-        """Why nobody new from a source is let in, "" when that is not so."""
-        if not self.accepting:
-            return "not_accepting"
-        if len(self.open) >= client.max_connections:
-            return "max_connections"
-        if self._sources.get(key, 0) >= client.h3.max_per_source:
-            return "max_per_source"
-        return ""
-
-    def _refuse(
-        self, endpoint: Endpoint, data: bytes, name: bytes, source: bytes, address: Address, local: Local, reason: str
-    ) -> None:
-        """Tell the client at once, as long as they are not too many: the answer needs keys."""
-        if not self._may_answer():
-            self.stats.drop(reason)
-            return
-        self.gateway.stats.fault("edge", reason)
-        endpoint.udp.send([refusal(int.from_bytes(data[1:5], "big"), name, source)], address, local)
-
-    def _may_answer(self) -> bool:
-        """Answers to strangers are bounded in number."""
-        now = self.gateway.loop.time()
-        if now - self._answers_at >= 1.0:
-            self._answers, self._answers_at = ANSWERS_PER_SECOND, now
-        if not self._answers:
-            return False
-        self._answers -= 1
-        return True
-
-    def _demands_proof(self) -> bool:
-        """Too many handshakes are half open to believe every address; on at the limit, off at half of it."""
-        limit = self.gateway.snapshot.client.h3.retry_at
-        half_open = self.stats.half_open
-        if half_open >= limit:
-            self._retrying = True
-        elif half_open < (limit + 1) // 2:
-            self._retrying = False
-        return self._retrying
-
-    def _reset(self, endpoint: Endpoint, data: bytes, name: bytes, address: Address, local: Local) -> None:
-        """RFC 9000 §10.3: a client talks to a connection that is lost. Shorter than what came: so it can't go on for ever."""
-        size = min(len(data) - 1, _RESET_SIZE)
-        if size < _MIN_RESET or not self._may_answer():
-            self.stats.drop("unknown_connection")
-            return
-        self.stats.resets_sent += 1
-        noise = os.urandom(size - 16)
-        endpoint.udp.send([b"%c%b%b" % (0x40 | noise[0] & 0x3F, noise[1:], self.seat.reset_token(name))], address, local)
+        return session
 
     # -- other workers -------------------------------------------------------------------------------------------
 
-    def _pass_on(self, owner: socket.socket, endpoint: Endpoint, data: bytes, address: Address, local: Local) -> None:
+    def pass_on(self, owner: socket.socket, arrival: Arrival) -> None:
+        """Give a datagram to the worker that owns its connection."""
         try:
-            owner.send(pack(endpoint.index, data, address, local))
+            owner.send(pack(arrival.endpoint.index, arrival.data, arrival.address, arrival.local))
         except OSError:
             self.stats.drop("not_passed_on")
         else:
@@ -372,7 +234,7 @@ class QuicListener:
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
             session = self.sessions.get(name)
             if session is None:
-                self._unknown(endpoint, data, name, address, local, now, passed=True)
+                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=True)
                 continue
             try:
                 session.receive(data, address, local, now)
@@ -401,11 +263,7 @@ class QuicListener:
         self.deadlines.members.discard(session)
         if session in self.open:
             self.open.discard(session)
-            left = self._sources[session.source] - 1
-            if left:
-                self._sources[session.source] = left
-            else:
-                del self._sources[session.source]
+            self._door.left(session)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -434,10 +292,3 @@ class QuicListener:
         if self.seat.inbox is not None:
             loop.remove_reader(self.seat.inbox)
         self._wanting.clear()
-
-
-def _source(host: str) -> str:
-    """Who is counted together: an IPv4 address, an IPv6 network of 64 bits."""
-    if ":" not in host or host.startswith("::ffff:"):
-        return host
-    return ipaddress.ip_address(host.partition("%")[0]).exploded[:19]

@@ -25,7 +25,7 @@ from edgeproxy.quic.hello import offers_early_data, server_name
 from edgeproxy.quic.protection import Protection
 
 if TYPE_CHECKING:
-    from edgeproxy.quic.certificates import QuicCertificates
+    from edgeproxy.quic.certificates import Identity, QuicCertificates
     from edgeproxy.quic.ids import Seat
 
 MAX_CRYPTO = 32 * 1024  # bytes of a client's TLS messages: a ClientHello with post-quantum shares has two
@@ -64,14 +64,19 @@ class Tickets:
 class Terms:
     """What all handshakes of a listener have in common; made anew when the configuration changes."""
 
-    __slots__ = ("certificates", "configuration", "limits", "tickets")
+    __slots__ = ("certificates", "configurations", "limits", "tickets")
 
     def __init__(self, certificates: QuicCertificates, limits: Limits, tickets: Tickets) -> None:
         self.certificates = certificates
         self.limits = limits
         self.tickets = tickets
         default = certificates.choose(None)
-        self.configuration = QuicConfiguration(
+        # One per version: aioquic derives the first keys for each version of a configuration, and a client speaks one.
+        self.configurations = {version: self._configuration(version, default) for version in VERSIONS}
+
+    def _configuration(self, version: int, default: Identity) -> QuicConfiguration:
+        limits = self.limits
+        return QuicConfiguration(
             is_client=False,
             alpn_protocols=["h3"],
             idle_timeout=limits.idle,
@@ -83,20 +88,22 @@ class Terms:
             certificate=default.certificate,
             certificate_chain=list(default.chain),
             private_key=default.key,
-            supported_versions=list(VERSIONS),
+            supported_versions=[version],
         )  # fmt: skip
 
 
 class _Engine(QuicConnection):
     """aioquic's connection with our ids, certificates by SNI, bounds, and without early data."""
 
-    def __init__(self, terms: Terms, seat: Seat, own_id: bytes, original: bytes, retry_source: bytes | None) -> None:
+    def __init__(
+        self, terms: Terms, version: int, seat: Seat, own_id: bytes, original: bytes, retry_source: bytes | None
+    ) -> None:
         self.terms = terms
         self.hello = b""
         self.server_name = ""
         self.names: frozenset[str] | None = None
         super().__init__(
-            configuration=terms.configuration,
+            configuration=terms.configurations[version],
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,
             session_ticket_fetcher=self._find_ticket,
@@ -162,10 +169,11 @@ class Handshake:
 
     def __init__(
         self, terms: Terms, seat: Seat, address: tuple[str, int], destination: bytes, now: float,
-        original: bytes | None = None,
+        version: int = VERSIONS[0], original: bytes | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
+            version: of the client's Initial, one of VERSIONS.
             destination: Destination Connection ID of the client's Initial.
             original: after a Retry, that of its first one.
         """
@@ -173,7 +181,7 @@ class Handshake:
         self._seat = seat
         self._own_id = own_id
         retry_source = destination if original is not None else None
-        self._engine: _Engine | None = _Engine(terms, seat, own_id, original or destination, retry_source)
+        self._engine: _Engine | None = _Engine(terms, version, seat, own_id, original or destination, retry_source)
         self.ids = [own_id, destination]
         self.address = address
         self.first_source = address[0]

@@ -86,7 +86,7 @@ class RetryTokens:
         return nonce + self._aead.encrypt(nonce, plain, _bound(address))
 
     def read(self, token: bytes, address: tuple[str, int], destination: bytes, now: float) -> bytes | None:
-        """The original Destination Connection ID, None when the token is not good.
+        """The original Destination Connection ID; b"" for a token of ours that is not good (any more), None for another's.
 
         Args:
             destination: Destination Connection ID of the packet that brought the token.
@@ -98,7 +98,7 @@ class RetryTokens:
         made, length = struct.unpack_from("!dB", plain)
         original, source = plain[9 : 9 + length], plain[9 + length :]
         if source != destination or not 0 <= now - made <= TOKEN_LIFETIME:
-            return None
+            return b""
         return original
 
 

@@ -33,12 +33,13 @@ class Keys:
 
     Attributes:
         secret: the traffic secret, from which the next one follows.
+        mask_key: of header protection; a connection keeps its first one (RFC 9001 §6.1).
     """
 
-    __slots__ = ("aead", "iv", "secret")
+    __slots__ = ("aead", "iv", "mask_key", "secret")
 
     def __init__(self, suite: CipherSuite, secret: bytes, version: int) -> None:
-        key, iv, _ = derive_key_iv_hp(cipher_suite=suite, secret=secret, version=version)
+        key, iv, self.mask_key = derive_key_iv_hp(cipher_suite=suite, secret=secret, version=version)
         chacha = suite == CipherSuite.CHACHA20_POLY1305_SHA256
         self.aead: AESGCM | ChaCha20Poly1305 = ChaCha20Poly1305(key) if chacha else AESGCM(key)
         self.iv = int.from_bytes(iv, "big")
@@ -61,15 +62,16 @@ class Protection:
     def __init__(self, suite: CipherSuite, receive: bytes, send: bytes, version: int) -> None:
         self._suite = suite
         self._version = version
-        self._mask_in = _mask(suite, receive, version)
-        self._mask_out = _mask(suite, send, version)
+        keys = Keys(suite, receive, version), Keys(suite, send, version)
+        self._mask_in = _mask(suite, keys[0].mask_key)
+        self._mask_out = _mask(suite, keys[1].mask_key)
         self.phase = 0
         self.forged = 0
         self.updates = 0
         self._previous: tuple[Keys, int] | None = None  # and the first packet number of the phase that follows it
         self._next: Keys | None = None
         self._sealed = 0
-        self._use(Keys(suite, receive, version), Keys(suite, send, version))
+        self._use(*keys)
 
     def _use(self, receive: Keys, send: Keys) -> None:
         self._receive, self._send = receive, send
@@ -175,9 +177,8 @@ def _try(keys: Keys, number: int, sealed: bytes, header: bytes) -> bytes | None:
         return None
 
 
-def _mask(suite: CipherSuite, secret: bytes, version: int) -> Callable[[bytes], bytes]:
+def _mask(suite: CipherSuite, key: bytes) -> Callable[[bytes], bytes]:
     """The header protection mask of a sample, at least five bytes (RFC 9001 §5.4)."""
-    _, _, key = derive_key_iv_hp(cipher_suite=suite, secret=secret, version=version)
     if suite == CipherSuite.CHACHA20_POLY1305_SHA256:
         stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
 

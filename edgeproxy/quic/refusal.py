@@ -7,20 +7,20 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicPacketType, encode_long_header_first_byte
 
 from edgeproxy.quic import varint
-from edgeproxy.quic.errors import CONNECTION_REFUSED
 
 
-def refusal(version: int, destination: bytes, source: bytes) -> bytes:
+def refusal(version: int, destination: bytes, source: bytes, code: int) -> bytes:
     """An Initial packet with CONNECTION_CLOSE.
 
     Args:
         version: of the client's Initial.
         destination: its Destination Connection ID, from which the keys follow (RFC 9001 §5.2).
         source: its Source Connection ID.
+        code: a transport error.
     """
     crypto = CryptoPair()
     crypto.setup_initial(cid=destination, is_client=False, version=version)
-    frame = b"\x1c%b\0\0" % varint.write(CONNECTION_REFUSED)
+    frame = b"\x1c%b\0\0" % varint.write(code)
     number = b"\0\0"
     size = len(number) + len(frame) + crypto.aead_tag_size
     header = b"%c%b%c%b%c%b\0%b%b" % (
