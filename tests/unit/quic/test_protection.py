@@ -57,7 +57,7 @@ def test_rfc_9001_appendix_a_5() -> None:
     keys = Keys(suite, secret, 1)
     assert keys.iv.to_bytes(12, "big").hex() == "e0459b3474bdd0e44a41c144"
     packet = bytes.fromhex("4cfe4189655e5cd55c41f69080575d7999c25a5bfb")
-    mask = _mask(suite, secret, 1)(packet[5:21])
+    mask = _mask(suite, keys.mask_key)(packet[5:21])
     assert mask[:5].hex() == "aefefe7d03"
     assert (packet[0] ^ mask[0] & 0x1F) == 0x42
     assert bytes(a ^ b for a, b in zip(packet[1:4], mask[1:4], strict=True)).hex() == "00bff4"
