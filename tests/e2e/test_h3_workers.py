@@ -105,8 +105,8 @@ async def test_a_moved_port_finds_its_worker(pair: Pair) -> None:
         await made.fine(GET)
         made.rebind()
     await made.fine(GET)
-    assert pair.metric("edgeproxy_quic") > 0
-    assert "passed" in pair.get("/metrics")
+    # Sixteen new ports: the kernel gives some of them to the other worker.
+    assert pair.metric("edgeproxy_quic_passed_total") > 0
     made.close()
 
 

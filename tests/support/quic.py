@@ -312,6 +312,7 @@ class QuicClient:
 
     def send(self, data: bytes) -> None:
         """One datagram, of any content."""
+        assert not self.ended, f"the connection is over: {self.code} {self.reason} reset: {self.was_reset}"
         self.sent += len(data)
         try:
             self.socket.send(data)
