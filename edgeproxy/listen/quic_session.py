@@ -205,11 +205,10 @@ class Session:
             self.deadline = NEVER
             return
         silent = now - state.heard
-        if silent >= max(self._idle, 3 * state.recovery.pto()):
-            state.vanish("idle timeout")
-            return
         if now >= self.h3_deadline:
             app.expire(now)
+        elif silent >= max(self._idle, 3 * state.recovery.pto()):
+            state.vanish("idle timeout")
         elif app.active and silent >= self._idle / 2 - 1.0:
             state.ping()
         if state.is_open:

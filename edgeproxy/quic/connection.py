@@ -19,6 +19,7 @@ from edgeproxy.quic.errors import (
     TransportError,
 )  # fmt: skip
 from edgeproxy.quic.frames import HANDLERS, TRANSPORT, read_ack, read_stream
+from edgeproxy.quic.headers import long_headers
 from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, fill
 from edgeproxy.quic.paths import SMALLEST, Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
@@ -116,7 +117,12 @@ class Connection:
     # -- packets in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
-        """A datagram for one of our ids. Long headers are late handshake packets: they say nothing new."""
+        """A datagram for one of our ids."""
+        if data[0] & 0x80:
+            # Late handshake packets: they say nothing new, but what follows them may (RFC 9000 §12.2).
+            data = data[long_headers(data) :]
+            if not data:
+                return
         if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
         if self._state:

@@ -77,6 +77,7 @@ class Pair:
         self.client = QuicConnection(configuration=configuration or client_configuration(), session_ticket_handler=keep)
         self.state: Handshake | Connection | None = None
         self.address = CLIENT
+        self.original: bytes | None = None  # as if a Retry had been sent
         self.now = 1000.0
         self.events: list[QuicEvent] = []
         self.sizes: tuple[list[int], list[int]] = ([], [])
@@ -141,6 +142,7 @@ class Pair:
                 else:
                     self.client.receive_datagram(data, SERVER, now=self.now)
         elif what == "client":
+            self.now += 1e-6  # aioquic compares `sent + delay` with `now - delay`: rounding must not hold time up
             self.client.handle_timer(now=self.now)
         elif what == "acknowledgment":
             self._ack_at = 0.0
@@ -156,7 +158,8 @@ class Pair:
         """As the listener does, in short."""
         if self.state is None:
             name = data[6 : 6 + data[5]]
-            self.state = Handshake(self.terms, self.seat, address, name, self.now)
+            version = int.from_bytes(data[1:5], "big")
+            self.state = Handshake(self.terms, self.seat, address, name, self.now, version, self.original)
         state = self.state
         state.receive(data, address, self.now)
         if isinstance(state, Handshake) and state.established is not None:
