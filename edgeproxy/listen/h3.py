@@ -127,6 +127,9 @@ class H3Connection:
                     raise H3Error(h3.CLOSED_CRITICAL_STREAM, "a control stream ended")
         except H3Error as error:
             self.fail(error)
+        except IndexError as error:
+            # The transport takes an IndexError for a frame that ends early: ours is not the client's fault.
+            raise RuntimeError("HTTP/3 stream") from error
 
     def _opened(self, stream: Stream) -> H3Stream | OneWay | None:
         if stream.id & 2:
@@ -177,6 +180,10 @@ class H3Connection:
             self._count_cancel()
             app.stop(h3.REQUEST_CANCELLED)
             self._idle()
+        elif app is None and not stream.id & 3:
+            # It overtook the request itself, which is of no use any more: it must not reach an upstream.
+            self._count_cancel()
+            stream.stop(h3.REQUEST_CANCELLED)
         elif stream is self._control_out:
             self.fail(H3Error(h3.CLOSED_CRITICAL_STREAM, "the server's control stream was refused"))
 

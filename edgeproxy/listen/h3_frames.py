@@ -39,9 +39,10 @@ class FrameReader:
 
     Attributes:
         overhead: bytes since it was last set to 0 that were not content.
+        noise: of these, the ones that lead to nothing: frames nobody knows, and DATA without content.
     """
 
-    __slots__ = ("_content", "_most", "_rest", "_skip", "_state", "overhead")
+    __slots__ = ("_content", "_most", "_rest", "_skip", "_state", "noise", "overhead")
 
     def __init__(self, most: int) -> None:
         """`most`: bytes of the largest field section that is read."""
@@ -51,6 +52,7 @@ class FrameReader:
         self._skip = 0  # bytes of a frame nobody knows
         self._state = 0  # 0: head; 1: content or trailers; 2: nothing more
         self.overhead = 0
+        self.noise = 0
 
     def feed(self, data: bytes, receiver: Receiver) -> None:
         """The next bytes. Raises H3Error, and what the receiver raises."""
@@ -71,6 +73,7 @@ class FrameReader:
                 self._skip -= taken
                 at += taken
                 self.overhead += taken
+                self.noise += taken
                 continue
             start = at
             try:
@@ -84,6 +87,8 @@ class FrameReader:
                 if self._state != 1:
                     raise H3Error(FRAME_UNEXPECTED, "content where none may be")
                 self._content = size
+                if not size:
+                    self.noise += at - start
             elif kind == HEADERS:
                 if size > self._most:
                     raise H3Error(EXCESSIVE_LOAD, "a field section is much too large")
@@ -103,6 +108,7 @@ class FrameReader:
                 raise H3Error(FRAME_UNEXPECTED, "a frame that has no place on a request stream")
             else:
                 self._skip = size
+                self.noise += at - start
             self.overhead += at - start
 
     def end(self) -> bool:

@@ -78,10 +78,11 @@ class H3Stream:
             reader = self._reader = FrameReader(self.owner.max_section)
         reader.feed(data, self)
         overhead, reader.overhead = reader.overhead, 0
-        if overhead:
-            self.owner.overhead(overhead)
-            if self.quic is not None:
-                self.quic.consume(overhead)
+        if reader.noise:
+            noise, reader.noise = reader.noise, 0
+            self.owner.overhead(noise)
+        if overhead and self.quic is not None:
+            self.quic.consume(overhead)
         if fin:
             if not reader.end():
                 raise StreamError(h3.REQUEST_INCOMPLETE, "a request without a head")
@@ -89,6 +90,9 @@ class H3Stream:
         if self._block is not None and not self._announced:
             self._announced = True
             self.owner.opened(self)
+        elif self.deadline is NEVER and not self._announced:
+            gateway = self.owner.gateway
+            self._wait(gateway.deadlines.now + gateway.snapshot.client.timeouts.head)
 
     def on_section(self, block: bytes) -> None:
         """See `Receiver`."""
@@ -164,6 +168,8 @@ class H3Stream:
         gateway.stats.streams_open += 1
         if not self.body.done:
             self._wait(gateway.deadlines.now + gateway.snapshot.client.timeouts.body)
+        elif self.deadline is not NEVER:
+            self._wait(NEVER)
         self.exchange = exchange = gateway.open(request, plan, self.body, self)
         gateway.run(exchange)
 

@@ -11,7 +11,8 @@ from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiati
 
 from edgeproxy.quic import varint
 from edgeproxy.quic.errors import CONNECTION_REFUSED, INVALID_TOKEN
-from edgeproxy.quic.handshake import VERSIONS, Handshake
+from edgeproxy.quic.handshake import Handshake
+from edgeproxy.quic.headers import VERSIONS
 from edgeproxy.quic.ids import ID_LENGTH, RetryTokens
 from edgeproxy.quic.refusal import refusal
 

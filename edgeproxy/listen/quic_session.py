@@ -30,11 +30,12 @@ class Session:
         state: a Handshake, then a Connection.
         app: HTTP/3, None during the handshake.
         deadline: when `expire` looks again: at the handshake, at the transport's idle timeout, at HTTP/3's own deadline.
+        address: where the client is, as the connection knows it.
         local: from where to answer, see `quic.udp`.
     """
 
     __slots__ = (
-        "_armed", "_idle", "_timer", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
+        "_armed", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
         "source", "state", "wants_out",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Session:
         self.state: Handshake | Connection = handshake
         self.app: H3Connection | None = None
         self.local = local
+        self.address = handshake.address
         self.source = source
         self.ids: set[bytes] = set(handshake.ids)
         self.wants_out = False
@@ -60,12 +62,23 @@ class Session:
         """A datagram for one of our ids."""
         state = self.state
         state.receive(data, address, now)
-        if type(state) is Handshake:
+        if type(state) is Connection:
+            if state.paths.address is not self.address:
+                self._moved(state.paths.address)
+            if local is not None and address == self.address:
+                self.local = local
+        elif type(state) is Handshake:
             if state.established is not None and not self.over_:
                 self._established(state, state.established, now)
             self.listener.want(self)
-        elif local is not None and state.paths.address == address:  # type: ignore[union-attr]  # a Connection, then
-            self.local = local
+
+    def _moved(self, address: Address) -> None:
+        """The client is somewhere else, or back again."""
+        self.address = address
+        if self.app is not None:
+            peer = self.listener.peer(address)
+            peer.names = self.app.peer.names
+            self.app.moved(peer)
 
     def _established(self, handshake: Handshake, made: Established, now: float) -> None:
         """The handshake is confirmed: HTTP/3 begins."""
@@ -83,6 +96,7 @@ class Session:
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection
+        self.address = connection.paths.address
         peer = listener.peer(made.address)
         peer.names = handshake.names
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder)
@@ -191,11 +205,10 @@ class Session:
             self.deadline = NEVER
             return
         silent = now - state.heard
-        if silent >= max(self._idle, 3 * state.recovery.pto()):
-            state.vanish("idle timeout")
-            return
         if now >= self.h3_deadline:
             app.expire(now)
+        elif silent >= max(self._idle, 3 * state.recovery.pto()):
+            state.vanish("idle timeout")
         elif app.active and silent >= self._idle / 2 - 1.0:
             state.ping()
         if state.is_open:

@@ -8,7 +8,7 @@ out once per turn of the loop (`transmit`), whatever happened in it, and acknowl
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeproxy.quic import varint
 from edgeproxy.quic.errors import (
@@ -19,15 +19,18 @@ from edgeproxy.quic.errors import (
     TransportError,
 )  # fmt: skip
 from edgeproxy.quic.frames import HANDLERS, TRANSPORT, read_ack, read_stream
-from edgeproxy.quic.paths import Paths
+from edgeproxy.quic.headers import long_headers
+from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, fill
+from edgeproxy.quic.paths import SMALLEST, Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
 from edgeproxy.quic.recovery import GRANULARITY, Record, Recovery
-from edgeproxy.quic.streams import LOW, Stream
 
 if TYPE_CHECKING:
+    from edgeproxy.quic.contracts import Application, Host
     from edgeproxy.quic.established import Established, Limits
     from edgeproxy.quic.recovery import Owner
+    from edgeproxy.quic.streams import Stream
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
@@ -35,71 +38,16 @@ MAX_BURST = 64  # packets in one go: others want to send, too
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
-_MAX_DATA, _ONCE = 2, 3  # records of our own frames; 0 and 1 are MAX_STREAMS, see streamset.py
-
-
-class Application(Protocol):
-    """What runs over a connection. Called from inside `receive` and `transmit`."""
-
-    def stream_data(self, stream: Stream, data: bytes, fin: bool) -> None:
-        """Bytes in order; `stream.consume` opens the window again."""
-
-    def stream_reset(self, stream: Stream, code: int) -> None:
-        """The peer gave its side of a stream up."""
-
-    def stop_sending(self, stream: Stream, code: int) -> None:
-        """The peer does not want our side of a stream; it has been reset."""
-
-    def writable(self, stream: Stream) -> None:
-        """A stream that was `waiting` has a short queue again, or none."""
-
-    def closed(self, reason: str, streams: list[Stream]) -> None:
-        """The connection is over, with all that was left on it. `reason`: "" when the peer closed it without an error."""
-
-
-class Host(Protocol):
-    """What a connection needs of its socket."""
-
-    def wake(self, connection: Connection) -> None:
-        """The connection has something to send."""
-
-    def acknowledge_later(self, connection: Connection) -> None:
-        """Call `acknowledge` within 25 ms, what we promise as max_ack_delay."""
-
-    def new_id(self) -> tuple[bytes, bytes]:
-        """A fresh connection id and its stateless-reset token."""
-
-    def issued(self, connection: Connection, connection_id: bytes) -> None:
-        """Packets for this id are ours."""
-
-    def retired(self, connection_id: bytes) -> None:
-        """They are not any more."""
-
-    def over(self, connection: Connection) -> None:
-        """The connection sends nothing any more; it stays known for a moment to catch late packets."""
-
-
-class Again:
-    """Frames that are repeated as they are when they get lost."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def on_acked(self, a: int, b: bytes, c: bool) -> None:
-        """Done."""
-
-    def on_lost(self, a: int, b: bytes, c: bool) -> None:
-        """Once more."""
-        del c
-        self._connection.control.append((b, self, a))
 
 
 class Connection:
     """See the module.
 
     Attributes:
+        next_number: of our next packet.
+        queue: streams with something to send, in turn.
+        starved: of those, the ones that wait for the connection's window.
+        told: limit of our last DATA_BLOCKED.
         queued: bytes that wait in streams.
         data_sent, data_limit: connection flow control towards the peer, in bytes.
         data_received, data_allowed, data_consumed: and from it; with less than `low` left, every bit counts.
@@ -114,10 +62,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_ack_now", "_close_packet", "_closes", "_number", "_queue", "_state", "_unacked", "_window", "again",
-        "application", "control", "data_allowed", "data_consumed", "data_limit", "data_received", "data_sent", "first_source",
-        "heard", "host", "limits", "low", "marked", "max_data_pending", "noise", "paths", "protection", "queued", "received",
-        "recovery", "soon", "spin", "streams", "watched", "windows",
+        "_ack_now", "_close_packet", "_closes", "_state", "_unacked", "_window", "application", "control", "data_allowed",
+        "data_consumed", "data_limit", "data_received", "data_sent", "first_source", "heard", "host", "limits", "low",
+        "marked", "max_data_pending", "next_number", "noise", "paths", "protection", "queue", "queued", "received",
+        "recovery", "soon", "spin", "starved", "streams", "told", "watched", "windows",
     )  # fmt: skip
 
     application: Application
@@ -133,11 +81,12 @@ class Connection:
             self.recovery.sample(made.rtt, 0.0, now)
         self.paths = Paths(self, made)
         self.streams = limits.streams(made)
-        self.again = Again(self)
         self.control: deque[tuple[bytes, Owner, int]] = deque()
         self.windows: list[Stream] = []
-        self._queue: deque[Stream] = deque()
-        self._number = made.next_number
+        self.queue: deque[Stream] = deque()
+        self.starved: list[Stream] = []
+        self.told = -1
+        self.next_number = made.next_number
         self.queued = 0
         self.data_sent = 0
         self.data_limit = made.max_data
@@ -158,17 +107,22 @@ class Connection:
         self._close_packet = b""
         self._closes = 0
         self.first_source = made.address[0]
-        self.control.append((b"\x1e", self.again, 0))  # HANDSHAKE_DONE
+        self.control.append((b"\x1e", self, AGAIN))  # HANDSHAKE_DONE
         tickets = made.tickets
         for at in range(0, len(tickets), 1000):
             piece = tickets[at : at + 1000]
-            self.control.append((b"\x06%b%b%b" % (varint.write(at), varint.write(len(piece)), piece), self.again, 0))
+            self.control.append((b"\x06%b%b%b" % (varint.write(at), varint.write(len(piece)), piece), self, AGAIN))
         self.paths.introduce(made.active_ids)
 
     # -- packets in ------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, address: tuple[str, int], now: float) -> None:
-        """A datagram for one of our ids. Long headers are late handshake packets: they say nothing new."""
+        """A datagram for one of our ids."""
+        if data[0] & 0x80:
+            # Late handshake packets: they say nothing new, but what follows them may (RFC 9000 §12.2).
+            data = data[long_headers(data) :]
+            if not data:
+                return
         if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
         if self._state:
@@ -262,7 +216,7 @@ class Connection:
     def wake(self, stream: Stream) -> None:
         """A stream has something to send."""
         stream.ready = True
-        self._queue.append(stream)
+        self.queue.append(stream)
         self.mark()
 
     def mark(self) -> None:
@@ -325,25 +279,29 @@ class Connection:
             else:
                 acknowledged = -1
             if free:
-                self._fill(parts, records, room)
+                fill(self, parts, records, room)
                 if self._state:
                     return out
                 if not records and recovery.probes:
                     parts.append(b"\x01")
-                    records.append((self.again, 0, b"\x01", False))
+                    records.append((self, AGAIN, b"\x01", False))
             elif self.has_frames():
                 pace = recovery.window - recovery.in_flight >= size
             if not parts:
                 break
             if acknowledged >= 0 and records:
                 records.append((self.received, acknowledged, b"", False))
-            datagram = self._seal(b"".join(parts))
+            payload = b"".join(parts)
+            if paths.expand and records:
+                paths.expand = False
+                payload = payload.ljust(min(SMALLEST, size) - 3 - len(paths.peer_id) - TAG, b"\0")
+            datagram = self._seal(payload)
             if records:
-                recovery.on_sent(self._number, now, len(datagram), records)
+                recovery.on_sent(self.next_number, now, len(datagram), records)
                 credit -= len(datagram)
                 if recovery.probes:
                     recovery.probes -= 1
-            self._number += 1
+            self.next_number += 1
             paths.sent(len(datagram))
             out.append(datagram)
             if not records:
@@ -355,15 +313,15 @@ class Connection:
         self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
 
-    def seal_alone(self, payload: bytes) -> bytes:
-        """A packet of its own, for another path; it is not repeated."""
-        datagram = self._seal(payload)
-        self._number += 1
+    def seal_alone(self, payload: bytes, name: bytes) -> bytes:
+        """A packet of its own, for another path and under another name of the peer; it is not repeated."""
+        datagram = self.protection.seal(name, self.next_number, payload, 0)
+        self.next_number += 1
         return datagram
 
     def was_sent(self, number: int) -> bool:
         """We have sent a packet of that number."""
-        return number < self._number
+        return number < self.next_number
 
     def _seal(self, payload: bytes) -> bytes:
         if len(payload) < 2:
@@ -371,74 +329,26 @@ class Connection:
         protection = self.protection
         if protection.is_worn:
             protection.update()
-        return protection.seal(self.paths.peer_id, self._number, payload, self.spin)
+        return protection.seal(self.paths.peer_id, self.next_number, payload, self.spin)
 
     def has_frames(self) -> bool:
         """There is something to send but acknowledgments; it may have to wait for window."""
-        return bool(self._queue or self.control or self.windows or self.max_data_pending or self.streams.raised)
+        return bool(self.queue or self.control or self.windows or self.max_data_pending or self.streams.raised)
 
-    def _fill(self, parts: list[bytes], records: list[Record], room: int) -> None:
-        """Take frames for one packet: control frames and windows first, then streams in turn."""
-        control = self.control
-        while control and len(control[0][0]) <= room:
-            frame, owner, a = control.popleft()
-            parts.append(frame)
-            records.append((owner, a, frame, False))
-            room -= len(frame)
-        if self.max_data_pending and room >= 9:
-            self.max_data_pending = False
-            parts.append(b"\x10" + varint.write(self.data_allowed))
-            records.append((self, _MAX_DATA, b"", False))
-            room -= 9
-        while self.windows and room >= 17:
-            stream = self.windows.pop()
-            parts.append(stream.window_frame())
-            records.append((stream, -2, b"", False))
-            room -= 17
-        while self.streams.raised and room >= 9:
-            frame, kind = self.streams.frame()
-            parts.append(frame)
-            records.append((self, kind, b"", False))
-            room -= 9
-        queue = self._queue
-        idle = 0
-        while queue and room > 24 and idle < len(queue):
-            stream = queue[0]
-            taken = stream.take(room, self.data_limit - self.data_sent)
-            if taken is None:
-                if stream.has_frames():
-                    queue.rotate(-1)
-                    idle += 1
-                else:
-                    queue.popleft()
-                    stream.ready = False
-                continue
-            header, content, offset, fin = taken
-            parts.append(header)
-            parts.append(content)
-            room -= len(header) + len(content)
-            records.append((stream, offset, content, fin))
-            if not stream.has_frames():
-                queue.popleft()
-                stream.ready = False
-            else:
-                queue.rotate(-1)
-            if stream.waiting and stream.queued <= LOW:
-                stream.waiting = False
-                self.application.writable(stream)
-
-    # Records of MAX_DATA and MAX_STREAMS: what gets lost is said again, with the value of then.
+    # Records of our own frames, see packing.py: what gets lost is said again, limits with the value of then.
 
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
         """Nothing follows."""
 
     def on_lost(self, a: int, b: bytes, c: bool) -> None:
         """Say it again."""
-        del b, c
-        if a == _MAX_DATA:
+        del c
+        if a == MAX_DATA:
             self.max_data_pending = True
-        elif a < _MAX_DATA:
+        elif a < MAX_DATA:
             self.streams.repeat(a)
+        elif a == AGAIN:
+            self.control.append((b, self, a))
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -501,7 +411,7 @@ class Connection:
         if self._state:
             return
         self._close_packet = self._seal(frame)
-        self._number += 1
+        self.next_number += 1
         self._state = _CLOSING
         self._end(reason)
 
@@ -519,7 +429,8 @@ class Connection:
             self._end(reason)
 
     def _end(self, reason: str) -> None:
-        self._queue.clear()
+        self.queue.clear()
+        self.starved.clear()
         self.control.clear()
         self.windows.clear()
         self.recovery.sent.clear()
@@ -527,7 +438,6 @@ class Connection:
         self.streams.clear()
         application = self.application
         del self.application  # it holds us, and so do the next two: the cycles end here
-        del self.again
         self.paths.clear()
         self.host.over(self)
         application.closed(reason, streams)
@@ -535,7 +445,7 @@ class Connection:
     def ping(self) -> None:
         """Ask for a sign of life."""
         if not self._state:
-            self.control.append((b"\x01", self, _ONCE))
+            self.control.append((b"\x01", self, ONCE))
             self.mark()
 
     def last_words(self) -> bytes:

@@ -132,7 +132,10 @@ def _max_data(connection: Connection, data: bytes, at: int, now: float) -> int:
     value, at = read(data, at)
     if value > connection.data_limit:
         connection.data_limit = value
-        connection.mark()
+        if connection.starved:
+            connection.queue.extend(connection.starved)
+            connection.starved.clear()
+            connection.mark()
     return at
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
-from aioquic.quic.packet import QuicProtocolVersion, pull_quic_transport_parameters
+from aioquic.quic.packet import pull_quic_transport_parameters
 from aioquic.tls import CipherSuite, Context, Epoch, ExtensionType, Group, SessionTicket
 
-from edgeproxy.quic import varint
 from edgeproxy.quic.errors import CRYPTO_BUFFER_EXCEEDED
 from edgeproxy.quic.established import Established, Limits
+from edgeproxy.quic.headers import VERSIONS, long_headers
 from edgeproxy.quic.hello import offers_early_data, server_name
 from edgeproxy.quic.protection import Protection
 
@@ -34,7 +34,6 @@ MAX_TICKETS = 10_000  # sessions a worker remembers, some 300 bytes each
 
 logging.getLogger("quic").disabled = True  # what goes wrong is counted; a peer's mistakes are not our log's business
 
-VERSIONS = (int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2))
 
 
 class Tickets:
@@ -287,28 +286,3 @@ class Handshake:
     def is_over(self) -> bool:
         """There is nothing left to do."""
         return self._engine is None or (self._engine._close_at is None and bool(self.failure))
-
-
-def long_headers(data: bytes) -> int:
-    """Where the long-header packets at the start of a datagram end. What can't be read counts as one of them."""
-    at, size = 0, len(data)
-    try:
-        while at < size and data[at] & 0x80:
-            first = data[at]
-            version = int.from_bytes(data[at + 1 : at + 5], "big")
-            kind = (first >> 4) & 3
-            at += 6 + data[at + 5]
-            at += 1 + data[at]
-            if version == VERSIONS[1]:
-                kind = (kind - 1) & 3  # RFC 9369 §3.2
-            if kind == 0:
-                length, at = varint.read(data, at)
-                at += length
-            elif kind == 3 or version not in VERSIONS:
-                return size
-            length, at = varint.read(data, at)
-            at += length
-    except IndexError:
-        return size
-    # Padding behind the last packet is part of no packet (RFC 9000 §12.2): let aioquic ignore it.
-    return at if at < size and data[at] & 0x40 else size

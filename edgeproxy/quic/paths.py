@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.quic import varint
 from edgeproxy.quic.errors import CONNECTION_ID_LIMIT_ERROR, PROTOCOL_VIOLATION, TransportError
+from edgeproxy.quic.packing import AGAIN, ONCE
 from edgeproxy.quic.protection import TAG
 from edgeproxy.quic.recovery import INITIAL_RTT
 
@@ -21,7 +22,6 @@ MAX_WAITING = 200  # frames that wait to be sent: who asks for more of them and 
 MAX_PEER_IDS = 8  # names we take from it: active_connection_id_limit of our transport parameters
 SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
 _UNLIMITED = 1 << 62
-_ONCE = 3  # a record of the connection that is not repeated
 
 
 class Path:
@@ -52,12 +52,13 @@ class Paths:
         size: bytes of our largest datagrams on this path.
         until: when the validation of the current path is given up, 0.0 while none is open.
         outgoing: datagrams for other addresses: (datagram, address).
+        expand: the next packet is to be filled up to 1200 bytes: the path must prove that it takes them (§8.2.1, §8.2.2).
         moves: migrations so far.
     """
 
     __slots__ = (
         "_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence",
-        "_sequence", "_validated", "address", "moves", "other", "outgoing", "peer_id", "size", "until",
+        "_sequence", "_validated", "address", "expand", "moves", "other", "outgoing", "peer_id", "size", "until",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, made: Established) -> None:
@@ -70,6 +71,7 @@ class Paths:
         self.size = SMALLEST
         self.until = 0.0
         self.moves = 0
+        self.expand = False
         self._own = dict(made.ids)
         self._sequence = max(made.ids) + 1
         self.peer_id = made.peer_id
@@ -125,7 +127,7 @@ class Paths:
         self.moves += 1
         self.size = SMALLEST
         if not same_host:
-            connection.recovery.moved()
+            connection.recovery.moved(connection.next_number)
         if self._other_name != self._name and self._peer:
             # §9.5: the client took another name for us to move, so that its addresses can't be linked: we do the same.
             self._retire(self._peer_sequence)
@@ -135,9 +137,8 @@ class Paths:
         if not path.validated:
             path.challenge = os.urandom(8)
             self.until = now + 3 * max(connection.recovery.pto(), 2 * INITIAL_RTT)
-            # §8.2.1: expanded to 1200 bytes, as far as three times what came allows.
-            padding = bytes(max(min(SMALLEST, 3 * path.received) - 100, 0))
-            connection.control.appendleft((b"\x1a" + path.challenge + padding, connection.again, 0))
+            self.expand = True
+            connection.control.appendleft((b"\x1a" + path.challenge, connection, AGAIN))
         connection.mark()
 
     def challenged(self, token: bytes) -> None:
@@ -146,12 +147,15 @@ class Paths:
         path = self.other
         if path is None:
             if len(connection.control) < MAX_WAITING:
-                connection.control.append((b"\x1b" + token, connection, _ONCE))
+                self.expand = True
+                connection.control.append((b"\x1b" + token, connection, ONCE))
                 connection.mark()
         elif len(self.outgoing) < 4 and (path.validated or 3 * path.received - path.sent >= SMALLEST):
             # §8.2.2: expanded to 1200 bytes, which is why one small datagram gets no answer.
-            padding = bytes(SMALLEST - 9 - 3 - len(self.peer_id) - TAG)
-            datagram = connection.seal_alone(b"\x1b" + token + padding)
+            # §9.5: under a name that was not used on the path we are on; it is the one we take if the client moves there.
+            name = self._peer[min(self._peer)] if self._peer else self.peer_id
+            padding = bytes(SMALLEST - 9 - 3 - len(name) - TAG)
+            datagram = connection.seal_alone(b"\x1b" + token + padding, name)
             path.sent += len(datagram)
             self.outgoing.append((datagram, path.address))
             connection.mark()
@@ -200,7 +204,7 @@ class Paths:
         self._own[sequence] = name
         connection.host.issued(connection, name)
         frame = b"\x18%b\0%c%b%b" % (varint.write(sequence), len(name), name, token)
-        connection.control.append((frame, connection.again, 0))
+        connection.control.append((frame, connection, AGAIN))
         connection.mark()
 
     def retired(self, sequence: int) -> None:
@@ -250,7 +254,7 @@ class Paths:
             self._gone.discard(min(self._gone))
         if len(connection.control) > MAX_WAITING:
             raise TransportError(CONNECTION_ID_LIMIT_ERROR, "too many connection ids to retire", 0x18)
-        connection.control.append((b"\x19" + varint.write(sequence), connection.again, 0))
+        connection.control.append((b"\x19" + varint.write(sequence), connection, AGAIN))
         connection.mark()
 
     def clear(self) -> None:

@@ -56,7 +56,7 @@ class Protection:
 
     __slots__ = (
         "_mask_in", "_mask_out", "_next", "_open", "_open_iv", "_previous", "_receive", "_seal", "_seal_iv",
-        "_sealed", "_send", "_suite", "_version", "forged", "phase", "updates",
+        "_sealed", "_send", "_suite", "_unconfirmed", "_version", "forged", "phase", "updates",
     )  # fmt: skip
 
     def __init__(self, suite: CipherSuite, receive: bytes, send: bytes, version: int) -> None:
@@ -70,6 +70,7 @@ class Protection:
         self.updates = 0
         self._previous: tuple[Keys, int] | None = None  # and the first packet number of the phase that follows it
         self._next: Keys | None = None
+        self._unconfirmed = False
         self._sealed = 0
         self._use(*keys)
 
@@ -104,6 +105,7 @@ class Protection:
     def update(self) -> None:
         """Go to the next key phase (RFC 9001 §6). The peer's packets keep the last one until it has seen ours."""
         self._advance(1 << 62)
+        self._unconfirmed = True
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -132,10 +134,19 @@ class Protection:
         if (first >> 2) & 1 != self.phase:
             return self._open_other(first, number, data[end:], header)
         try:
-            return first, number, self._open((self._open_iv ^ number).to_bytes(12, "big"), data[end:], header)
+            plain = self._open((self._open_iv ^ number).to_bytes(12, "big"), data[end:], header)
         except InvalidTag:
             self.forged += 1
             return None
+        if self._unconfirmed:
+            self._confirmed(number)
+        return first, number, plain
+
+    def _confirmed(self, number: int) -> None:
+        """The peer has followed an update of ours: what it sends from here on has the new keys."""
+        self._unconfirmed = False
+        if self._previous is not None:
+            self._previous = (self._previous[0], number)
 
     def _open_other(
         self, first: int, number: int, sealed: bytes, header: bytes

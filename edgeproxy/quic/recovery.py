@@ -49,6 +49,7 @@ class Recovery:
         "_limited",
         "_minimum",
         "_recovery_start",
+        "_since",
         "_size",
         "_stash",
         "_threshold",
@@ -84,6 +85,7 @@ class Recovery:
         self._ack_delay = 0.025
         self.ack_delay_exponent = 3
         self._largest_acked = -1
+        self._since = 0
         self.loss_at = 0.0
         self.last_sent = 0.0
         self.pto_count = 0
@@ -156,11 +158,11 @@ class Recovery:
         for number in acked:
             newest, size, frames = sent.pop(number)
             self.in_flight -= size
-            if limited and newest > self._recovery_start:
+            if limited and newest > self._recovery_start and number >= self._since:
                 self._widen(size)
             for owner, a, b, c in frames:
                 owner.on_acked(a, b, c)
-        if acked[-1] == largest:
+        if acked[-1] == largest and largest >= self._since:
             self.sample(now - newest, delay, now)
         self.pto_count = 0
         self.loss_at = 0.0
@@ -260,8 +262,13 @@ class Recovery:
             for owner, a, b, c in frames:
                 owner.on_lost(a, b, c)
 
-    def moved(self) -> None:
-        """The peer has another address: begin anew with what was measured on the way to the last one (RFC 9000 §9.4)."""
+    def moved(self, number: int) -> None:
+        """The peer has another address: what was measured on the way to the last one counts no more (RFC 9000 §9.4).
+
+        Args:
+            number: of the next packet; what was sent before went the old way.
+        """
+        self._since = number
         self.window = 10 * self._size
         self._threshold = 1 << 62
         self.smoothed, self.variance, self.latest = INITIAL_RTT, INITIAL_RTT / 2, 0.0

@@ -26,6 +26,7 @@ MAX_EARLY = 512  # gaps in what arrived before its turn, on one stream
 
 _STREAM = 0x08
 _FIN, _LEN, _OFF = 0x01, 0x02, 0x04
+_AGAIN = 4  # packing.AGAIN
 
 
 class Stream:
@@ -45,7 +46,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_fin", "_fin_sent", "_final", "_id", "_lost", "_queue", "_stopped", "_window", "app", "connection", "consumed",
+        "_fin", "_fin_sent", "_final", "_id", "_lost", "_queue", "_stopped", "_told", "_window", "app", "connection", "consumed",
         "early", "fin_received", "highest", "id", "limit", "offset", "outstanding", "queued", "ready", "received",
         "reset_sent", "send_open", "waiting", "window_end", "window_pending",
     )  # fmt: skip
@@ -61,6 +62,7 @@ class Stream:
         self.queued = 0
         self.offset = 0
         self.limit = limit
+        self._told = -1
         self.outstanding = 0
         self._fin = False
         self._fin_sent = False
@@ -91,17 +93,19 @@ class Stream:
             self.queued += len(data)
             self.connection.queued += len(data)
         self._fin = fin
-        if not self.ready:
+        if not self.ready and (self.offset < self.limit or fin or self._told != self.limit):
             self.connection.wake(self)
 
     def is_full(self) -> bool:
         """The writer should wait: see `Connection.application.writable`."""
         return self.queued > HIGH or (self.connection is not None and self.connection.queued > CONNECTION_HIGH)
 
-    @property
-    def blocked(self) -> bool:
-        """There is something to send, but the peer's window for this stream is used up."""
-        return self.offset >= self.limit and self.queued > 0
+    def blocked_frame(self) -> bytes:
+        """STREAM_DATA_BLOCKED, once for each limit; b"" when the peer's window is not what we wait for."""
+        if self.offset < self.limit or not self.queued or self._told == self.limit:
+            return b""
+        self._told = self.limit
+        return b"\x15%b%b" % (self._id, varint.write(self.limit))
 
     def has_frames(self) -> bool:
         """A packet could take something now, as far as this stream's window goes."""
@@ -359,7 +363,7 @@ class Stream:
         waiting = self.received - self.consumed
         self.consume(waiting)
         frame = b"\x05%b%b" % (self._id, varint.write(code))
-        connection.control.append((frame, connection.again, 0))
+        connection.control.append((frame, connection, _AGAIN))
         connection.mark()
 
     @property

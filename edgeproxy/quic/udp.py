@@ -48,7 +48,7 @@ class UdpSocket:
         blocked: datagrams wait for the socket.
     """
 
-    __slots__ = ("_ancillary", "_backlog", "_gro", "_segment", "_stats", "_wildcard", "sock")
+    __slots__ = ("_ancillary", "_backlog", "_gro", "_segment", "_stats", "_waiting", "_wildcard", "sock")
 
     def __init__(self, sock: socket.socket, stats: QuicStats) -> None:
         self.sock = sock
@@ -57,6 +57,7 @@ class UdpSocket:
         self._wildcard = sock.getsockname()[0] in {"0.0.0.0", "::"}
         self._gro = _LINUX and _try(sock, _SOL_UDP, _UDP_GRO, 1)
         self._segment = _LINUX
+        self._waiting = 0  # datagrams in the backlog
         self._ancillary = 0
         if self._gro:
             self._ancillary += socket.CMSG_SPACE(4)
@@ -102,14 +103,16 @@ class UdpSocket:
     def send(self, datagrams: list[bytes], address: Address, local: Local) -> None:
         """Send datagrams to one address, in order. Never blocks; see `blocked`."""
         if self._backlog:
-            if len(self._backlog) < MAX_BACKLOG:
+            if self._waiting < MAX_BACKLOG:
                 self._backlog.append((datagrams, address, local))
+                self._waiting += len(datagrams)
             else:
                 self._stats.drop("send_backlog", len(datagrams))
             return
         rest = self._send(datagrams, address, local)
         if rest:
             self._backlog.append((rest, address, local))
+            self._waiting += len(rest)
 
     @property
     def blocked(self) -> bool:
@@ -122,6 +125,7 @@ class UdpSocket:
         while backlog:
             datagrams, address, local = backlog.popleft()
             rest = self._send(datagrams, address, local)
+            self._waiting -= len(datagrams) - len(rest)
             if rest:
                 backlog.appendleft((rest, address, local))
                 return

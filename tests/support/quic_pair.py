@@ -142,7 +142,7 @@ class Pair:
                 else:
                     self.client.receive_datagram(data, SERVER, now=self.now)
         elif what == "client":
-            self.now += 1e-6  # its timers compare for equality with what rounding made of them
+            self.now += 1e-6  # aioquic compares `sent + delay` with `now - delay`: rounding must not hold time up
             self.client.handle_timer(now=self.now)
         elif what == "acknowledgment":
             self._ack_at = 0.0

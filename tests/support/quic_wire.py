@@ -79,7 +79,7 @@ def parse(payload: bytes) -> list[Frame]:
             frames.append(Frame(kind, (*values, payload[at : at + size])))
             at += size
         else:
-            count = {0x01: 0, 0x04: 3, 0x05: 2, 0x10: 1, 0x11: 2, 0x12: 1, 0x13: 1, 0x19: 1, 0x1E: 0}[kind]
+            count = {0x01: 0, 0x04: 3, 0x05: 2, 0x10: 1, 0x11: 2, 0x12: 1, 0x13: 1, 0x14: 1, 0x15: 2, 0x19: 1, 0x1E: 0}[kind]
             values = []
             for _ in range(count):
                 value, at = varint.read(payload, at)

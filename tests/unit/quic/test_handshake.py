@@ -23,7 +23,8 @@ from support.quic_pair import CLIENT, Network, Pair, client_configuration, terms
 
 from edgeproxy.quic import handshake as module
 from edgeproxy.quic.established import Limits
-from edgeproxy.quic.handshake import MAX_CRYPTO, MAX_EARLY, VERSIONS, Handshake, Tickets, _Engine, long_headers
+from edgeproxy.quic.handshake import MAX_CRYPTO, MAX_EARLY, Handshake, Tickets, _Engine
+from edgeproxy.quic.headers import VERSIONS, long_headers
 from edgeproxy.quic.ids import Seat
 from edgeproxy.quic.varint import LARGEST, write
 

@@ -1,5 +1,5 @@
 # Where the long headers of a datagram end, whatever stands in it; and the one packet for those who are not let in.
-"""`long_headers` of quic/handshake.py, and quic/refusal.py."""
+"""quic/headers.py and quic/refusal.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.quic_pair import client_configuration
 
-from edgeproxy.quic.handshake import VERSIONS, long_headers
+from edgeproxy.quic.headers import VERSIONS, long_headers
 from edgeproxy.quic.refusal import refusal
 from edgeproxy.quic.varint import write
 

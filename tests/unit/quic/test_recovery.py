@@ -312,7 +312,7 @@ def test_another_address() -> None:
     flight = Flight(rtt=0.3)
     recovery = flight.recovery
     recovery.window = 99 * SIZE
-    recovery.moved()
+    recovery.moved(0)
     assert recovery.window == 10 * SIZE
     assert recovery.smoothed == INITIAL_RTT
     recovery.sample(0.05, 0.0, 5.0)

@@ -37,12 +37,13 @@ def test_take_fits_the_room_and_the_credit() -> None:
     taken = stream.take(1000, 1000)
     assert taken is not None
     assert taken[1:] == (b"a" * 15 + b"b" * 40, 15, False), "the stream's window is used up"
-    assert stream.blocked
+    assert stream.blocked_frame()
+    assert not stream.blocked_frame(), "once for each limit"
     assert not stream.has_frames()
     assert stream.take(1000, 1000) is None
     stream.limit = 1000
     assert stream.has_frames()
-    assert not stream.blocked
+    assert not stream.blocked_frame()
     taken = stream.take(1000, 1000)
     assert taken is not None
     assert taken[1:] == (b"b" * 20, 70, True)
