@@ -18,9 +18,9 @@ from edgeproxy.quic.errors import (
     PROTOCOL_VIOLATION,
     TransportError,
 )  # fmt: skip
-from edgeproxy.quic.frames import HANDLERS, TRANSPORT, read_ack, read_stream
+from edgeproxy.quic.frames import TRANSPORT, read_frames
 from edgeproxy.quic.headers import long_headers
-from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, fill
+from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill
 from edgeproxy.quic.paths import SMALLEST, Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
 MAX_BURST = 64  # packets in one go: others want to send, too
-MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
 
@@ -55,6 +54,7 @@ class Connection:
         windows: streams whose window has moved.
         heard: when the last authentic packet came.
         noise: frames since something useful came.
+        state: 0 while it is open.
         marked: `Host.wake` was called since the last `transmit`.
         soon: when `on_timer` wants to be called for something that can't wait for the probe timeout, 0.0 for never.
         watched: the application wants a `transmit` after each acknowledgment.
@@ -62,10 +62,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_ack_now", "_close_packet", "_closes", "_state", "_unacked", "_window", "application", "control", "data_allowed",
+        "_ack_now", "_close_packet", "_closes", "_unacked", "_window", "application", "control", "data_allowed",
         "data_consumed", "data_limit", "data_received", "data_sent", "first_source", "heard", "host", "limits", "low",
         "marked", "max_data_pending", "next_number", "noise", "paths", "protection", "queue", "queued", "received",
-        "recovery", "soon", "spin", "starved", "streams", "told", "watched", "windows",
+        "recovery", "soon", "spin", "starved", "state", "streams", "told", "watched", "windows",
     )  # fmt: skip
 
     application: Application
@@ -103,7 +103,7 @@ class Connection:
         self.marked = False
         self.soon = 0.0
         self.watched = False
-        self._state = _OPEN
+        self.state = _OPEN
         self._close_packet = b""
         self._closes = 0
         self.first_source = made.address[0]
@@ -125,7 +125,7 @@ class Connection:
                 return
         if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
-        if self._state:
+        if self.state:
             self._answer_closed(address)
             return
         received = self.received
@@ -147,14 +147,14 @@ class Connection:
             self.spin = first & 0x20
         self.heard = now
         try:
-            eliciting, probing = self._frames(payload, now)
+            eliciting, probing = read_frames(self, payload, now)
         except TransportError as error:
             self.fail(error)
             return
         except IndexError:
             self.fail(TransportError(FRAME_ENCODING_ERROR, "a frame ends early"))
             return
-        if self._state:
+        if self.state:
             return
         if paths.other is not None:
             paths.settle(newest=newest, probing=probing, now=now)
@@ -165,47 +165,6 @@ class Connection:
                 self.mark()
             elif self._unacked == 1:
                 self.host.acknowledge_later(self)
-
-    def _frames(self, data: bytes, now: float) -> tuple[bool, bool]:
-        """Handle the frames of a packet. Returns: it asks for an acknowledgment; it only probes a path.
-
-        Raises: TransportError, IndexError for a frame that ends early.
-        """
-        at, end = 0, len(data)
-        if not end:
-            raise TransportError(PROTOCOL_VIOLATION, "a packet without frames")
-        eliciting = False
-        probing = True
-        while at < end and not self._state:  # a frame may have ended the connection
-            kind = data[at]
-            if 0x08 <= kind <= 0x0F:
-                at = read_stream(self, kind, data, at + 1)
-                eliciting, probing = True, False
-            elif kind == 0x02:
-                at = read_ack(self, data, at + 1, now)
-                probing = False
-            elif not kind:
-                at += 1
-                if data[at : at + 8] == b"\0\0\0\0\0\0\0\0":
-                    at = end - len(data[at:].lstrip(b"\0"))
-            else:
-                found = HANDLERS.get(kind)
-                if found is None:
-                    # RFC 9000 §19.7, §19.20: NEW_TOKEN and HANDSHAKE_DONE are a server's.
-                    code = PROTOCOL_VIOLATION if kind in {0x07, 0x1E} else FRAME_ENCODING_ERROR
-                    raise TransportError(code, "an unknown or forbidden frame", kind)
-                handler, asks, probes = found
-                at = handler(self, data, at + 1, now)
-                if at > end:
-                    raise IndexError
-                if asks:
-                    eliciting = True
-                    self.noise += 1
-                    if self.noise > MAX_NOISE:
-                        raise TransportError(PROTOCOL_VIOLATION, "too many frames that lead to nothing", kind)
-                if not probes:
-                    probing = False
-        return eliciting, probing
 
     def _forged(self) -> None:
         if self.protection.forged >= FORGERY_LIMIT:
@@ -256,9 +215,11 @@ class Connection:
         """Everything that may be sent now on the current path, as datagrams."""
         self.marked = False
         out: list[bytes] = []
-        if self._state:
+        if self.state:
             return out
         paths, recovery = self.paths, self.recovery
+        if self.data_sent >= paths.probe_at:
+            self._probe_size(now, out)
         credit = recovery.allowance(now)
         pace = False
         for _ in range(MAX_BURST):
@@ -280,7 +241,7 @@ class Connection:
                 acknowledged = -1
             if free:
                 fill(self, parts, records, room)
-                if self._state:
+                if self.state:
                     return out
                 if not records and recovery.probes:
                     parts.append(b"\x01")
@@ -313,6 +274,17 @@ class Connection:
         self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
 
+    def _probe_size(self, now: float, out: list[bytes]) -> None:
+        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost."""
+        paths = self.paths
+        size = self.limits.max_datagram
+        if not paths.begin_probe(self.data_sent, size):
+            return
+        payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
+        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"", False)])
+        out.append(self._seal(payload))
+        self.next_number += 1
+
     def seal_alone(self, payload: bytes, name: bytes) -> bytes:
         """A packet of its own, for another path and under another name of the peer; it is not repeated."""
         datagram = self.protection.seal(name, self.next_number, payload, 0)
@@ -338,7 +310,10 @@ class Connection:
     # Records of our own frames, see packing.py: what gets lost is said again, limits with the value of then.
 
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
-        """Nothing follows."""
+        """Nothing follows, but for a probe of the path."""
+        del b, c
+        if a == SIZE:
+            self.paths.size = self.recovery.size = self.limits.max_datagram
 
     def on_lost(self, a: int, b: bytes, c: bool) -> None:
         """Say it again."""
@@ -365,13 +340,13 @@ class Connection:
 
     def acknowledge(self) -> None:
         """What was promised to be acknowledged later: now."""
-        if self._unacked and not self._state:
+        if self._unacked and not self.state:
             self._ack_now = True
             self.mark()
 
     def on_timer(self, now: float) -> None:
         """The time has come. `transmit` must follow."""
-        if self._state:
+        if self.state:
             return
         self.soon = 0.0
         now += GRANULARITY / 2
@@ -388,7 +363,7 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Neither side has closed it."""
-        return self._state == _OPEN
+        return not self.state
 
     def fail(self, error: TransportError) -> None:
         """The peer broke the transport."""
@@ -408,24 +383,24 @@ class Connection:
         self.fail(TransportError(INTERNAL_ERROR, "internal error"))
 
     def _close(self, frame: bytes, reason: str) -> None:
-        if self._state:
+        if self.state:
             return
         self._close_packet = self._seal(frame)
         self.next_number += 1
-        self._state = _CLOSING
+        self.state = _CLOSING
         self._end(reason)
 
     def closed_by_peer(self, code: int, *, transport: bool, reason: str) -> None:
         """CONNECTION_CLOSE came: say nothing more (RFC 9000 §10.2.2)."""
-        if self._state:
+        if self.state:
             return
-        self._state = _DRAINING
+        self.state = _DRAINING
         self._end(f"{TRANSPORT if transport else 'application'} error {code:#x} {reason}".strip() if code else "")
 
     def vanish(self, reason: str) -> None:
         """Forget the peer without a word (idle timeout, no path)."""
-        if not self._state:
-            self._state = _DRAINING
+        if not self.state:
+            self.state = _DRAINING
             self._end(reason)
 
     def _end(self, reason: str) -> None:
@@ -444,7 +419,7 @@ class Connection:
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        if not self._state:
+        if not self.state:
             self.control.append((b"\x01", self, ONCE))
             self.mark()
 
@@ -454,7 +429,7 @@ class Connection:
 
     def _answer_closed(self, address: tuple[str, int]) -> None:
         """RFC 9000 §10.2.1: more packets get the same answer, ever more rarely."""
-        if self._state == _CLOSING and address == self.paths.address:
+        if self.state == _CLOSING and address == self.paths.address:
             self._closes += 1
             if not self._closes & (self._closes - 1):
                 self.host.wake(self)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TRANSPORT = "transport"
 _MAX_STREAM_COUNT = 1 << 60
 _MAX_ACK_RANGES = 256
+MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
 
 
 def read_stream(connection: Connection, kind: int, data: bytes, at: int) -> int:
@@ -260,3 +261,44 @@ HANDLERS: dict[int, tuple[Handler, bool, bool]] = {
 """Type → handler, whether it asks for an acknowledgment (§13.2), whether it is a probing frame (§9.1). NEW_TOKEN (0x07) and
 HANDSHAKE_DONE (0x1e) are a server's: they are missing like the ones nobody knows."""
 
+
+def read_frames(connection: Connection, data: bytes, now: float) -> tuple[bool, bool]:
+    """Handle the frames of a packet. Returns: it asks for an acknowledgment; it only probes a path.
+
+    Raises: TransportError, IndexError for a frame that ends early.
+    """
+    at, end = 0, len(data)
+    if not end:
+        raise TransportError(PROTOCOL_VIOLATION, "a packet without frames")
+    eliciting = False
+    probing = True
+    while at < end and not connection.state:  # a frame may have ended the connection
+        kind = data[at]
+        if 0x08 <= kind <= 0x0F:
+            at = read_stream(connection, kind, data, at + 1)
+            eliciting, probing = True, False
+        elif kind == 0x02:
+            at = read_ack(connection, data, at + 1, now)
+            probing = False
+        elif not kind:
+            at += 1
+            if data[at : at + 8] == b"\0\0\0\0\0\0\0\0":
+                at = end - len(data[at:].lstrip(b"\0"))
+        else:
+            found = HANDLERS.get(kind)
+            if found is None:
+                # RFC 9000 §19.7, §19.20: NEW_TOKEN and HANDSHAKE_DONE are a server's.
+                code = PROTOCOL_VIOLATION if kind in {0x07, 0x1E} else FRAME_ENCODING_ERROR
+                raise TransportError(code, "an unknown or forbidden frame", kind)
+            handler, asks, probes = found
+            at = handler(connection, data, at + 1, now)
+            if at > end:
+                raise IndexError
+            if asks:
+                eliciting = True
+                connection.noise += 1
+                if connection.noise > MAX_NOISE:
+                    raise TransportError(PROTOCOL_VIOLATION, "too many frames that lead to nothing", kind)
+            if not probes:
+                probing = False
+    return eliciting, probing

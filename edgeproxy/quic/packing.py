@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_DATA = 2  # said again with the value of then; 0 and 1 are MAX_STREAMS, see streamset.py
 ONCE = 3  # never said again
 AGAIN = 4  # said again as it was
+SIZE = 5  # a probe of the path's size
 
 _ROOM = 24  # bytes a STREAM frame with little content needs
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_OWN_IDS = 4  # names we give the peer, at a time
 MAX_GONE = 64
+PROBE_AFTER = 64 * 1024  # bytes of stream data: who asks for less gains nothing
+MAX_PROBES = 3
 MAX_WAITING = 200  # frames that wait to be sent: who asks for more of them and acknowledges none must not fill our memory
 MAX_PEER_IDS = 8  # names we take from it: active_connection_id_limit of our transport parameters
 SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
@@ -52,13 +54,14 @@ class Paths:
         size: bytes of our largest datagrams on this path.
         until: when the validation of the current path is given up, 0.0 while none is open.
         outgoing: datagrams for other addresses: (datagram, address).
+        probe_at: bytes of stream data after which it is worth to try larger datagrams.
         expand: the next packet is to be filled up to 1200 bytes: the path must prove that it takes them (§8.2.1, §8.2.2).
         moves: migrations so far.
     """
 
     __slots__ = (
-        "_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence",
-        "_sequence", "_validated", "address", "expand", "moves", "other", "outgoing", "peer_id", "size", "until",
+        "_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence", "_probes",
+        "_sequence", "_validated", "address", "expand", "moves", "other", "outgoing", "peer_id", "probe_at", "size", "until",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, made: Established) -> None:
@@ -71,6 +74,8 @@ class Paths:
         self.size = SMALLEST
         self.until = 0.0
         self.moves = 0
+        self.probe_at = PROBE_AFTER
+        self._probes = 0
         self.expand = False
         self._own = dict(made.ids)
         self._sequence = max(made.ids) + 1
@@ -92,6 +97,13 @@ class Paths:
         """A datagram went out."""
         if not self._current.validated:
             self._current.sent += size
+
+    def begin_probe(self, sent: int, size: int) -> bool:
+        """Whether to send a probe of a path's size now; the next one comes later, if at all (RFC 8899 §5.1.2: MAX_PROBES)."""
+        self._probes += 1
+        wanted = self.size < size and self._probes <= MAX_PROBES and self._current.validated
+        self.probe_at = sent + PROBE_AFTER * 4 if wanted else _UNLIMITED
+        return wanted
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -125,7 +137,8 @@ class Paths:
         self._current = path
         self.address = path.address
         self.moves += 1
-        self.size = SMALLEST
+        self.size = connection.recovery.size = SMALLEST
+        self.probe_at, self._probes = connection.data_sent + PROBE_AFTER, 0
         if not same_host:
             connection.recovery.moved(connection.next_number)
         if self._other_name != self._name and self._peer:

@@ -36,6 +36,7 @@ class Recovery:
         in_flight: their bytes.
         window: bytes that may be in flight.
         loss_at: when the oldest gap becomes a loss; 0.0 for never.
+        size: bytes of a full packet.
         probes: packets that must go out whatever the window says.
         lost, probed: packets lost, and sent as probes, so far.
     """
@@ -50,7 +51,6 @@ class Recovery:
         "_minimum",
         "_recovery_start",
         "_since",
-        "_size",
         "_stash",
         "_threshold",
         "ack_delay_exponent",
@@ -63,13 +63,14 @@ class Recovery:
         "probes",
         "pto_count",
         "sent",
+        "size",
         "smoothed",
         "variance",
         "window",
     )  # fmt: skip
 
     def __init__(self, size: int) -> None:
-        self._size = size  # bytes of a full packet
+        self.size = size
         self.sent: dict[int, Sent] = {}
         self.in_flight = 0
         self.window = 10 * size
@@ -106,14 +107,14 @@ class Recovery:
         """Bytes that may go now."""
         room = self.window - self.in_flight
         rate = self.window * 1.25 / self.smoothed  # RFC 9002 §7.7
-        most = max(10 * self._size, rate * BURST)
+        most = max(10 * self.size, rate * BURST)
         self._budget = min(most, self._budget + rate * (now - self._budget_at))
         self._budget_at = now
         return min(room, int(self._budget))
 
     def pacing_delay(self) -> float:
         """Seconds until the pacer lets a few packets go again."""
-        wanted = 2 * self._size - self._budget
+        wanted = 2 * self.size - self._budget
         return max(wanted * self.smoothed / (self.window * 1.25), GRANULARITY)
 
     def on_sent(self, number: int, now: float, size: int, frames: list[Record]) -> None:
@@ -176,7 +177,7 @@ class Recovery:
         self._stash += size
         if self._stash >= self.window:
             self._stash -= self.window
-            self.window = min(self.window + self._size, MAX_WINDOW)
+            self.window = min(self.window + self.size, MAX_WINDOW)
 
     def sample(self, latest: float, delay: float, now: float) -> None:
         """A measured round trip (RFC 9002 §5), all in seconds. `delay`: the peer's own share of it."""
@@ -217,20 +218,22 @@ class Recovery:
         self.lost += len(numbers)
         first = newest = 0.0
         for number in numbers:
-            newest, size, frames = self.sent.pop(number)
-            first = first or newest
-            self.in_flight -= size
+            at, size, frames = self.sent.pop(number)
+            first = first or at
+            if size:  # a probe of the path's size has none: its loss says nothing about congestion (RFC 8899 §3)
+                newest = at
+                self.in_flight -= size
             for owner, a, b, c in frames:
                 owner.on_lost(a, b, c)
         if newest > self._recovery_start:
             self._recovery_start = now
-            self.window = max(self.window // 2, 2 * self._size)
+            self.window = max(self.window // 2, 2 * self.size)
             self._threshold = self.window
             self._stash = 0
         # RFC 9002 §7.6: everything that was sent for a long time is gone. A gap in numbers was acknowledged.
         span = numbers[-1] - numbers[0] + 1 == len(numbers) and first > self._first_sample > 0.0
         if span and newest - first > 3 * (self.pto() + self._ack_delay):
-            self.window = 2 * self._size
+            self.window = 2 * self.size
             self._recovery_start = -1.0
 
     def pto(self) -> float:
@@ -269,7 +272,7 @@ class Recovery:
             number: of the next packet; what was sent before went the old way.
         """
         self._since = number
-        self.window = 10 * self._size
+        self.window = 10 * self.size
         self._threshold = 1 << 62
         self.smoothed, self.variance, self.latest = INITIAL_RTT, INITIAL_RTT / 2, 0.0
         self._budget = float(self.window)

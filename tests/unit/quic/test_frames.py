@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.quic_wire import Wire, ack_frame, stream_frame
 
-from edgeproxy.quic.connection import MAX_NOISE
+from edgeproxy.quic.frames import MAX_NOISE
 from edgeproxy.quic.errors import (
     CONNECTION_ID_LIMIT_ERROR,
     FINAL_SIZE_ERROR,
