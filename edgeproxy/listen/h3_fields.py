@@ -37,6 +37,8 @@ class Decoder:
 
     def section(self, stream_id: int, block: bytes) -> Section:
         """The fields of an encoded section. Raises H3Error."""
+        if block == b"\0\0":
+            return ()  # trailers may have no fields; the decoder takes that for a fault
         try:
             _, fields = self._decoder.feed_header(stream_id, block)
         except (pylsqpack.DecompressionFailed, pylsqpack.StreamBlocked, ValueError):

@@ -219,8 +219,8 @@ def test_names_are_retired_as_the_client_wants(offers: list[tuple[int, int]]) ->
     offered = {0}
     floor = 0
     retired: set[int] = set()
-    for sequence, retire in offers:
-        retire = min(retire, sequence)
+    for sequence, wanted in offers:
+        retire = min(wanted, sequence)
         if sequence == 0:
             continue
         frames = wire.send(new_id(sequence, retire)) + wire.advance(0.03)
