@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.deadlines import NEVER
-from edgeproxy.faults import Fault
+from edgeproxy.faults import Fault, client_fault
 from edgeproxy.listen import h3_codes as h3
 from edgeproxy.listen.h3_codes import H3Error, StreamError
 from edgeproxy.listen.h3_control import Control, OneWay
-from edgeproxy.listen.h3_fields import Decoder, Encoder, check_request
+from edgeproxy.listen.h3_fields import FIELD, Decoder, Encoder, check_request
 from edgeproxy.listen.h3_stream import H3Stream
 from edgeproxy.listen.pseudo import Section, build_request, content_length_at
 from edgeproxy.message import Peer, Request
@@ -221,6 +221,10 @@ class H3Connection:
             stream.section = self._plan_section
             return known, plan  # type: ignore[return-value]  # `current`
         section = self.decoder.section(stream_id, block)
+        if len(section) * FIELD > gateway.snapshot.client.max_head:
+            # One byte may be a field. They are not looked at, and who sends many such heads is cut off.
+            self._count_cancel()
+            return client_fault(431, "head_too_large", "The request has too many header fields.")
         stream.section = section
         if current:
             found = self._like_last(section)
@@ -231,9 +235,11 @@ class H3Connection:
         if isinstance(built, Fault):
             return built
         plan = gateway.plan(built)
-        self._plan, self._plan_request = (None, None) if built.expects else (plan, built)
         self._plan_section = section
-        self._plan_at = content_length_at(section)
+        self._plan_at = at = content_length_at(section)
+        # Without content there is nothing to expect, but the same head with another length may come with some.
+        expects = built.expects or (bare and at >= 0 and any(name == b"expect" for name, _ in section))
+        self._plan, self._plan_request = (None, None) if expects else (plan, built)
         self._block = block
         return built, plan
 
@@ -311,6 +317,8 @@ class H3Connection:
         if self._draining >= 2 and not self._fresh:
             if not self.quic.streams.busy:  # what was not acknowledged may have to be sent again
                 self.quic.close(h3.NO_ERROR)
+            elif self.session.h3_deadline is NEVER:
+                self.session.until(self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.write)
         elif not self._draining and self.session.h3_deadline is NEVER:
             self.session.until(self.gateway.deadlines.now + self.gateway.snapshot.client.timeouts.idle)
 
@@ -339,6 +347,8 @@ class H3Connection:
         self.session.h3_deadline = NEVER
         if self._draining < 2:
             self._last_goaway()
+        elif self.quic is not None and not self.active and not self.quic.queued:
+            self.quic.close(h3.NO_ERROR)  # all is said: the client does not end its streams, or does not acknowledge
 
     def _last_goaway(self) -> None:
         """Requests beyond those that were opened will not be served."""

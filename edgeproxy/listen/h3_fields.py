@@ -16,6 +16,7 @@ from edgeproxy.listen.pseudo import Section
 from edgeproxy.message import Headers
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _FORBIDDEN = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})  # §4.2
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
@@ -23,6 +24,7 @@ _NEVER_REPEATED = frozenset({
     b"x-ray-id", b"x-request-id", b"request-id", b"set-cookie", b"etag", b"last-modified", b"location", b"traceparent",
     b"content-range",
 })  # fmt: skip
+FIELD = 32  # bytes that a field counts for, whatever is in it (RFC 9114 §4.2.2)
 MAX_LINES = 1024  # encoded lines that are remembered, and…
 MAX_LINE = 256  # … bytes of the longest of them
 
@@ -63,6 +65,8 @@ def check_request(section: Section) -> None:
                 raise StreamError(MESSAGE_ERROR, "an empty pseudo-header field")
             if b" " in value or b"\t" in value:
                 raise StreamError(MESSAGE_ERROR, "white space in a pseudo-header field")
+            if name == b":method" and _METHOD(value) is None:
+                raise StreamError(MESSAGE_ERROR, "a method that is no token")  # RFC 9110 §9.1
         else:
             fields = True
             if name == b"content-length":

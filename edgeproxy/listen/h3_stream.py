@@ -9,7 +9,7 @@ from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, Source, client_fault, edge_fault
 from edgeproxy.listen import h3_codes as h3
 from edgeproxy.listen.h3_codes import StreamError
-from edgeproxy.listen.h3_fields import check_trailers
+from edgeproxy.listen.h3_fields import FIELD, check_trailers
 from edgeproxy.listen.h3_frames import FrameReader
 from edgeproxy.listen.pseudo import Section, reply_section
 from edgeproxy.message import Body, Headers, Reply
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeproxy.plan import Plan
     from edgeproxy.quic.streams import Stream
 
+_LARGE = 2048  # bytes of a head whose window is given back at once
 _JOIN = 4096  # bytes of content up to which a frame's header and its content are copied into one
 
 
@@ -71,6 +72,8 @@ class H3Stream:
             if at + length == size and length <= self.owner.max_section:
                 self._block = data[at:]
                 self.owner.noise = 0
+                if size > _LARGE and self.quic is not None:
+                    self.quic.consume(size)  # not only when the reply is complete: others need the connection's window
                 self._ended()
                 self.owner.opened(self)
                 return
@@ -100,7 +103,10 @@ class H3Stream:
             self._block = block
             self.owner.noise = 0
         else:
-            self.body.trailers = check_trailers(self.owner.decoder.section(self._id, block))
+            section = self.owner.decoder.section(self._id, block)
+            if len(section) * FIELD > self.owner.max_section:
+                raise StreamError(h3.EXCESSIVE_LOAD, "too many fields in the trailers")
+            self.body.trailers = check_trailers(section)
 
     def on_content(self, data: bytes) -> None:
         """See `Receiver`."""

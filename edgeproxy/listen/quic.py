@@ -120,14 +120,21 @@ class QuicListener:
         for data, address, local in got:
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
             session = sessions.get(name)
-            if session is None:
-                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=False)
-                continue
             try:
-                session.receive(data, address, local, now)
+                if session is not None:
+                    session.receive(data, address, local, now)
+                else:
+                    self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=False)
             except Exception as error:
-                session.crash(error)
+                self._broken(session, error)
         self._read(now)
+
+    def _broken(self, session: Session | None, error: Exception) -> None:
+        """A bug of ours: whoever else has datagrams here must not notice."""
+        if session is not None:
+            session.crash(error)
+        else:
+            self.gateway.loop.call_exception_handler({"message": "QUIC datagram", "exception": error})
 
     def _read(self, now: float) -> None:
         """Everything that was there to read has been read: requests begin, and who has something to say says it."""
@@ -233,13 +240,13 @@ class QuicListener:
             endpoint = self.endpoints[index]
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
             session = self.sessions.get(name)
-            if session is None:
-                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=True)
-                continue
             try:
-                session.receive(data, address, local, now)
+                if session is not None:
+                    session.receive(data, address, local, now)
+                else:
+                    self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=True)
             except Exception as error:
-                session.crash(error)
+                self._broken(session, error)
         self._read(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------

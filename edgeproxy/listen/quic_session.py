@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SLACK = 0.0005  # seconds a timer may come early: the loop's clock has milliseconds
 _LONG = 1.0  # seconds ahead of which the timer is only while probes back off
-_REMEMBERED = 0.1  # seconds, at least, for which a closed connection catches late packets
+_REMEMBERED, _REMEMBERED_MOST = 0.1, 3.0  # seconds, at least and at most, for which a closed connection catches late packets
 
 
 class Session:
@@ -166,7 +166,7 @@ class Session:
     def _fire(self) -> None:
         """The timer is only ever moved forward: what it was set for may be long done."""
         self._timer = None
-        if self.over_ and type(self.state) is Handshake:
+        if self.over_:
             self.forget()
             return
         now = self.listener.gateway.loop.time()
@@ -261,7 +261,9 @@ class Session:
         self.over_ = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = listener.gateway.loop.call_later(max(3 * recovery.pto(), _REMEMBERED), self.forget)
+        self._timer = listener.gateway.loop.call_later(
+            min(max(3 * recovery.pto(), _REMEMBERED), _REMEMBERED_MOST), self.forget
+        )
 
     def until(self, deadline: float) -> None:
         """See `h3.Session`."""
@@ -309,8 +311,12 @@ class Session:
         for name in self.ids:
             sessions.pop(name, None)
         self.ids.clear()
-        if type(self.state) is Handshake:
-            self.state.drop()
+        state = self.state
+        if type(state) is Handshake:
+            state.drop()
+        else:
+            assert isinstance(state, Connection)
+            state.leave()
 
     def abort(self) -> None:
         """End it now."""

@@ -7,6 +7,7 @@ out once per turn of the loop (`transmit`), whatever happened in it, and acknowl
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
+BLACK_HOLE = 3  # probe timeouts in a row after which large datagrams are suspected not to arrive (RFC 8899 §4.3)
 MAX_BURST = 64  # packets in one go: others want to send, too
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
@@ -56,6 +58,7 @@ class Connection:
         noise: frames since something useful came.
         state: 0 while it is open.
         marked: `Host.wake` was called since the last `transmit`.
+        spins: mask of the spin bit, 0 when it is not sent back.
         soon: when `on_timer` wants to be called for something that can't wait for the probe timeout, 0.0 for never.
         watched: the application wants a `transmit` after each acknowledgment.
         first_source: the address the handshake came from, for caps per source.
@@ -65,7 +68,7 @@ class Connection:
         "_ack_now", "_close_packet", "_closes", "_unacked", "_window", "application", "control", "data_allowed",
         "data_consumed", "data_limit", "data_received", "data_sent", "first_source", "heard", "host", "limits", "low",
         "marked", "max_data_pending", "next_number", "noise", "paths", "protection", "queue", "queued", "received",
-        "recovery", "soon", "spin", "starved", "state", "streams", "told", "watched", "windows",
+        "recovery", "soon", "spin", "spins", "starved", "state", "streams", "told", "watched", "windows",
     )  # fmt: skip
 
     application: Application
@@ -98,6 +101,7 @@ class Connection:
         self._unacked = 0
         self._ack_now = False
         self.spin = 0
+        self.spins = 0x20 if os.urandom(1)[0] & 0x0F else 0  # RFC 9000 §17.4: one in sixteen must not
         self.heard = now
         self.noise = 0
         self.marked = False
@@ -144,20 +148,20 @@ class Connection:
         paths = self.paths
         paths.arrived(data, address)
         if newest:
-            self.spin = first & 0x20
+            self.spin = first & self.spins
         self.heard = now
         try:
             eliciting, probing = read_frames(self, payload, now)
+            if self.state:
+                return
+            if paths.other is not None:
+                paths.settle(newest=newest, probing=probing, now=now)
         except TransportError as error:
             self.fail(error)
             return
         except IndexError:
             self.fail(TransportError(FRAME_ENCODING_ERROR, "a frame ends early"))
             return
-        if self.state:
-            return
-        if paths.other is not None:
-            paths.settle(newest=newest, probing=probing, now=now)
         if eliciting:
             self._unacked += 1
             if self._unacked >= ACK_EVERY or number != expected:
@@ -177,6 +181,12 @@ class Connection:
         stream.ready = True
         self.queue.append(stream)
         self.mark()
+
+    def fed(self, stream: Stream) -> None:
+        """A stream that may wait for the connection's window needs none for what it has to send."""
+        if stream in self.starved:
+            self.starved.remove(stream)
+            self.wake(stream)
 
     def mark(self) -> None:
         """Something is to be sent, or a timer changed."""
@@ -281,7 +291,7 @@ class Connection:
         if not paths.begin_probe(self.data_sent, size):
             return
         payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
-        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"", False)])
+        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, paths.moves.to_bytes(8, "big"), False)])
         out.append(self._seal(payload))
         self.next_number += 1
 
@@ -311,8 +321,8 @@ class Connection:
 
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
         """Nothing follows, but for a probe of the path."""
-        del b, c
-        if a == SIZE:
+        del c
+        if a == SIZE and int.from_bytes(b, "big") == self.paths.moves:
             self.paths.size = self.recovery.size = self.limits.max_datagram
 
     def on_lost(self, a: int, b: bytes, c: bool) -> None:
@@ -322,7 +332,7 @@ class Connection:
             self.max_data_pending = True
         elif a < MAX_DATA:
             self.streams.repeat(a)
-        elif a == AGAIN:
+        elif a == AGAIN and self.paths.is_due(b):
             self.control.append((b, self, a))
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -354,6 +364,8 @@ class Connection:
         at = recovery.timer()
         if at and now >= at:
             recovery.on_timer(now)
+            if recovery.pto_count >= BLACK_HOLE and self.paths.size > SMALLEST:
+                self.paths.shrink()
         until = self.paths.until
         if until and now >= until:
             self.paths.give_up()
@@ -409,6 +421,7 @@ class Connection:
         self.control.clear()
         self.windows.clear()
         self.recovery.sent.clear()
+        self.soon = 0.0
         streams = list(self.streams.by_id.values())
         self.streams.clear()
         application = self.application
@@ -416,6 +429,10 @@ class Connection:
         self.paths.clear()
         self.host.over(self)
         application.closed(reason, streams)
+
+    def leave(self) -> None:
+        """It is over, and known to nobody any more."""
+        del self.host  # which holds us: the last cycle ends here
 
     def ping(self) -> None:
         """Ask for a sign of life."""

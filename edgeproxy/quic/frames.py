@@ -48,12 +48,20 @@ def read_stream(connection: Connection, kind: int, data: bytes, at: int) -> int:
     stream = connection.streams.by_id.get(stream_id)
     if stream is None or stream_id & 1:
         stream = connection.streams.receiving(connection, stream_id, kind)
+    before = connection.data_received
     if stream is not None:
-        before = connection.data_received
         stream.accept(offset, data[at:end], kind & 0x01 != 0)
-        if connection.data_received != before:
-            connection.noise = 0  # the same bytes once more are none
+    if connection.data_received != before:
+        connection.noise = 0
+    else:
+        _noise(connection, kind)  # the same bytes once more, or none
     return end
+
+
+def _noise(connection: Connection, kind: int) -> None:
+    connection.noise += 1
+    if connection.noise > MAX_NOISE:
+        raise TransportError(PROTOCOL_VIOLATION, "too many frames that lead to nothing", kind)
 
 
 def read_ack(connection: Connection, data: bytes, at: int, now: float) -> int:
@@ -296,9 +304,7 @@ def read_frames(connection: Connection, data: bytes, now: float) -> tuple[bool, 
                 raise IndexError
             if asks:
                 eliciting = True
-                connection.noise += 1
-                if connection.noise > MAX_NOISE:
-                    raise TransportError(PROTOCOL_VIOLATION, "too many frames that lead to nothing", kind)
+                _noise(connection, kind)
             if not probes:
                 probing = False
     return eliciting, probing

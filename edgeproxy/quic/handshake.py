@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from edgeproxy.quic.ids import Seat
 
 MAX_CRYPTO = 32 * 1024  # bytes of a client's TLS messages: a ClientHello with post-quantum shares has two
-MAX_EARLY = 10  # 1-RTT datagrams that overtook the end of the handshake
+MAX_EARLY = 10  # 1-RTT datagrams that overtook the end of the handshake, and…
+MAX_EARLY_SIZE = 2048  # … bytes of the largest: anybody may send them, and nothing is proven yet
 MAX_TICKETS = 10_000  # sessions a worker remembers, some 300 bytes each
 
 logging.getLogger("quic").disabled = True  # what goes wrong is counted; a peer's mistakes are not our log's business
@@ -198,7 +199,7 @@ class Handshake:
             return  # RFC 9000 §9: no migration before the handshake is confirmed
         end = long_headers(data)
         if end < len(data):
-            if len(self.early) < MAX_EARLY:
+            if len(self.early) < MAX_EARLY and len(data) - end <= MAX_EARLY_SIZE:
                 self.early.append(data[end:])
             # Zeros are no packet: the datagram keeps its size, which counts for amplification and for RFC 9000 §14.1.
             data = data[:end] + bytes(len(data) - end)

@@ -105,6 +105,14 @@ class Paths:
         self.probe_at = sent + PROBE_AFTER * 4 if wanted else _UNLIMITED
         return wanted
 
+    def shrink(self) -> None:
+        """Nothing arrives any more, or nothing that is large."""
+        self.size = self._connection.recovery.size = SMALLEST
+
+    def is_due(self, frame: bytes) -> bool:
+        """A frame that got lost is worth to be sent again: all but a challenge to an address the peer has left."""
+        return frame[:1] != b"\x1a" or frame[1:] == self._current.challenge
+
     # -- receiving -------------------------------------------------------------------------------------------------
 
     def arrived(self, data: bytes, address: tuple[str, int]) -> None:
@@ -151,7 +159,10 @@ class Paths:
             path.challenge = os.urandom(8)
             self.until = now + 3 * max(connection.recovery.pto(), 2 * INITIAL_RTT)
             self.expand = True
-            connection.control.appendleft((b"\x1a" + path.challenge, connection, AGAIN))
+            control = connection.control
+            for waiting in [waiting for waiting in control if waiting[0][:1] == b"\x1a"]:
+                control.remove(waiting)  # of an address it has left: who moves with each packet must not fill our memory
+            control.appendleft((b"\x1a" + path.challenge, connection, AGAIN))
         connection.mark()
 
     def challenged(self, token: bytes) -> None:

@@ -135,7 +135,7 @@ class Recovery:
         """
         sent = self.sent
         lowest, largest = ranges[0]
-        self._largest_acked = max(self._largest_acked, largest)
+        before, self._largest_acked = self._largest_acked, max(self._largest_acked, largest)
         acked: list[int] = []
         if len(ranges) == 1:
             for number in sent:
@@ -153,6 +153,10 @@ class Recovery:
                 if number >= ranges[at][0]:
                     acked.append(number)
         if not acked:
+            # A packet that nobody keeps, with acknowledgments alone: it tells what got lost before it (RFC 9002 §6.1) as any
+            # other does. And what is lost is not looked through again with each ACK that says nothing new.
+            if sent and largest > before:
+                self.detect(now)
             return
         limited = self.in_flight * 2 >= self.window
         newest = 0.0

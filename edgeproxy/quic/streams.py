@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HIGH = 64 * 1024  # bytes queued for a stream before its writer should wait
 LOW = 16 * 1024  # bytes queued when it may go on
 CONNECTION_HIGH = 512 * 1024  # bytes queued for all streams of a connection before all writers should wait
+_JOIN = 64  # pieces that came early after which those that touch are joined
 MAX_EARLY = 512  # gaps in what arrived before its turn, on one stream
 
 _STREAM = 0x08
@@ -46,8 +47,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_fin", "_fin_sent", "_final", "_id", "_lost", "_queue", "_stopped", "_told", "_window", "app", "connection", "consumed",
-        "early", "fin_received", "highest", "id", "limit", "offset", "outstanding", "queued", "ready", "received",
+        "_fin", "_fin_sent", "_final", "_id", "_join_at", "_lost", "_queue", "_stopped", "_told", "_window", "app", "connection",
+        "consumed", "early", "fin_received", "highest", "id", "limit", "offset", "outstanding", "queued", "ready", "received",
         "reset_sent", "send_open", "waiting", "window_end", "window_pending",
     )  # fmt: skip
 
@@ -78,6 +79,7 @@ class Stream:
         self.consumed = 0
         self.highest = 0
         self.early: list[tuple[int, bytes]] = []
+        self._join_at = _JOIN
         self._final = -1
         self.fin_received = False
         self._stopped = False
@@ -220,6 +222,8 @@ class Stream:
             self._lost.append((a, b, c))
             if not self.ready:
                 connection.wake(self)
+            elif connection.starved:
+                connection.fed(self)  # what was sent before needs no window, and the peer may open it only when it has that
 
     def reset(self, code: int) -> None:
         """End our side abruptly (RESET_STREAM); what waits is dropped."""
@@ -231,6 +235,8 @@ class Stream:
         self.queued = 0
         self._queue.clear()
         self._lost.clear()
+        if self.ready and connection.starved:
+            connection.fed(self)  # it waits for nothing any more
         self.outstanding += 1
         frame = b"\x04%b%b%b" % (self._id, varint.write(code), varint.write(self.offset))
         connection.control.append((frame, self, -1))
@@ -278,7 +284,7 @@ class Stream:
         if data:
             early = self.early
             heapq.heappush(early, (offset, data))
-            if not len(early) & 63:
+            if len(early) >= self._join_at:
                 self._join()
         early = self.early
         parts = []
@@ -312,6 +318,7 @@ class Stream:
         if len(joined) >= MAX_EARLY:
             raise TransportError(PROTOCOL_VIOLATION, "a stream in too many pieces", _STREAM)
         self.early = joined  # in order, so a heap
+        self._join_at = max(_JOIN, 2 * len(joined))  # each piece pays for one look at it, however often it is sent again
 
     def _deliver(self, data: bytes, fin: bool) -> None:
         connection = self.connection
@@ -347,7 +354,9 @@ class Stream:
             return
         self.consumed += size
         connection.consume(size)
-        if not self.fin_received and self._final < 0 and self.window_end - self.consumed < self._window >> 1:
+        # No window for what is thrown away: whoever ignores that we do not want it comes to an end.
+        wanted = not (self.fin_received or self._stopped or self._final >= 0)
+        if wanted and self.window_end - self.consumed < self._window >> 1:
             self.window_end = self.consumed + self._window
             if not self.window_pending:
                 self.window_pending = True
