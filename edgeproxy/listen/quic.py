@@ -116,18 +116,22 @@ class QuicListener:
         got = endpoint.udp.receive()
         now = self.gateway.loop.time()
         self._reading = True
+        self._give(endpoint, got, now, passed=False)
+        self._read(now)
+
+    def _give(self, endpoint: Endpoint, got: list[tuple[bytes, Address, Local]], now: float, *, passed: bool) -> None:
+        """Datagrams to their connections. `passed`: another worker gave them to us."""
         sessions = self.sessions
         for data, address, local in got:
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
             session = sessions.get(name)
             if session is None:
-                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=False)
+                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=passed)
                 continue
             try:
                 session.receive(data, address, local, now)
             except Exception as error:
                 session.crash(error)
-        self._read(now)
 
     def _read(self, now: float) -> None:
         """Everything that was there to read has been read: requests begin, and who has something to say says it."""
@@ -230,16 +234,7 @@ class QuicListener:
             self.stats.passed_in += 1
             if index >= len(self.endpoints) or not data:
                 continue
-            endpoint = self.endpoints[index]
-            name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
-            session = self.sessions.get(name)
-            if session is None:
-                self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=True)
-                continue
-            try:
-                session.receive(data, address, local, now)
-            except Exception as error:
-                session.crash(error)
+            self._give(self.endpoints[index], [(data, address, local)], now, passed=True)
         self._read(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------
