@@ -177,7 +177,7 @@ class H3Driver:
         elif one.kind == 0x05:
             answer.stopped = one.values[1]
         else:
-            stream_id, offset, content, fin = one.values
+            _stream_id, offset, content, fin = one.values
             assert offset == len(answer.raw), "nothing gets lost here"
             answer.raw += content
             answer.ended = answer.ended or fin

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.quic_wire import Wire, ack_frame, stream_frame
 
-from edgeproxy.quic.frames import MAX_NOISE
 from edgeproxy.quic.errors import (
     CONNECTION_ID_LIMIT_ERROR,
     FINAL_SIZE_ERROR,
@@ -19,6 +18,7 @@ from edgeproxy.quic.errors import (
     STREAM_STATE_ERROR,
     UNEXPECTED_MESSAGE,
 )  # fmt: skip
+from edgeproxy.quic.frames import MAX_NOISE
 from edgeproxy.quic.varint import LARGEST, write
 
 HUGE = write(LARGEST)
