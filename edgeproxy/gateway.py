@@ -63,7 +63,9 @@ class Gateway:
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
-        return Exchange(self, plan, request, body, sink, self._rays.next(), self.time())
+        rays = self._rays
+        ray = rays.left.pop() if rays.left else rays.next()
+        return Exchange(self, plan, request, body, sink, ray, self.time())
 
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
@@ -101,15 +103,15 @@ class Gateway:
         headers = reply.headers
         if reply.stream:
             mark_stream(headers)
-        headers.append((RAY, exchange.ray))
         headers += exchange.plan.reply_fields
+        headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
 
     def _local(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes, outcome: str = OK
     ) -> None:
         """A reply of the edge's own."""
-        fields = [(b"date", _date()), *headers, (RAY, exchange.ray), *exchange.plan.reply_fields]
+        fields = [(b"date", _date()), *headers, *exchange.plan.reply_fields, (RAY, exchange.ray)]
         bodiless = exchange.request.method == b"HEAD" or status in _BODILESS
         exchange.start(Reply(status, fields, len(content), bodiless=bodiless), b"" if bodiless else content, True, outcome)
 

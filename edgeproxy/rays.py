@@ -10,19 +10,20 @@ _BATCH = 512 * _DIGITS // 2  # bytes fetched at once
 
 
 class Rays:
-    """A source of ids for one worker. Made after the fork, so that no two workers share one."""
+    """A source of ids for one worker. Made after the fork, so that no two workers share one.
 
-    __slots__ = ("_at", "_pool")
+    Attributes:
+        left: ids that nobody has; taken from its end, or by `next` when it is empty.
+    """
+
+    __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self._pool = b""
-        self._at = 0
+        self.left: list[bytes] = []
 
     def next(self) -> bytes:
         """An id that was not given out before (64 random bits) and cannot be guessed from others."""
-        at = self._at
-        if at >= len(self._pool):
-            self._pool = os.urandom(_BATCH).hex().encode("ascii")
-            at = 0
-        self._at = at + _DIGITS
-        return self._pool[at : at + _DIGITS]
+        if not self.left:
+            digits = os.urandom(_BATCH).hex().encode("ascii")
+            self.left = [digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS)]
+        return self.left.pop()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.message import Body, Headers, Peer, Request
 from edgeproxy.observe.metrics import H1
-from edgeproxy.policy.headers import nominated
+from edgeproxy.policy.headers import nominated, underscored
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client
@@ -67,17 +67,10 @@ def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:
         head: as collected. Its `fields` become the request's.
         client: the bounds of the configuration.
     """
-    if head.flaw is not None:
-        return head.flaw
+    fault = head.flaw or _bounds(head, client)
+    if fault is not None:
+        return fault
     fields = head.fields
-    if len(head.target) > client.max_url:
-        return client_fault(414, "url_too_long", "The request target is too long.")
-    if len(fields) + len(head.framing) > client.max_headers:
-        return client_fault(431, "too_many_fields", "The request has too many header fields.")
-    if head.method in _OTHER_PROTOCOLS or head.other_protocol:
-        return client_fault(400, "protocol", "This server speaks HTTP.")
-    if head.minor < 0:
-        return client_fault(505, "version", "This server speaks HTTP/1.1, HTTP/1.0 and HTTP/2.")
     host: bytes | None = None
     length: int | None = 0
     coding: bytes | None = None
@@ -110,10 +103,8 @@ def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:
         length = None
     if host is None:
         return client_fault(400, "host", "The request has no Host field.")
-    for name, _ in fields:
-        if b"_" in name:
-            # CGI-style upstreams read `x_a` and `x-a` as the same field: one would pass for the other.
-            return client_fault(400, "underscore", f"The field name {name.decode('latin-1')!r} has an underscore.")
+    if (fault := underscored(fields)) is not None:
+        return fault
     target = _origin_form(head.target, head.method, host)
     if isinstance(target, Fault):
         return target
@@ -129,6 +120,19 @@ def build_request(head: Head, peer: Peer, client: Client) -> Request | Fault:
             return client_fault(400, "upgrade", "The only upgrade that is understood is GET with 'Upgrade: websocket'.")
         request.upgrade = True
     return request
+
+
+def _bounds(head: Head, client: Client) -> Fault | None:
+    """The configuration's bounds, and what is not HTTP/1.x at all."""
+    if len(head.target) > client.max_url:
+        return client_fault(414, "url_too_long", "The request target is too long.")
+    if len(head.fields) + len(head.framing) > client.max_headers:
+        return client_fault(431, "too_many_fields", "The request has too many header fields.")
+    if head.method in _OTHER_PROTOCOLS or head.other_protocol:
+        return client_fault(400, "protocol", "This server speaks HTTP.")
+    if head.minor < 0:
+        return client_fault(505, "version", "This server speaks HTTP/1.1, HTTP/1.0 and HTTP/2.")
+    return None
 
 
 def _origin_form(target: bytes, method: bytes, host: bytes) -> bytes | Fault:

@@ -54,14 +54,15 @@ class H2Connection:
         blocked: streams that wait for the client to read.
         finished: streams whose reply was completed since the last write.
         reading: inside `data_received`; one write at its end serves everything.
+        scheduled: turns of the loop the next write was put off by, plus one; 0 when none is due.
         noise: bytes received since something useful happened.
         first_flight: the first bytes behind the TLS handshake (fingerprints).
     """
 
     __slots__ = (
         "_draining", "_faults", "_faults_until", "_fresh", "_plan", "_plan_at", "_plan_request", "_plan_section",
-        "_scheduled", "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise",
-        "peer", "reading", "streams",
+        "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise", "peer", "reading",
+        "scheduled", "streams",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, gateway: Gateway, peer: Peer) -> None:
@@ -75,7 +76,7 @@ class H2Connection:
         self.first_flight = b""
         self.peer = peer
         self.reading = False
-        self._scheduled = 0  # turns of the loop the next write was put off by, plus one
+        self.scheduled = 0
         self._stalled = False
         self._draining = 0
         self.noise = 0
@@ -116,7 +117,7 @@ class H2Connection:
                     self._events()
                     break
             for stream in opened:
-                if stream.exchange is None and stream.id in self.streams:
+                if not stream.begun and stream.id in self.streams:
                     self._begin(stream)
         except ngh2.NGH2Error as error:
             self._broken(error)
@@ -145,7 +146,12 @@ class H2Connection:
                 opened.append(stream)
                 self.noise = 0
             elif kind is ngh2.DataReceived:
-                self._data(event)  # type: ignore[arg-type]
+                found = streams.get(event.stream_id)  # type: ignore[attr-defined]
+                if found is not None:
+                    found.received(event.data, event.end_stream)  # type: ignore[attr-defined]
+                elif event.data:  # type: ignore[attr-defined]
+                    self.noise = 0
+                    self.engine.acknowledge_received_data(len(event.data), event.stream_id)  # type: ignore[attr-defined]
             elif kind is ngh2.StreamClosed:
                 self._closed(event)  # type: ignore[arg-type]
             elif kind is ngh2.TrailersReceived:
@@ -163,20 +169,6 @@ class H2Connection:
             reason = "h2_flood" if event.error_code == _ENHANCE_YOUR_CALM else "h2_protocol"
             self.gateway.stats.fault("client", reason)
         self.connection.close(linger=True)
-
-    def _data(self, event: ngh2.DataReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        size = len(event.data)
-        if size:
-            self.noise = 0
-        if stream is None:
-            if size:
-                self.engine.acknowledge_received_data(size, event.stream_id)
-            return
-        if size:
-            stream.received(event.data)
-        if event.end_stream:
-            stream.ended()
 
     def _closed(self, event: ngh2.StreamClosed) -> None:
         """A stream is over, one way or another: what is left of it on our side goes with it."""
@@ -201,42 +193,48 @@ class H2Connection:
 
     def _begin(self, stream: H2Stream) -> None:
         gateway = self.gateway
-        client = gateway.snapshot.client
         if not self._stalled and self._draining != 1:
             self.connection.deadline = NEVER
-        planned = self._known(stream.section, stream.bare)
-        if planned is not None:
-            request, plan = planned
+        section, plan, request = stream.section, self._plan, self._plan_request
+        if plan is None or request is None or plan.snapshot is not gateway.snapshot:
+            self._begin_unknown(stream)
+        elif section == self._plan_section:
+            # A request without Content-Length differs by whether content follows.
+            if self._plan_at >= 0 or (request.length == 0) is stream.bare:
+                stream.begin(request, plan)
+            else:
+                self._begin_unknown(stream)
         else:
-            built = build_request(stream.section, self.peer, client, H2, ended=stream.bare)
-            if isinstance(built, Fault):
-                stream.refuse(built)
-                return
-            request, plan = built, gateway.plan(built)
-            self._plan, self._plan_request = (None, None) if request.expects else (plan, request)
-            self._plan_section = stream.section
-            self._plan_at = content_length_at(stream.section)
+            similar = self._similar(section, request)
+            if similar is None:
+                self._begin_unknown(stream)
+            else:
+                stream.begin(similar, plan)
+
+    def _begin_unknown(self, stream: H2Stream) -> None:
+        """A section that must be understood first."""
+        gateway = self.gateway
+        request = build_request(stream.section, self.peer, gateway.snapshot.client, H2, ended=stream.bare)
+        if isinstance(request, Fault):
+            stream.refuse(request)
+            return
+        plan = gateway.plan(request)
+        self._plan, self._plan_request = (None, None) if request.expects else (plan, request)
+        self._plan_section = stream.section
+        self._plan_at = content_length_at(stream.section)
         stream.begin(request, plan)
 
-    def _known(self, section: Section, ended: bool) -> tuple[Request, Plan] | None:
-        """The request and plan when this section equals the last one but for Content-Length (see plan.py)."""
-        plan, known = self._plan, self._plan_request
-        if plan is None or known is None or plan.snapshot is not self.gateway.snapshot:
-            return None
+    def _similar(self, section: Section, known: Request) -> Request | None:
+        """The request of a section that differs from the last one in nothing but Content-Length (see plan.py)."""
         last, at = self._plan_section, self._plan_at
-        if section == last:
-            # A request without Content-Length differs by whether content follows.
-            return (known, plan) if at >= 0 or (known.length == 0) is ended else None
-        if at < 0:
-            return None
-        if len(section) != len(last) or section[at][0] != b"content-length":
+        if at < 0 or len(section) != len(last) or section[at][0] != b"content-length":
             return None
         if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
             return None
         digits = section[at][1]
         if not digits.isdigit() or len(digits) > 18:
             return None
-        return Request(known.method, known.authority, known.target, known.headers, int(digits), H2, self.peer), plan
+        return Request(known.method, known.authority, known.target, known.headers, int(digits), H2, self.peer)
 
     def _broken(self, error: ngh2.NGH2Error) -> None:
         """The engine gave up on the connection; it may still have a GOAWAY to send."""
@@ -259,18 +257,18 @@ class H2Connection:
 
     def dirty(self) -> None:
         """A stream gave the engine something to send: write it when everybody had a turn."""
-        if not self.reading and not self._scheduled:
-            self._scheduled = 1
+        if not self.reading and not self.scheduled:
+            self.scheduled = 1
             self.gateway.loop.call_soon(self._flush_scheduled)
 
     def _flush_scheduled(self) -> None:
-        if self._scheduled == 1 and len(self.streams) - len(self.finished) > 1:
+        if self.scheduled == 1 and len(self.streams) - len(self.finished) > 1:
             # Others are still being worked on: one more turn of the loop, and their replies share records and a write.
             # On an idle loop that turn takes microseconds, on a busy one it halves the number of writes.
-            self._scheduled = 2
+            self.scheduled = 2
             self.gateway.loop.call_soon(self._flush_scheduled)
             return
-        self._scheduled = 0
+        self.scheduled = 0
         self._flush()
 
     def flush(self) -> None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import ngh2
+from ngh2 import NeverIndexedHeader
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, Source, client_fault
 from edgeproxy.listen.pseudo import Section, reply_section
 from edgeproxy.message import Body, Headers, Reply
 from edgeproxy.observe.metrics import H2
+from edgeproxy.policy.headers import RAY
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 HIGH = 64 * 1024  # bytes queued for a stream before its upstream is paused
 LOW = 16 * 1024  # bytes queued when it goes on
+_unique = tuple.__new__  # a named tuple's own constructor is Python
 _NO_ERROR, _INTERNAL_ERROR, _CANCEL = 0x00, 0x02, 0x08
 
 
@@ -31,12 +34,13 @@ class H2Stream:
         section: the request's field section.
         ready: the message was complete before it was begun.
         bare: the head came without content.
+        begun: it was handed to the gateway, or refused.
         reset: we reset it, for reasons of our own.
         deadline: for bodies that stop coming and for clients that do not read; NEVER otherwise.
     """
 
     __slots__ = (
-        "_expects", "_finished", "_paused", "_queued", "_trailers", "_unread", "bare", "body", "deadline", "exchange",
+        "_expects", "_finished", "_paused", "_queued", "_trailers", "_unread", "bare", "begun", "body", "deadline", "exchange",
         "id", "owner", "ready", "reset", "section",
     )  # fmt: skip
 
@@ -49,6 +53,7 @@ class H2Stream:
         self.deadline = NEVER
         self.ready = False
         self.bare = False
+        self.begun = False
         self.reset = False
         self._unread = 0  # bytes received and not yet given back as window
         self._paused = False
@@ -59,6 +64,7 @@ class H2Stream:
 
     def begin(self, request: Request, plan: Plan) -> None:
         """Run the exchange."""
+        self.begun = True
         owner = self.owner
         gateway = owner.gateway
         self._expects = request.expects
@@ -71,6 +77,7 @@ class H2Stream:
 
     def refuse(self, fault: Fault) -> None:
         """Answer a section that did not become a request."""
+        self.begun = True
         owner = self.owner
         host = next((value for name, value in self.section if name in {b":authority", b"host"}), None)
         reply, content = owner.gateway.refusal(fault, owner.peer, H2, host)
@@ -79,10 +86,25 @@ class H2Stream:
 
     # -- the client's side ---------------------------------------------------------------------------------------
 
-    def received(self, data: bytes) -> None:
-        """Content."""
+    def received(self, data: bytes, end: bool) -> None:
+        """Content, perhaps the last."""
         size = len(data)
-        self._unread += size
+        body = self.body
+        if size:
+            self.owner.noise = 0
+            self._unread += size
+            if not self.begun:
+                body.push(data)  # it waits, and no limit is known yet
+            else:
+                self._pass(data, size)
+        if end:
+            if self.begun:
+                self.ended()
+            else:
+                body.done = self.ready = True
+
+    def _pass(self, data: bytes, size: int) -> None:
+        """Content of a request that is being worked on."""
         body = self.body
         if self.deadline is not NEVER and not self._paused:
             gateway = self.owner.gateway
@@ -98,7 +120,7 @@ class H2Stream:
 
     def ended(self) -> None:
         """The client's side is complete."""
-        if self.exchange is None and not self._finished:
+        if not self.begun:
             self.ready = True
         if self.deadline is not NEVER and not self._paused:
             self._wait(NEVER)
@@ -142,22 +164,33 @@ class H2Stream:
 
     def start(self, reply: Reply, data: bytes, end: bool) -> None:
         """See `Sink`."""
-        length = reply.length
-        if end and length is None and not reply.bodiless:
-            length = len(data)
-        engine, owner = self.owner.engine, self.owner
+        owner, length = self.owner, reply.length
         if reply.bodiless:
             data = b""
+        elif end and length is None:
+            length = len(data)
+        section = reply_section(reply, length)
+        # An id is never sent twice: in the compressor's table it would push out what is (RFC 7541 §7.1.3).
+        last = len(reply.headers)
+        if section[last][0] is RAY:
+            section[last] = _unique(NeverIndexedHeader, section[last])
         self._expects = False
+        engine = owner.engine
         try:
-            if end and not data and self._trailers is None:
-                engine.send_response(self.id, reply_section(reply, length), end_stream=True)
-            else:
-                engine.send_response(self.id, reply_section(reply, length))
+            if self._trailers is not None:
+                engine.send_response(self.id, section)
                 self._send(data, end)
+            elif data or not end:
+                if data:
+                    owner.noise = 0  # window updates and pings in return are no flood
+                engine.send_response(self.id, section)
+                engine.send_data(self.id, data, end_stream=end)
+            else:
+                engine.send_response(self.id, section, end_stream=True)
         except ngh2.NGH2Error:
             pass  # the stream was closed a moment ago; its event is on the way
-        owner.dirty()
+        if not owner.scheduled:
+            owner.dirty()
         if end:
             self._ended()
 

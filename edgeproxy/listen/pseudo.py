@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.message import Headers, Peer, Reply, Request
-from edgeproxy.policy.headers import REQUEST_FIELDS
+from edgeproxy.policy.headers import REQUEST_FIELDS, underscored
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client
@@ -71,31 +71,46 @@ def build_request(section: Section, peer: Peer, client: Client, protocol: int, *
         return client_fault(405, "method", "This method is not available here.")
     if method is None or path is None or scheme is None:
         return client_fault(400, "pseudo_header", "The request lacks a pseudo-header field.")
-    if authority is None:
-        authority = host
-    elif host is not None and host.lower() != authority.lower():
-        # RFC 9113 §8.3.1: two names for one request are an attempt to be routed twice.
-        return client_fault(400, "authority", "The fields :authority and Host name different hosts.")
-    if authority is None:
-        return client_fault(400, "host", "The request has neither :authority nor Host.")
-    if scheme.lower() not in {b"https", b"http"}:
-        return client_fault(400, "scheme", "The request's scheme is not https.")
-    if len(path) > client.max_url:
-        return client_fault(414, "url_too_long", "The request target is too long.")
-    if size > client.max_head or len(fields) > client.max_headers:
-        return client_fault(431, "head_too_large", "The request has too many or too long header fields.")
-    if not path.startswith(b"/") and not (path == b"*" and method == b"OPTIONS"):
-        return client_fault(400, "target", "The request target must be a path.")
-    for name, _ in fields:
-        if b"_" in name:
-            # CGI-style upstreams read `x_a` and `x-a` as the same field: one would pass for the other.
-            return client_fault(400, "underscore", f"The field name {name.decode('latin-1')!r} has an underscore.")
-    request = Request(method, authority, path, fields, length, protocol, peer)
+    named = _authority(authority, host)
+    if isinstance(named, Fault):
+        return named
+    fault = _refusal(method, path, scheme, client) or _bounds(size, len(fields), client) or underscored(fields)
+    if fault is not None:
+        return fault
+    request = Request(method, named, path, fields, length, protocol, peer)
     if expect is not None:
         if expect.lower() != b"100-continue":
             return client_fault(417, "expect", "Only 'Expect: 100-continue' is understood.")
         request.expects = not ended
     return request
+
+
+def _authority(authority: bytes | None, host: bytes | None) -> bytes | Fault:
+    """The host that is asked for."""
+    if authority is None:
+        return client_fault(400, "host", "The request has neither :authority nor Host.") if host is None else host
+    if host is not None and host.lower() != authority.lower():
+        # RFC 9113 §8.3.1: two names for one request are an attempt to be routed twice.
+        return client_fault(400, "authority", "The fields :authority and Host name different hosts.")
+    return authority
+
+
+def _refusal(method: bytes, path: bytes, scheme: bytes, client: Client) -> Fault | None:
+    """What is wrong with the other pseudo-header fields."""
+    if scheme.lower() not in {b"https", b"http"}:
+        return client_fault(400, "scheme", "The request's scheme is not https.")
+    if len(path) > client.max_url:
+        return client_fault(414, "url_too_long", "The request target is too long.")
+    if not path.startswith(b"/") and not (path == b"*" and method == b"OPTIONS"):
+        return client_fault(400, "target", "The request target must be a path.")
+    return None
+
+
+def _bounds(size: int, count: int, client: Client) -> Fault | None:
+    """Bytes and number of fields."""
+    if size > client.max_head or count > client.max_headers:
+        return client_fault(431, "head_too_large", "The request has too many or too long header fields.")
+    return None
 
 
 def content_length_at(section: Section) -> int:

@@ -70,11 +70,13 @@ def line(
         outcome: `ok`, `client_gone`, or source and reason of a fault; from our own tables, never text from outside.
         static: from `static_part`.
     """
-    began = b"null" if first is None else b"%.3f" % (first * 1000)
+    duration = b"%.3f" % (seconds * 1000)
+    # A reply in one piece begins when it ends.
+    began = duration if first == seconds else b"null" if first is None else b"%.3f" % (first * 1000)
     return (
-        b'{"time":%.3f,"ray":"%b","status":%d,"bytes_in":%d,"bytes_out":%d,"duration_ms":%.3f,"first_byte_ms":%b,'
+        b'{"time":%.3f,"ray":"%b","status":%d,"bytes_in":%d,"bytes_out":%d,"duration_ms":%b,"first_byte_ms":%b,'
         b'"upstream":%b,"outcome":"%b",%b'
-    ) % (now, ray, status, bytes_in, bytes_out, seconds * 1000, began, upstream, outcome.encode("ascii"), static)
+    ) % (now, ray, status, bytes_in, bytes_out, duration, began, upstream, outcome.encode("ascii"), static)
 
 
 class AccessLogWriter:

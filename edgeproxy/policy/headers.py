@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from edgeproxy.faults import Fault, edge_fault
+from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.message import Headers
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ def nominated(values: list[bytes]) -> set[bytes]:
             if name not in {b"", b"close", b"keep-alive", b"upgrade"}:
                 names.add(name)
     return names
+
+
+def underscored(fields: Headers) -> Fault | None:
+    """CGI-style upstreams read `x_a` and `x-a` as the same field: one would pass for the other."""
+    for name, _ in fields:
+        if b"_" in name:
+            return client_fault(400, "underscore", f"The field name {name.decode('latin-1')!r} has an underscore.")
+    return None
 
 
 def client_address(request: Request, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> str:

@@ -97,11 +97,8 @@ class Pool:
         exchange.served_by = settings
         request = exchange.request
         host = request.authority if self.settings.preserve_host else settings.authority
-        connection.begin(exchange, exchange.plan.upstream_head(request, host))
-        if self._total is not None:
-            # `begin` starts its clock with the connection; the exchange's began with the request.
-            connection._total = due = self._due(exchange)
-            connection.deadline = min(connection.deadline, due)
+        total = NEVER if self._total is None else self._due(exchange)
+        connection.begin(exchange, exchange.plan.upstream_head(request, host), total)
 
     def _due(self, exchange: Exchange) -> float:
         """When `timeouts.total` of an exchange runs out, on the deadlines' clock."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.upstream.known import KnownHeads
+
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.observe.metrics import UpstreamStats
@@ -17,13 +19,14 @@ _DOWN_FIRST, _DOWN_LONGEST = 0.5, 15.0  # seconds a target that refuses connecti
 class Target:
     """One address of an upstream. Counters belong to its name, which another `Target` may bear after a reload."""
 
-    __slots__ = ("active", "down_for", "down_until", "idle", "open", "pool", "removed", "settings", "stats")
+    __slots__ = ("active", "down_for", "down_until", "heads", "idle", "open", "pool", "removed", "settings", "stats")
 
     def __init__(self, pool: Pool, settings: TargetSettings, stats: UpstreamStats) -> None:
         self.pool = pool
         self.settings = settings
         self.stats = stats
         self.idle: list[UpstreamConnection] = []
+        self.heads = KnownHeads()
         self.active = 0  # exchanges on it
         self.open = 0  # connections, opening ones included
         self.removed = False  # a reload took it away

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from support.edge import client_context
 from support.waiting import until
 
+from edgeproxy.observe.metrics import WorkerStats
+
 Fields = Sequence[tuple[bytes, bytes]]
 
 
@@ -88,44 +90,31 @@ class Call:
         self.wire.leave_call(self)
 
 
-class Wire(asyncio.Protocol):
-    """One connection. `multiplexed`: several calls at a time."""
+class Wire:
+    """One connection. What a protocol cannot do, or does in its own way, is said by attributes, not asked by name.
 
-    alpn = "http/1.1"
+    Attributes:
+        name: as in the access log.
+        index: of the protocol in the counters (`observe.metrics.PROTOCOLS`).
+        alpn: what the handshake must agree on.
+        multiplexed: several calls at a time; a call may fail or be cancelled alone.
+        announces: the last reply of a connection says `Connection: close`.
+        huge: bytes of content that no buffer on the way can hold (fewer where the client itself is slow).
+        streams_counted: a request counts as a stream from its first byte on, not from its complete head.
+    """
+
+    name = ""
+    index = 0
+    alpn = ""
     multiplexed = False
+    announces = False
+    huge = 64 << 20
+    streams_counted = True
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport
         self.closed = False
         self.error: Exception | None = None
         self.calls: list[Call] = []
-
-    @classmethod
-    async def open(cls, port: int, *, name: str = "localhost", receive_buffer: int = 0) -> Wire:
-        """Connects; `receive_buffer`: bytes of SO_RCVBUF."""
-        loop = asyncio.get_running_loop()
-        context = client_context((cls.alpn,))
-        if receive_buffer:
-            sock = socket.socket()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            sock.setblocking(False)
-            await loop.sock_connect(sock, ("127.0.0.1", port))
-            _, wire = await loop.create_connection(cls, sock=sock, ssl=context, server_hostname=name)
-        else:
-            _, wire = await loop.create_connection(cls, "127.0.0.1", port, ssl=context, server_hostname=name)
-        tls: ssl.SSLObject = wire.transport.get_extra_info("ssl_object")
-        assert tls.selected_alpn_protocol() == cls.alpn
-        return wire
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
-        self.error = error
-        for call in self.calls:
-            if not call.over:
-                call.error = f"connection lost: {error}"
 
     def call(
         self, method: str = "GET", path: str = "/", fields: Fields = (), body: bytes | None = None, *,
@@ -151,27 +140,31 @@ class Wire(asyncio.Protocol):
         await call.reply()
         return call
 
-    def pause(self) -> None:
-        """Stop reading from the socket."""
-        self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        self.transport.resume_reading()
-
-    def reset(self) -> None:
-        """Leave with a RST."""
-        sock = self.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+    def lost(self, error: Exception | None) -> None:
+        """The connection is over."""
+        self.closed = True
+        self.error = error
+        for call in self.calls:
+            if not call.over:
+                call.error = f"connection lost: {error}"
 
     async def leave(self) -> None:
         """Close, whatever is going on."""
         if not self.closed:
-            self.transport.abort()
+            self.abort()
             await until(lambda: self.closed)
 
     # what a protocol has to say itself
+
+    @classmethod
+    async def open(cls, port: int, *, name: str = "localhost", receive_buffer: int = 0) -> Wire:
+        """Connects; `receive_buffer`: bytes that may be on their way to a client that does not read."""
+        raise NotImplementedError
+
+    @staticmethod
+    def handshakes(stats: WorkerStats) -> int:
+        """Handshakes of the wire's kind that the edge has completed."""
+        return stats.handshakes
 
     def begin(
         self, call: Call, path: bytes, fields: list[tuple[bytes, bytes]], body: bytes | None, end: bool, host: bytes,
@@ -191,3 +184,70 @@ class Wire(asyncio.Protocol):
     def is_leaving(self) -> bool:
         """The edge has announced that it will take no more requests here."""
         raise NotImplementedError
+
+    def pause(self) -> None:
+        """Stop reading: what is on its way fills the buffers, then the edge must wait."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Read again."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave in good order."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Leave with an error that the edge sees at once."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Leave at once, with whatever the protocol has for it."""
+        raise NotImplementedError
+
+
+class StreamWire(asyncio.Protocol, Wire):
+    """A connection over TCP with TLS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transport: asyncio.Transport
+
+    @classmethod
+    async def open(cls, port: int, *, name: str = "localhost", receive_buffer: int = 0) -> Wire:
+        loop = asyncio.get_running_loop()
+        context = client_context((cls.alpn,))
+        if receive_buffer:
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, wire = await loop.create_connection(cls, sock=sock, ssl=context, server_hostname=name)
+        else:
+            _, wire = await loop.create_connection(cls, "127.0.0.1", port, ssl=context, server_hostname=name)
+        tls: ssl.SSLObject = wire.transport.get_extra_info("ssl_object")
+        assert tls.selected_alpn_protocol() == cls.alpn
+        return wire
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost(error)
+
+    def pause(self) -> None:
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self.transport.resume_reading()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def reset(self) -> None:
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def abort(self) -> None:
+        self.transport.abort()

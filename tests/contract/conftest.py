@@ -11,3 +11,10 @@ def protocol(request: pytest.FixtureRequest) -> str:
     """The protocol between client and edge."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(params=sorted(name for name, wire in WIRES.items() if wire.multiplexed))
+def multiplexed(request: pytest.FixtureRequest) -> str:
+    """A protocol that carries several exchanges over one connection."""
+    name: str = request.param
+    return name

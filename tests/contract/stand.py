@@ -43,11 +43,12 @@ class Stand:
 
     async def dial(self, *, name: str = "localhost", receive_buffer: int = 0, wait: bool = True) -> Wire:
         """A connection of a client, closed at the end of the test; `wait`: until the edge is through with the handshake."""
-        handshakes = self.edge.stats.handshakes
-        wire = await WIRES[self.protocol].open(self.edge.https_port, name=name, receive_buffer=receive_buffer)
+        kind, stats = WIRES[self.protocol], self.edge.stats
+        handshakes = kind.handshakes(stats)
+        wire = await kind.open(self.edge.https_port, name=name, receive_buffer=receive_buffer)
         self.wires.append(wire)
         if wait:
-            await until(lambda: self.edge.stats.handshakes > handshakes)
+            await until(lambda: kind.handshakes(stats) > handshakes)
         return wire
 
     @property
@@ -75,13 +76,22 @@ class Stand:
         apps = [connection.app for connection in self.edge.data_plane._secure.connections]
         exchanges = [getattr(app, "exchange", None) for app in apps]
         exchanges += [stream.exchange for app in apps for stream in getattr(app, "streams", {}).values()]
+        requests = [stream.app for quic in self._quic for stream in quic.streams.by_id.values()]
+        exchanges += [getattr(request, "exchange", None) for request in requests]
         attempts = [exchange.attempt for exchange in exchanges if exchange is not None]
         return sum(attempt._size for attempt in attempts if isinstance(attempt, Preview)) if attempts else -1
 
     @property
+    def _quic(self) -> list[Any]:
+        """The QUIC connections, behind their handshakes."""
+        listener = self.edge.data_plane._quic
+        sessions = [] if listener is None else listener.open
+        return [session.app.quic for session in sessions if session.app is not None and session.app.quic is not None]
+
+    @property
     def queued(self) -> int:
-        """Bytes the edge holds for clients: in its transports, and in h2 engines."""
-        total = 0
+        """Bytes the edge holds for clients: in its transports, in h2 engines and in QUIC's streams."""
+        total = sum(quic.queued for quic in self._quic)
         for connection in self.edge.data_plane._secure.connections:
             total += connection.get_write_buffer_size()
             engine = getattr(connection.app, "engine", None)
@@ -111,6 +121,7 @@ class Stand:
         stats = self.edge.stats
         await until(lambda: self.edge.data_plane.connections == 0)
         assert stats.handshakes_pending == 0
+        assert (stats.quic.half_open, stats.quic.connections_open) == (0, 0)
         assert stats.connections_open == [0, 0, 0]
         await until(lambda: stats.streams_open == 0, 1)
         for target in stats.upstreams.values():

@@ -56,7 +56,7 @@ async def test_many_requests_on_one_connection(protocol: str) -> None:
         assert len(s.upstream.connections) == 1
         assert s.target().connects == 1
         assert s.target().reused == 49
-        assert s.edge.stats.connections_total[0 if protocol == "h1" else 1] == 1
+        assert s.edge.stats.connections_total[wire.index] == 1
 
 
 async def test_requests_at_the_same_time_are_answered_each_with_its_own(protocol: str) -> None:

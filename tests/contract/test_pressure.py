@@ -9,9 +9,8 @@ from support.upstream import Connection
 from support.waiting import until
 
 from .stand import STREAM, chunk, routed, stand, stuck, upstream_settings
-from .wires import H1Wire, H2Wire
+from .wires import WIRES, H1Wire, H2Wire
 
-HUGE = 64 << 20
 PIECE = bytes(32 * 1024)
 # What may be on its way without anybody taking it: socket buffers of two loopback connections (the kernel grows them
 # up to 6 MB each), and the edge's own 64 KiB here and there.
@@ -25,15 +24,16 @@ def rss() -> int:
 
 
 class Source:
-    """An upstream that sends `HUGE` bytes as fast as the edge takes them, and counts."""
+    """An upstream that sends `size` bytes as fast as the edge takes them, and counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
         self.sent = 0
 
     async def __call__(self, connection: Connection) -> None:
         await connection.request()
-        connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % HUGE)
-        while self.sent < HUGE and not connection.closed:
+        connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % self.size)
+        while self.sent < self.size and not connection.closed:
             if connection.transport.get_write_buffer_size() < 64 * 1024:
                 connection.write(PIECE)
                 self.sent += len(PIECE)
@@ -56,7 +56,7 @@ async def steady(value: object, turns: int = 60) -> None:
 
 
 async def test_a_client_that_does_not_read_stops_the_upstream(protocol: str) -> None:
-    source = Source()
+    source = Source(WIRES[protocol].huge)
     async with stand(protocol, source) as s:
         wire = await s.dial(receive_buffer=64 * 1024)
         before = rss()
@@ -73,13 +73,13 @@ async def test_a_client_that_does_not_read_stops_the_upstream(protocol: str) -> 
         assert s.edge.faults == {}
         wire.resume()
         assert await call.reply(30) == 200
-        assert len(call.body) == HUGE
-        assert (await s.record())["bytes_out"] == HUGE
+        assert len(call.body) == source.size
+        assert (await s.record())["bytes_out"] == source.size
 
 
 async def test_a_stream_without_window_stops_its_upstream_only() -> None:
     """HTTP/2: the connection is read, but one stream's content is not given back."""
-    source = Source()
+    source = Source(H2Wire.huge)
 
     async def handler(connection: Connection) -> None:
         if not s.upstream.requests:
@@ -105,33 +105,32 @@ async def test_a_stream_without_window_stops_its_upstream_only() -> None:
         wire.engine.acknowledge_received_data(len(call.body), call.id)
         wire.flush()
         assert await call.reply(30) == 200
-        assert len(call.body) == HUGE
-
-
+        assert len(call.body) == source.size
 
 
 async def test_an_upstream_that_does_not_read_stops_the_client(protocol: str) -> None:
     gate = asyncio.Event()
+    huge = WIRES[protocol].huge
 
     async def handler(connection: Connection) -> None:
         await connection.head()
         stuck(connection)
         await gate.wait()
         connection.transport.resume_reading()
-        await connection.take(HUGE)
+        await connection.take(huge)
         connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         await connection.gone()
 
     async with stand(protocol, handler, client={"max_body": "100MiB"}) as s:
-        call = (await s.dial()).call("POST", "/", end=False, length=HUGE)
-        call.send(bytes(HUGE), end=True)
+        call = (await s.dial()).call("POST", "/", end=False, length=huge)
+        call.send(bytes(huge), end=True)
         await until(lambda: s.upstream.requests)
         await steady(lambda: call.unsent)
-        assert HUGE - call.unsent < KERNEL
+        assert huge - call.unsent < KERNEL
         assert s.queued_up <= EDGE
         gate.set()
         assert await call.reply(30) == 200
-        assert (await s.record())["bytes_in"] == HUGE
+        assert (await s.record())["bytes_in"] == huge
 
 
 async def test_an_upload_waits_for_a_connection_in_bounded_memory(protocol: str) -> None:

@@ -9,6 +9,7 @@ from support.upstream import Connection, replies
 from support.waiting import until
 
 from .stand import STREAM, chunk, routed, stand
+from .wires import H1Wire
 
 
 @pytest.mark.parametrize(
@@ -96,13 +97,14 @@ async def test_gauges_while_something_is_going_on(protocol: str) -> None:
 
     async with stand(protocol, handler) as s:
         stats = s.edge.stats
-        index = ("h1", "h2").index(protocol)
-        calls = [(await s.dial()).call() for _ in range(3)]
+        wires = [await s.dial() for _ in range(3)]
+        index = wires[0].index
+        calls = [wire.call() for wire in wires]
         for call in calls:
             await call.received(1)
         assert stats.connections_open[index] == 3
         assert sum(stats.connections_open) == 3
-        assert stats.streams_open == (3 if protocol == "h2" else stats.streams_open)
+        assert stats.streams_open == (3 if wires[0].streams_counted else stats.streams_open)
         assert s.target().active == s.target().open == 3
         gate.set()
         for call in calls:
@@ -127,6 +129,7 @@ async def test_faults_are_counted_by_who_failed(protocol: str) -> None:
 async def test_pipelined_garbage_is_one_line_behind_the_good_ones() -> None:
     async with stand("h1") as s:
         wire = await s.dial()
+        assert isinstance(wire, H1Wire)
         call = wire.call()
         await call.reply()
         wire.transport.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n\x00garbage\r\n\r\n")

@@ -10,6 +10,7 @@ from support.upstream import Connection
 from support.waiting import until
 
 from .stand import STREAM, chunk, routed, stand, stuck, upstream_settings
+from .wires import H1Wire
 
 # Deadlines are made long and passed by moving the clock (`Edge.after`); `real` tests wait for short ones.
 
@@ -162,8 +163,8 @@ async def test_an_upload_that_the_upstream_does_not_take_is_the_upstreams_fault(
     settings = upstream_settings(timeouts={"first_byte": "1000s"})
     async with stand(protocol, handler, upstreams=settings, client={"max_body": "100MiB"}) as s:
         wire = await s.dial()
-        call = wire.call("POST", "/", end=False, length=64 << 20)
-        call.send(bytes(64 << 20), end=True)
+        call = wire.call("POST", "/", end=False, length=wire.huge)
+        call.send(bytes(wire.huge), end=True)
         seen = [-1]
 
         def still() -> bool:
@@ -183,6 +184,7 @@ async def test_a_head_that_drips() -> None:
     """HTTP/1.1; one deadline for the whole head, however often a byte comes."""
     async with stand("h1", silent) as s:
         wire = await s.dial()
+        assert isinstance(wire, H1Wire)
         wire.transport.write(b"GET / HTT")
         await until(lambda: any(getattr(c.app, "_partial", 0) == 9 for c in s.edge.data_plane._secure.connections))
         s.edge.after(6)
@@ -217,7 +219,8 @@ async def test_a_body_that_stops_coming(protocol: str, sent: int) -> None:
 
 async def test_a_body_that_stops_coming_in_a_preview(protocol: str) -> None:
     async with stand(protocol, routes=routed(models={"m": "main"}, dialect="anthropic")) as s:
-        call = (await s.dial()).call("POST", "/", end=False, length=100)
+        wire = await s.dial()
+        call = wire.call("POST", "/", end=False, length=100)
         call.send(b"{")
         await until(lambda: s.previewed == 1)
         s.edge.after(61)
@@ -249,8 +252,8 @@ async def test_a_reader_that_stands_still_is_cut(protocol: str) -> None:
         await until(still, 10)
         s.edge.after(59)
         assert s.log.lines == []
-        for _ in range(3):  # progress that was made before counts as progress once
-            s.edge.after(62)
+        for turn in range(1, 4):  # progress that was made before counts as progress once
+            s.edge.after(62 * turn)
         record = await s.record()
         assert (record["status"], record["outcome"]) in {(200, "client: slow_reader"), (200, "client_gone")}
         await until(lambda: s.upstream.cancels == 1)

@@ -1,5 +1,5 @@
 # The protocols of the suite, one implementation of `Wire` each. Another one joins by its name in WIRES.
-"""HTTP/1.1 over httptools, HTTP/2 over the client role of ngh2."""
+"""HTTP/1.1 over httptools, HTTP/2 over the client role of ngh2, HTTP/3 over aioquic (h3_wire.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from collections import deque
 import httptools
 import ngh2
 
-from .clients import Call, Wire
+from .clients import Call, StreamWire, Wire
+from .h3_wire import H3Wire
 
 
-class H1Wire(Wire):
+class H1Wire(StreamWire):
     """HTTP/1.1: one call after the other, pipelined if the test does not wait."""
+
+    name = "h1"
+    alpn = "http/1.1"
+    announces = True
+    streams_counted = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,9 +136,11 @@ class H1Wire(Wire):
             self._parser = httptools.HttpResponseParser(self)
 
 
-class H2Wire(Wire):
+class H2Wire(StreamWire):
     """HTTP/2 by ngh2's client role. Content is given back as window unless a call is held."""
 
+    name = "h2"
+    index = 1
     alpn = "h2"
     multiplexed = True
 
@@ -237,4 +245,4 @@ class H2Wire(Wire):
             call.error = call.error or f"closed {event.error_code}"
 
 
-WIRES: dict[str, type[Wire]] = {"h1": H1Wire, "h2": H2Wire}
+WIRES: dict[str, type[Wire]] = {wire.name: wire for wire in (H1Wire, H2Wire, H3Wire)}

@@ -1,5 +1,5 @@
 # An edge in the test's own process: a DataPlane on real ports, without supervisor, control process or files of its own.
-"""`running_edge`: the data plane as a worker runs it, listening on loopback."""
+"""`running_edge`: the data plane as a worker runs it, listening on loopback, TCP and UDP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.certs import CertificatePaths, make_development
 from edgeproxy.config.model import Config
@@ -23,6 +23,9 @@ from edgeproxy.dataplane import DataPlane
 from edgeproxy.deadlines import Deadlines
 from edgeproxy.observe.metrics import WorkerStats
 from support.waiting import until
+
+if TYPE_CHECKING:
+    from edgeproxy.quic.ids import Seat
 
 NAMES = ("localhost", "127.0.0.1", "::1", "edge.test", "*.edge.test")
 
@@ -40,10 +43,18 @@ class Edge(NamedTuple):
         """The worker's deadlines."""
         return self.data_plane._deadlines
 
-    def after(self, seconds: float) -> None:
-        """What `seconds` more on the clock would bring: every deadline up to there expires, without waiting."""
-        deadlines = self.deadlines
-        deadlines.sweep(asyncio.get_running_loop().time() + seconds)
+    def after(self, seconds: float, *, answered: bool = True) -> None:
+        """What `seconds` more on the clock would bring: every deadline up to there expires, without waiting.
+
+        Args:
+            answered: QUIC clients with requests under way have given the signs of life that the edge asks for meanwhile.
+        """
+        now = asyncio.get_running_loop().time() + seconds
+        listener = self.data_plane._quic
+        for session in listener.open if listener is not None and answered else ():
+            if session.app is not None and session.app.active:
+                session.state.heard = now  # type: ignore[union-attr]  # a Connection: it has HTTP/3 on it
+        self.deadlines.sweep(now)
 
     @property
     def faults(self) -> dict[tuple[str, str], int]:
@@ -102,17 +113,39 @@ def configuration(upstream_port: int | None = None, **changes: Any) -> Config:
     return Config.model_validate(merged(base, changes))
 
 
-def listening_socket() -> socket.socket:
-    """A bound, listening, non-blocking socket on a free loopback port."""
-    sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+def listening_socket(port: int = 0) -> socket.socket:
+    """A bound, listening, non-blocking socket on a loopback port, by default a free one."""
+    sock = socket.create_server(("127.0.0.1", port), backlog=512)
     sock.setblocking(False)
     return sock
+
+
+def listening_pair(datagrams: bool, port: int = 0) -> tuple[socket.socket, list[socket.socket]]:
+    """A listening TCP socket, and a bound UDP socket on the same port when `datagrams`."""
+    while True:
+        stream = listening_socket(port)
+        if not datagrams:
+            return stream, []
+        packets = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        packets.setblocking(False)
+        packets.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO, as the supervisor sets it
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            packets.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        try:
+            packets.bind(stream.getsockname())
+        except OSError:
+            stream.close()
+            packets.close()
+            if port:
+                raise
+            continue  # another test has it
+        return stream, [packets]
 
 
 @asynccontextmanager
 async def running_edge(
     upstream_port: int | None = None, *, config: Config | None = None, log: Any = None, ticket_keys: bytes = b"",
-    **changes: Any,
+    seat: Seat | None = None, port: int = 0, **changes: Any,
 ) -> AsyncIterator[Edge]:  # fmt: skip
     """A data plane on two free ports (https, http), before the upstream at `upstream_port`.
 
@@ -120,21 +153,28 @@ async def running_edge(
         config: a whole configuration instead of `configuration(upstream_port, **changes)`.
         log: an AccessLogWriter; a `RecordedLog` is enough for tests.
         ticket_keys: 80 bytes; random ones when empty.
+        seat: the worker's place among others (connection ids, reset tokens); by default it is alone.
+        port: of https, by default a free one.
 
     At the end everything is reset and every connection must be gone, or the test fails.
     """
     loop = asyncio.get_running_loop()
     stats = WorkerStats()
     data_plane = DataPlane(loop, stats, log)
-    data_plane.switch(prepared(config or configuration(upstream_port, **changes), ticket_keys))
-    https, http = listening_socket(), listening_socket()
+    config = config or configuration(upstream_port, **changes)
+    data_plane.switch(prepared(config, ticket_keys))
+    (https, datagrams), http = listening_pair("h3" in config.listen.protocols, port), listening_socket()
     await data_plane.listen([https], [http])
+    if datagrams:
+        from edgeproxy.quic.ids import Seat
+
+        data_plane.listen_quic(datagrams, seat or Seat.single())
     edge = Edge(https.getsockname()[1], http.getsockname()[1], data_plane, stats)
     try:
         yield edge
     finally:
         # Not `stop_accepting`: it waits for the kernel's queue, and nobody is in it any more.
-        await data_plane.release([https, http])
+        await data_plane.release([https, http, *datagrams])
         data_plane.abort()
         await until(lambda: data_plane.connections == 0)
         for pool in data_plane._gateway.pools.values():

@@ -23,11 +23,11 @@ from hyperframe.frame import (
 
 from support.client import Client, connected
 from support.edge import client_context
+from support.heads import GET, POST, Fields
+
+__all__ = ["GET", "POST", "Fields", "H2Client", "Stream", "h2_connected"]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-Fields = list[tuple[bytes, bytes]]
-GET: Fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/")]
-POST: Fields = [(b":method", b"POST"), *GET[1:]]
 
 
 @dataclass

@@ -1,112 +1,11 @@
 # The client side of HTTP/1.1, fed with bytes: what comes of a reply never depends on how it was cut into reads.
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
+from support.replying import Exchange, begin, begun
 
 from edgeproxy.deadlines import NEVER
-from edgeproxy.faults import Fault
-from edgeproxy.message import Body, Headers, Reply
-from edgeproxy.upstream.h1 import UpstreamConnection
-
-TIMEOUTS = SimpleNamespace(connect=3.0, first_byte=120.0, idle=60.0, total=None)
-
-
-class Wire:
-    """A transport that remembers."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.aborted = self.closing = self.paused = False
-
-    def write(self, data: bytes) -> None:
-        self.data += data
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def abort(self) -> None:
-        self.aborted = self.closing = True
-
-    close = abort
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-
-class Pool:
-    """Pool and target in one, as far as a connection knows them."""
-
-    def __init__(self) -> None:
-        self.settings = SimpleNamespace(keepalive=60.0, timeouts=TIMEOUTS)
-        self.deadlines = SimpleNamespace(now=1000.0)
-        self.stats = SimpleNamespace(resets=0, timeouts={})
-        self.pool = self
-        self.returned: list[UpstreamConnection] = []
-        self.gone: list[UpstreamConnection] = []
-        self.faults: list[tuple[Fault, bytes]] = []
-
-    def released(self, connection: UpstreamConnection) -> None:
-        self.returned.append(connection)
-
-    def closed(self, connection: UpstreamConnection) -> None:
-        self.gone.append(connection)
-
-    def retire(self, connection: UpstreamConnection) -> None:
-        self.gone.append(connection)
-
-    def failed(self, exchange: Any, fault: Fault, tail: bytes) -> None:
-        self.faults.append((fault, tail))
-
-
-class Exchange:
-    """What a connection sees of an exchange, and what it did to it."""
-
-    def __init__(self, method: bytes = b"GET", length: int | None = 0, trailers: bool = True) -> None:
-        self.request = SimpleNamespace(method=method, length=length, upgrade=False, expects=False)
-        self.body = Body(None)
-        self.body.done = length == 0
-        self.sink = self
-        self.ray = b"0123456789abcdef"
-        self.attempt: Any = None
-        self.gateway = self
-        self.plan = SimpleNamespace(route=SimpleNamespace(trailers=trailers))
-        self.head: Reply | None = None
-        self.content = b""
-        self.ended = 0
-        self.fields: Headers = []
-
-    def proceed(self) -> None: ...
-
-    def trailers(self, fields: Headers) -> None:
-        self.fields = fields
-
-    def reply(self, _: Exchange, reply: Reply, data: bytes, end: bool) -> None:
-        assert self.head is None
-        self.head = reply
-        self.write(data, end)
-
-    def write(self, data: bytes, end: bool) -> None:
-        assert not self.ended
-        self.content += data
-        self.ended += end
-
-
-def begun(exchange: Exchange) -> tuple[UpstreamConnection, Pool, Wire]:
-    pool, wire = Pool(), Wire()
-    connection = UpstreamConnection(pool)  # type: ignore[arg-type]
-    connection.connection_made(wire)  # type: ignore[arg-type]
-    connection.begin(exchange, b"GET / HTTP/1.1\r\nhost: a\r\nx-ray-id: ")  # type: ignore[arg-type]
-    return connection, pool, wire
-
+from edgeproxy.message import Headers
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\nx-a: b\r\n\r\n"
@@ -273,3 +172,24 @@ def test_fields_that_only_the_edge_may_set_are_left_out() -> None:
     connection.data_received(b"HTTP/1.1 200 OK\r\n" + own + named + b"content-length: 0\r\n\r\n")
     assert exchange.head is not None
     assert exchange.head.headers == [(b"x-end", b"2")]
+
+
+@pytest.mark.parametrize("first", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("second", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_connection_that_is_taken_again_while_its_reply_ends(first: bytes, second: bytes, times: int) -> None:
+    """The pool begins the next exchange from inside `released`: that one gets its own reply, the first one its own."""
+    content = {b"GET": b"hello", b"HEAD": b""}
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    exchange, following = Exchange(first), Exchange(second)
+    connection, pool, wire = begun(exchange)
+    for _ in range(times - 1):  # so that the head is known
+        connection.data_received(raw + content[first])
+        exchange = Exchange(first)
+        begin(connection, exchange)
+    pool.released = lambda again: begin(again, following) if following.attempt is None else None  # type: ignore[method-assign]
+    connection.data_received(raw + content[first])
+    assert (exchange.content, exchange.ended, following.ended) == (content[first], 1, 0)
+    connection.data_received(raw + content[second])
+    assert (following.content, following.ended) == (content[second], 1)
+    assert not wire.aborted
