@@ -40,6 +40,15 @@ class Loop(FakeLoop):
         super().__init__()
         self._timers: list[tuple[float, int, Timer]] = []
         self._count = 0
+        self.writers = 0
+
+    def add_writer(self, sock: Any, call: Any, *given: Any) -> None:
+        """Counts."""
+        self.writers += 1
+
+    def remove_writer(self, sock: Any) -> None:
+        """Counts."""
+        self.writers -= 1
 
     def call_at(self, when: float, call: Any, *given: Any) -> Timer:
         """As a loop's."""
@@ -77,6 +86,10 @@ class Udp:
         self.incoming: list[tuple[bytes, Address, Local]] = []
         self.sent: list[tuple[bytes, Address]] = []
         self.blocked = False
+        self.sock = None
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
     def receive(self) -> list[tuple[bytes, Address, Local]]:
         """What arrived."""
@@ -134,26 +147,36 @@ class Client:
     """aioquic's client of a listener; no time passes on the way."""
 
     def __init__(
-        self, listening: Listening, configuration: QuicConfiguration | None = None, address: tuple[str, int] = CLIENT
-    ) -> None:
+        self, listening: Listening, configuration: QuicConfiguration | None = None, address: tuple[str, int] = CLIENT,
+        one_way: int = 128,
+    ) -> None:  # fmt: skip
         self.listening = listening
         self.address = address
         self.quic = QuicConnection(configuration=configuration or client_configuration())
+        self.quic._local_max_streams_uni.value = one_way
         self.quic.connect(SERVER, now=listening.loop.now)
 
     def first(self) -> list[bytes]:
         """Datagrams that are to be sent."""
         return [data for data, _ in self.quic.datagrams_to_send(now=self.listening.loop.now)]
 
-    def talk(self, turns: int = 10) -> Client:
-        """Datagrams go back and forth until there are none."""
+    def talk(self, turns: int = 20) -> Client:
+        """Datagrams go back and forth, ten milliseconds a turn, until there are none."""
+        loop = self.listening.loop
+        quiet = 0
         for _ in range(turns):
             out = self.first()
-            answers = self.listening.feed(*out, address=self.address) if out else [data for data, _ in self.listening.udp.take()]
-            if not out and not answers:
-                return self
+            answers = self.listening.feed(*out, address=self.address) if out else []
+            loop.run(0.01)  # also for the pacer of the client
+            answers += [data for data, _ in self.listening.udp.take()]
             for data in answers:
-                self.quic.receive_datagram(data, SERVER, now=self.listening.loop.now)
+                self.quic.receive_datagram(data, SERVER, now=loop.now)
+            timer = self.quic.get_timer()
+            if timer is not None and timer <= loop.now:
+                self.quic.handle_timer(now=loop.now)
+            quiet = 0 if out or answers else quiet + 1
+            if quiet == 4:
+                break
         return self
 
 
