@@ -46,7 +46,7 @@ class Connection:
     Attributes:
         next_number: of our next packet.
         queue: streams with something to send, in turn.
-        starved: of those, the ones that wait for the connection's window.
+        starved: by id, streams that wait for the connection's window.
         told: limit of our last DATA_BLOCKED.
         queued: bytes that wait in streams.
         data_sent, data_limit: connection flow control towards the peer, in bytes.
@@ -85,7 +85,7 @@ class Connection:
         self.control: deque[tuple[bytes, Owner, int]] = deque()
         self.windows: list[Stream] = []
         self.queue: deque[Stream] = deque()
-        self.starved: list[Stream] = []
+        self.starved: dict[int, Stream] = {}
         self.told = -1
         self.next_number = made.next_number
         self.queued = 0
