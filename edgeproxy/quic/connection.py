@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
+BLACK_HOLE = 3  # probe timeouts in a row after which the path may have become one for large datagrams (RFC 8899 §4.3)
 MAX_BURST = 64  # packets in one go: others want to send, too
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
@@ -354,6 +355,8 @@ class Connection:
         at = recovery.timer()
         if at and now >= at:
             recovery.on_timer(now)
+            if recovery.pto_count >= BLACK_HOLE and self.paths.size > SMALLEST:
+                self.paths.shrink()
         until = self.paths.until
         if until and now >= until:
             self.paths.give_up()

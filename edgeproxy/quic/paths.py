@@ -105,6 +105,12 @@ class Paths:
         self.probe_at = sent + PROBE_AFTER * 4 if wanted else _UNLIMITED
         return wanted
 
+    def shrink(self) -> None:
+        """Large datagrams seem to get lost: small ones again, until a probe comes through."""
+        connection = self._connection
+        self.size = connection.recovery.size = SMALLEST
+        self.probe_at = connection.data_sent + PROBE_AFTER * 4
+
     # -- receiving -------------------------------------------------------------------------------------------------
 
     def arrived(self, data: bytes, address: tuple[str, int]) -> None:
