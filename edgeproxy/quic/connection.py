@@ -15,6 +15,7 @@ from edgeproxy.quic.errors import (
     AEAD_LIMIT_REACHED,
     FRAME_ENCODING_ERROR,
     INTERNAL_ERROR,
+    KEY_UPDATE_ERROR,
     PROTOCOL_VIOLATION,
     TransportError,
 )  # fmt: skip
@@ -168,7 +169,9 @@ class Connection:
                 self.host.acknowledge_later(self)
 
     def _forged(self) -> None:
-        if self.protection.forged >= FORGERY_LIMIT:
+        if self.protection.violated:
+            self.fail(TransportError(KEY_UPDATE_ERROR, "back to old keys"))
+        elif self.protection.forged >= FORGERY_LIMIT:
             self.fail(TransportError(AEAD_LIMIT_REACHED, "too many packets failed authentication"))
 
     # -- streams ---------------------------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ class Connection:
             return out
         paths, recovery = self.paths, self.recovery
         if self.data_sent >= paths.probe_at:
-            self._probe_size(now, out)
+            self._probe_size(now)
         credit = recovery.allowance(now)
         pace = False
         for _ in range(MAX_BURST):
@@ -275,15 +278,18 @@ class Connection:
         self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
 
-    def _probe_size(self, now: float, out: list[bytes]) -> None:
-        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost."""
+    def _probe_size(self, now: float) -> None:
+        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost.
+
+        It goes in a system call of its own: one that the device does not take must not take others with it.
+        """
         paths = self.paths
         size = self.limits.max_datagram
         if not paths.begin_probe(self.data_sent, size):
             return
         payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
-        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"", False)])
-        out.append(self._seal(payload))
+        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"%d" % paths.moves, False)])
+        paths.outgoing.append((self._seal(payload), paths.address))
         self.next_number += 1
 
     def seal_alone(self, payload: bytes, name: bytes) -> bytes:
@@ -312,8 +318,8 @@ class Connection:
 
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
         """Nothing follows, but for a probe of the path."""
-        del b, c
-        if a == SIZE:
+        del c
+        if a == SIZE and b == b"%d" % self.paths.moves:  # for the path we are still on
             self.paths.size = self.recovery.size = self.limits.max_datagram
 
     def on_lost(self, a: int, b: bytes, c: bool) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionError
+from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
 from aioquic.tls import CipherSuite, Context, Epoch, ExtensionType, Group, SessionTicket
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -295,6 +295,7 @@ class Handshake:
             ack_delay_exponent=theirs.get(_ACK_DELAY_EXPONENT, 3),
             active_ids=theirs.get(_ACTIVE_IDS, 2),
             idle=theirs.get(_IDLE, 0) / 1000,
+            limits=engine.terms.limits,
         )
 
     def drop(self) -> None:
@@ -305,6 +306,11 @@ class Handshake:
             if tls is not None:
                 tls.__dict__.clear()
             engine.__dict__.clear()
+
+    @property
+    def is_unheard(self) -> bool:
+        """Nothing that came could be read: it was no handshake, or not for us."""
+        return self._engine is not None and self._engine._state is QuicConnectionState.FIRSTFLIGHT
 
     @property
     def is_over(self) -> bool:

@@ -53,7 +53,7 @@ class Paths:
         peer_id: what we call the peer.
         size: bytes of our largest datagrams on this path.
         until: when the validation of the current path is given up, 0.0 while none is open.
-        outgoing: datagrams for other addresses: (datagram, address).
+        outgoing: datagrams that share no system call with others: (datagram, address).
         probe_at: bytes of stream data after which it is worth to try larger datagrams.
         expand: the next packet is to be filled up to 1200 bytes: the path must prove that it takes them (§8.2.1, §8.2.2).
         moves: migrations so far.

@@ -21,7 +21,8 @@ def go_on(wire: Wire, turns: int, *, lose_large: bool = False) -> None:
     for _ in range(turns):
         wire.now += 0.05
         wire.flush()
-        got = [number for (number, _, _), size in zip(wire.sent, wire.sizes, strict=True) if not (lose_large and size > SMALLEST)]
+        sent = zip(wire.sent, wire.sizes, strict=True)
+        got = sorted(number for (number, _, _), size in sent if not (lose_large and size > SMALLEST))
         ranges: list[tuple[int, int]] = []
         for number in reversed(got[-60:]):
             if ranges and ranges[-1][0] == number + 1:
