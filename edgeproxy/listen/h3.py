@@ -12,7 +12,7 @@ from edgeproxy.listen.h3_codes import H3Error, StreamError
 from edgeproxy.listen.h3_control import Control, OneWay
 from edgeproxy.listen.h3_fields import FIELD, Decoder, Encoder, check_request
 from edgeproxy.listen.h3_stream import H3Stream
-from edgeproxy.listen.pseudo import Section, build_request, content_length_at
+from edgeproxy.listen.pseudo import Section, build_request, content_length_at, similar
 from edgeproxy.message import Peer, Request
 from edgeproxy.observe.metrics import H3
 from edgeproxy.quic import varint
@@ -226,10 +226,10 @@ class H3Connection:
             self._count_cancel()
             return client_fault(431, "head_too_large", "The request has too many header fields.")
         stream.section = section
-        if current:
-            found = self._like_last(section)
-            if found is not None:
-                return found
+        if plan is not None and known is not None and current:
+            like = similar(section, self._plan_section, self._plan_at, known)
+            if like is not None:
+                return like, plan
         check_request(section)
         built = build_request(section, self.peer, gateway.snapshot.client, H3, ended=bare)
         if isinstance(built, Fault):
@@ -242,19 +242,6 @@ class H3Connection:
         self._plan, self._plan_request = (None, None) if expects else (plan, built)
         self._block = block
         return built, plan
-
-    def _like_last(self, section: Section) -> tuple[Request, Plan] | None:
-        """The request and plan when this section equals the last one but for Content-Length (see plan.py)."""
-        plan, known = self._plan, self._plan_request
-        last, at = self._plan_section, self._plan_at
-        if plan is None or known is None or at < 0 or len(section) != len(last) or section[at][0] != b"content-length":
-            return None
-        if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
-            return None
-        digits = section[at][1]
-        if not digits.isdigit() or len(digits) > 18:
-            return None
-        return Request(known.method, known.authority, known.target, known.headers, int(digits), H3, self.peer), plan
 
     def moved(self, peer: Peer) -> None:
         """The client has another address."""

@@ -121,6 +121,23 @@ def content_length_at(section: Section) -> int:
     return -1
 
 
+def similar(section: Section, last: Section, at: int, known: Request) -> Request | None:
+    """The request of a section that differs from the last one in nothing but Content-Length, else None (see plan.py).
+
+    Args:
+        at: where Content-Length stands in the last one, -1 for nowhere.
+        known: the last one's request.
+    """
+    if at < 0 or len(section) != len(last) or section[at][0] != b"content-length":
+        return None
+    if section[:at] != last[:at] or section[at + 1 :] != last[at + 1 :]:
+        return None
+    digits = section[at][1]
+    if not digits.isdigit() or len(digits) > 18:
+        return None
+    return Request(known.method, known.authority, known.target, known.headers, int(digits), known.protocol, known.peer)
+
+
 def reply_section(reply: Reply, length: int | None) -> Headers:
     """The field section of a reply.
 

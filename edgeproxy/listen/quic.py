@@ -116,6 +116,11 @@ class QuicListener:
         got = endpoint.udp.receive()
         now = self.gateway.loop.time()
         self._reading = True
+        self._give(endpoint, got, now, passed=False)
+        self._read(now)
+
+    def _give(self, endpoint: Endpoint, got: list[tuple[bytes, Address, Local]], now: float, *, passed: bool) -> None:
+        """Datagrams to their connections. `passed`: another worker gave them to us."""
         sessions = self.sessions
         for data, address, local in got:
             name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
@@ -124,10 +129,9 @@ class QuicListener:
                 if session is not None:
                     session.receive(data, address, local, now)
                 else:
-                    self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=False)
+                    self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=passed)
             except Exception as error:
                 self._broken(session, error)
-        self._read(now)
 
     def _broken(self, session: Session | None, error: Exception) -> None:
         """A bug of ours: whoever else has datagrams here must not notice."""
@@ -237,16 +241,7 @@ class QuicListener:
             self.stats.passed_in += 1
             if index >= len(self.endpoints) or not data:
                 continue
-            endpoint = self.endpoints[index]
-            name = data[1:9] if data[0] < 0x80 else data[6 : 6 + data[5]] if len(data) > 6 else b""
-            session = self.sessions.get(name)
-            try:
-                if session is not None:
-                    session.receive(data, address, local, now)
-                else:
-                    self._door.knock(Arrival(data, name, endpoint, address, local), now, passed=True)
-            except Exception as error:
-                self._broken(session, error)
+            self._give(self.endpoints[index], [(data, address, local)], now, passed=True)
         self._read(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------

@@ -140,6 +140,10 @@ class Door:
             session.receive(arrival.data, arrival.address, arrival.local, now)
         except Exception as error:
             session.crash(error)
+        if handshake.is_unheard:
+            # Anybody can send 1200 bytes that look like an Initial: they are no reason to remember anything.
+            session.fail("unreadable")
+            session.forget()
 
     def left(self, session: Session) -> None:
         """A client is gone: its source may send another."""

@@ -92,7 +92,7 @@ class Session:
             stats.handshakes_resumed += 1
         gateway.stats.connections_open[H3] += 1
         gateway.stats.connections_total[H3] += 1
-        limits = listener.terms().limits
+        limits = made.limits
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection
@@ -127,7 +127,7 @@ class Session:
                 stats.packets_sent += len(out)
                 udp.send(out, state.paths.address, self.local)
             for datagram, address in state.paths.take_outgoing():
-                udp.send([datagram], address, None)
+                udp.send([datagram], address, self.local)
             if self.app is not None:
                 self.app.sent()
             if self._timer is not None and self._armed < now + _LONG:

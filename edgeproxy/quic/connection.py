@@ -16,6 +16,7 @@ from edgeproxy.quic.errors import (
     AEAD_LIMIT_REACHED,
     FRAME_ENCODING_ERROR,
     INTERNAL_ERROR,
+    KEY_UPDATE_ERROR,
     PROTOCOL_VIOLATION,
     TransportError,
 )  # fmt: skip
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
-BLACK_HOLE = 3  # probe timeouts in a row after which large datagrams are suspected not to arrive (RFC 8899 §4.3)
+BLACK_HOLE = 3  # probe timeouts in a row after which the path may have become one for large datagrams (RFC 8899 §4.3)
 MAX_BURST = 64  # packets in one go: others want to send, too
 
 _OPEN, _CLOSING, _DRAINING = 0, 1, 2
@@ -47,7 +48,7 @@ class Connection:
     Attributes:
         next_number: of our next packet.
         queue: streams with something to send, in turn.
-        starved: of those, the ones that wait for the connection's window.
+        starved: by id, streams that wait for the connection's window.
         told: limit of our last DATA_BLOCKED.
         queued: bytes that wait in streams.
         data_sent, data_limit: connection flow control towards the peer, in bytes.
@@ -87,7 +88,7 @@ class Connection:
         self.control: deque[tuple[bytes, Owner, int]] = deque()
         self.windows: list[Stream] = []
         self.queue: deque[Stream] = deque()
-        self.starved: list[Stream] = []
+        self.starved: dict[int, Stream] = {}
         self.told = -1
         self.next_number = made.next_number
         self.queued = 0
@@ -171,7 +172,9 @@ class Connection:
                 self.host.acknowledge_later(self)
 
     def _forged(self) -> None:
-        if self.protection.forged >= FORGERY_LIMIT:
+        if self.protection.violated:
+            self.fail(TransportError(KEY_UPDATE_ERROR, "back to old keys"))
+        elif self.protection.forged >= FORGERY_LIMIT:
             self.fail(TransportError(AEAD_LIMIT_REACHED, "too many packets failed authentication"))
 
     # -- streams ---------------------------------------------------------------------------------------------------
@@ -181,12 +184,6 @@ class Connection:
         stream.ready = True
         self.queue.append(stream)
         self.mark()
-
-    def fed(self, stream: Stream) -> None:
-        """A stream that may wait for the connection's window needs none for what it has to send."""
-        if stream in self.starved:
-            self.starved.remove(stream)
-            self.wake(stream)
 
     def mark(self) -> None:
         """Something is to be sent, or a timer changed."""
@@ -229,7 +226,7 @@ class Connection:
             return out
         paths, recovery = self.paths, self.recovery
         if self.data_sent >= paths.probe_at:
-            self._probe_size(now, out)
+            self._probe_size(now)
         credit = recovery.allowance(now)
         pace = False
         for _ in range(MAX_BURST):
@@ -284,15 +281,18 @@ class Connection:
         self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
 
-    def _probe_size(self, now: float, out: list[bytes]) -> None:
-        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost."""
+    def _probe_size(self, now: float) -> None:
+        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost.
+
+        It goes in a system call of its own: one that the device does not take must not take others with it.
+        """
         paths = self.paths
         size = self.limits.max_datagram
         if not paths.begin_probe(self.data_sent, size):
             return
         payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
-        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, paths.moves.to_bytes(8, "big"), False)])
-        out.append(self._seal(payload))
+        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"%d" % paths.moves, False)])
+        paths.outgoing.append((self._seal(payload), paths.address))
         self.next_number += 1
 
     def seal_alone(self, payload: bytes, name: bytes) -> bytes:
@@ -322,7 +322,7 @@ class Connection:
     def on_acked(self, a: int, b: bytes, c: bool) -> None:
         """Nothing follows, but for a probe of the path."""
         del c
-        if a == SIZE and int.from_bytes(b, "big") == self.paths.moves:
+        if a == SIZE and b == b"%d" % self.paths.moves:  # for the path we are still on
             self.paths.size = self.recovery.size = self.limits.max_datagram
 
     def on_lost(self, a: int, b: bytes, c: bool) -> None:

@@ -56,6 +56,7 @@ class Established:
         server_name: SNI, "" without.
         hello: the ClientHello message, for fingerprints.
         parameters: the client's transport parameters, raw and in order.
+        limits: what the client was told in the handshake, whatever was configured since.
         idle: the client's idle timeout in seconds, 0.0 for none.
     """
 
@@ -78,4 +79,5 @@ class Established:
     max_ack_delay: float = 0.025
     ack_delay_exponent: int = 3
     active_ids: int = 2
+    limits: Limits = field(default_factory=Limits)
     idle: float = 0.0

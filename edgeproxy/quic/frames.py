@@ -142,9 +142,10 @@ def _max_data(connection: Connection, data: bytes, at: int, now: float) -> int:
     if value > connection.data_limit:
         connection.data_limit = value
         if connection.starved:
-            connection.queue.extend(connection.starved)
-            connection.starved.clear()
-            connection.mark()
+            starved, connection.starved = connection.starved, {}
+            for stream in starved.values():
+                if not stream.ready and stream.has_frames():
+                    connection.wake(stream)
     return at
 
 

@@ -14,23 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection, QuicConnectionError
-from aioquic.quic.packet import pull_quic_transport_parameters
+from aioquic.quic.connection import QuicConnection, QuicConnectionError, QuicConnectionState
 from aioquic.tls import CipherSuite, Context, Epoch, ExtensionType, Group, SessionTicket
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgeproxy.quic.errors import CRYPTO_BUFFER_EXCEEDED
 from edgeproxy.quic.established import Established, Limits
 from edgeproxy.quic.headers import VERSIONS, long_headers
-from edgeproxy.quic.hello import offers_early_data, server_name
+from edgeproxy.quic.hello import offers_early_data, parameters, server_name
 from edgeproxy.quic.protection import Protection
 
 if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
     from edgeproxy.quic.certificates import Identity, QuicCertificates
     from edgeproxy.quic.ids import Seat
 
 MAX_CRYPTO = 32 * 1024  # bytes of a client's TLS messages: a ClientHello with post-quantum shares has two
 MAX_EARLY = 10  # 1-RTT datagrams that overtook the end of the handshake, and…
 MAX_EARLY_SIZE = 2048  # … bytes of the largest: anybody may send them, and nothing is proven yet
+# Transport parameters (RFC 9000 §18.2)
+_IDLE, _MAX_DATA, _MAX_STREAM_DATA_BIDI_LOCAL, _MAX_STREAM_DATA_UNI, _MAX_STREAMS_UNI = 0x01, 0x04, 0x05, 0x07, 0x09
+_ACK_DELAY_EXPONENT, _MAX_ACK_DELAY, _ACTIVE_IDS = 0x0A, 0x0B, 0x0E
 MAX_TICKETS = 10_000  # sessions a worker remembers, some 300 bytes each
 
 logging.getLogger("quic").disabled = True  # what goes wrong is counted; a peer's mistakes are not our log's business
@@ -61,18 +66,40 @@ class Tickets:
         return len(self._tickets)
 
 
+class _Encoded:
+    """A certificate as aioquic asks for it, encoded once and not for each client."""
+
+    __slots__ = ("_der",)
+
+    def __init__(self, certificate: Certificate) -> None:
+        self._der = certificate.public_bytes(Encoding.DER)
+
+    def public_bytes(self, encoding: Encoding) -> bytes:
+        """DER, whatever is asked for: nothing else goes over the wire."""
+        del encoding
+        return self._der
+
+
 class Terms:
     """What all handshakes of a listener have in common; made anew when the configuration changes."""
 
-    __slots__ = ("certificates", "configurations", "limits", "tickets")
+    __slots__ = ("_shown", "certificates", "configurations", "limits", "tickets")
 
     def __init__(self, certificates: QuicCertificates, limits: Limits, tickets: Tickets) -> None:
         self.certificates = certificates
         self.limits = limits
         self.tickets = tickets
+        self._shown: dict[int, list[Any]] = {}
         default = certificates.choose(None)
         # One per version: aioquic derives the first keys for each version of a configuration, and a client speaks one.
         self.configurations = {version: self._configuration(version, default) for version in VERSIONS}
+
+    def shown(self, identity: Identity) -> list[Any]:
+        """The certificate of an identity and its chain."""
+        found = self._shown.get(id(identity))  # the certificates keep them, so their ids stay theirs
+        if found is None:
+            found = self._shown[id(identity)] = [_Encoded(each) for each in (identity.certificate, *identity.chain)]
+        return found
 
     def _configuration(self, version: int, default: Identity) -> QuicConfiguration:
         limits = self.limits
@@ -130,7 +157,7 @@ class _Engine(QuicConnection):
         self.hello = hello = message.data_slice(0, message.capacity)
         self.server_name = name = server_name(hello)
         identity = self.terms.certificates.choose(name or None)
-        tls.certificate, tls.certificate_chain = identity.certificate, list(identity.chain)
+        tls.certificate, *tls.certificate_chain = self.terms.shown(identity)
         tls.certificate_private_key = identity.key  # type: ignore[assignment]  # `check` admits only kinds that can sign here
         self.names = identity.names if name else None
         if offers_early_data(hello):
@@ -247,9 +274,9 @@ class Handshake:
         assert engine._version is not None
         assert engine.tls.received_extensions is not None
         raw = next(data for kind, data in engine.tls.received_extensions if kind == ExtensionType.QUIC_TRANSPORT_PARAMETERS)
-        theirs = pull_quic_transport_parameters(Buffer(data=raw))
+        theirs = parameters(raw)
         loss = engine._loss
-        made = Established(
+        return Established(
             protection=Protection(receive.cipher_suite, receive.secret, send.secret, engine._version),
             address=self.address,
             ids={0: self._own_id},
@@ -261,18 +288,16 @@ class Handshake:
             parameters=raw,
             tickets=bytes(engine._crypto_streams[Epoch.ONE_RTT].sender._buffer),
             rtt=loss._rtt_smoothed if loss._rtt_initialized else 0.0,
-            max_data=theirs.initial_max_data or 0,
-            max_stream_data_bidi_local=theirs.initial_max_stream_data_bidi_local or 0,
-            max_stream_data_uni=theirs.initial_max_stream_data_uni or 0,
-            max_streams_uni=theirs.initial_max_streams_uni or 0,
-            active_ids=theirs.active_connection_id_limit or 2,
-            idle=(theirs.max_idle_timeout or 0) / 1000,
+            max_data=theirs.get(_MAX_DATA, 0),
+            max_stream_data_bidi_local=theirs.get(_MAX_STREAM_DATA_BIDI_LOCAL, 0),
+            max_stream_data_uni=theirs.get(_MAX_STREAM_DATA_UNI, 0),
+            max_streams_uni=theirs.get(_MAX_STREAMS_UNI, 0),
+            max_ack_delay=theirs.get(_MAX_ACK_DELAY, 25) / 1000,
+            ack_delay_exponent=theirs.get(_ACK_DELAY_EXPONENT, 3),
+            active_ids=theirs.get(_ACTIVE_IDS, 2),
+            idle=theirs.get(_IDLE, 0) / 1000,
+            limits=engine.terms.limits,
         )
-        if theirs.max_ack_delay is not None:
-            made.max_ack_delay = theirs.max_ack_delay / 1000
-        if theirs.ack_delay_exponent is not None:
-            made.ack_delay_exponent = theirs.ack_delay_exponent
-        return made
 
     def drop(self) -> None:
         """Let go of the engine, and cut the cycles through its callbacks and handlers."""
@@ -282,6 +307,11 @@ class Handshake:
             if tls is not None:
                 tls.__dict__.clear()
             engine.__dict__.clear()
+
+    @property
+    def is_unheard(self) -> bool:
+        """Nothing that came could be read: it was no handshake, or not for us."""
+        return self._engine is not None and self._engine._state is QuicConnectionState.FIRSTFLIGHT
 
     @property
     def is_over(self) -> bool:

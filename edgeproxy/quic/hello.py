@@ -1,9 +1,11 @@
-# Two things about a ClientHello that are needed before TLS goes on. Never raises: what is malformed, TLS will refuse.
-"""Server name and early data of a ClientHello (RFC 8446 §4.1.2)."""
+# What we read of a ClientHello ourselves, beside TLS. Never raises: what is malformed, TLS refuses.
+"""Server name, early data and transport parameters of a ClientHello (RFC 8446 §4.1.2, RFC 9000 §18)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+from edgeproxy.quic import varint
 
 _SERVER_NAME, _EARLY_DATA = 0, 42
 
@@ -47,3 +49,19 @@ def server_name(hello: bytes) -> str:
 def offers_early_data(hello: bytes) -> bool:
     """The client sends, or would send, 0-RTT data."""
     return any(kind == _EARLY_DATA for kind, _ in extensions(hello))
+
+
+def parameters(raw: bytes) -> dict[int, int]:
+    """Transport parameters that are integers, by id; ends where they stop making sense. `raw`: content of the extension."""
+    found: dict[int, int] = {}
+    at, end = 0, len(raw)
+    try:
+        while at < end:
+            name, at = varint.read(raw, at)
+            size, at = varint.read(raw, at)
+            if 0 < size <= 8 and varint.read(raw, at)[1] == at + size:
+                found[name] = varint.read(raw, at)[0]
+            at += size
+    except IndexError:
+        pass
+    return found

@@ -69,13 +69,13 @@ def fill(connection: Connection, parts: list[bytes], records: list[Record], room
 
 def _blocked(connection: Connection, stream: Stream) -> None:
     """A stream leaves the queue: it has nothing to send, or a window is used up (RFC 9000 §4.1: the peer is told)."""
+    stream.ready = False
     if stream.has_frames():
-        connection.starved.append(stream)
+        connection.starved[stream.id] = stream
         if connection.told != connection.data_limit:
             connection.told = connection.data_limit
             connection.control.append((b"\x14" + varint.write(connection.data_limit), connection, ONCE))
         return
-    stream.ready = False
     frame = stream.blocked_frame()
     if frame:
         connection.control.append((frame, connection, ONCE))

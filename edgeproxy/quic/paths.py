@@ -53,7 +53,7 @@ class Paths:
         peer_id: what we call the peer.
         size: bytes of our largest datagrams on this path.
         until: when the validation of the current path is given up, 0.0 while none is open.
-        outgoing: datagrams for other addresses: (datagram, address).
+        outgoing: datagrams that share no system call with others: (datagram, address).
         probe_at: bytes of stream data after which it is worth to try larger datagrams.
         expand: the next packet is to be filled up to 1200 bytes: the path must prove that it takes them (§8.2.1, §8.2.2).
         moves: migrations so far.
@@ -106,8 +106,10 @@ class Paths:
         return wanted
 
     def shrink(self) -> None:
-        """Nothing arrives any more, or nothing that is large."""
-        self.size = self._connection.recovery.size = SMALLEST
+        """Large datagrams seem to get lost: small ones again, until a probe comes through."""
+        connection = self._connection
+        self.size = connection.recovery.size = SMALLEST
+        self.probe_at = connection.data_sent + PROBE_AFTER * 4
 
     def is_due(self, frame: bytes) -> bool:
         """A frame that got lost is worth to be sent again: all but a challenge to an address the peer has left."""

@@ -52,11 +52,12 @@ class Protection:
     Attributes:
         phase: the key phase bit we send, 0 or 1.
         forged: packets that failed to open.
+        violated: the peer went back to old keys (KEY_UPDATE_ERROR).
     """
 
     __slots__ = (
         "_mask_in", "_mask_out", "_next", "_open", "_open_iv", "_previous", "_receive", "_seal", "_seal_iv",
-        "_sealed", "_send", "_suite", "_unconfirmed", "_version", "forged", "phase", "updates",
+        "_sealed", "_send", "_suite", "_unconfirmed", "_version", "forged", "phase", "updates", "violated",
     )  # fmt: skip
 
     def __init__(self, suite: CipherSuite, receive: bytes, send: bytes, version: int) -> None:
@@ -67,6 +68,7 @@ class Protection:
         self._mask_out = _mask(suite, keys[1].mask_key)
         self.phase = 0
         self.forged = 0
+        self.violated = False
         self.updates = 0
         self._previous: tuple[Keys, int] | None = None  # and the first packet number of the phase that follows it
         self._next: Keys | None = None
@@ -162,6 +164,8 @@ class Protection:
         plain = _try(self._next, number, sealed, header)
         if plain is None:
             self.forged += 1
+            # RFC 9001 §6.4: the last keys on a packet that is newer than one with the new keys.
+            self.violated = previous is not None and _try(previous[0], number, sealed, header) is not None
             return None
         self._advance(number)
         return first, number, plain

@@ -222,8 +222,6 @@ class Stream:
             self._lost.append((a, b, c))
             if not self.ready:
                 connection.wake(self)
-            elif connection.starved:
-                connection.fed(self)  # what was sent before needs no window, and the peer may open it only when it has that
 
     def reset(self, code: int) -> None:
         """End our side abruptly (RESET_STREAM); what waits is dropped."""
@@ -235,8 +233,7 @@ class Stream:
         self.queued = 0
         self._queue.clear()
         self._lost.clear()
-        if self.ready and connection.starved:
-            connection.fed(self)  # it waits for nothing any more
+        connection.starved.pop(self.id, None)  # it waits for nothing any more
         self.outstanding += 1
         frame = b"\x04%b%b%b" % (self._id, varint.write(code), varint.write(self.offset))
         connection.control.append((frame, self, -1))

@@ -176,7 +176,7 @@ def test_our_windows_follow_consumption_and_loss() -> None:
 
 
 def test_a_burst_is_bounded_and_paced() -> None:
-    wire = Wire(max_data=1 << 24, max_stream_data_bidi_local=1 << 24).settle()
+    wire = Wire(Limits(max_datagram=1200), max_data=1 << 24, max_stream_data_bidi_local=1 << 24).settle()
     wire.send(stream_frame(0, 0, b"x"), flush=False)
     wire.connection.recovery.window = 1 << 22
     wire.connection.recovery._budget = 1e9

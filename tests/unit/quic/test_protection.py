@@ -97,6 +97,15 @@ def test_packet_numbers_are_found(expected: int, size: int, data: st.DataObject)
     assert opened(ours, sealed, expected)[0] == number
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_edges_of_the_window(size: int) -> None:
+    ours, theirs = pair(SUITES[0])
+    half = 1 << size * 8 - 1
+    for expected in (half, 2 * half, 5 * half + 3):
+        for number in (expected - half + 1, expected, expected + half):
+            assert opened(ours, theirs_seals(theirs, number, bytes(8), size), expected)[0] == number
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_peer_updates_its_keys(suite: CipherSuite) -> None:
     ours, theirs = pair(suite)
