@@ -64,14 +64,16 @@ class H3Connection:
         "max_section", "noise", "peer", "quic", "session",
     )  # fmt: skip
 
-    def __init__(self, session: Session, quic: Connection, gateway: Gateway, peer: Peer, encoder: Encoder) -> None:
+    def __init__(
+        self, session: Session, quic: Connection, gateway: Gateway, peer: Peer, encoder: Encoder, decoder: Decoder
+    ) -> None:
         client = gateway.snapshot.client
         self.session = session
         self.quic: Connection | None = quic
         self.gateway = gateway
         self.peer = peer
         self.encoder = encoder
-        self.decoder = Decoder()
+        self.decoder = decoder
         self.control = Control()
         # Twice what is allowed reaches us, so that a client that is a little over gets a 431 instead of a dead connection.
         self.max_section = client.max_head * 2

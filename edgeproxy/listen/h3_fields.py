@@ -30,7 +30,7 @@ MAX_LINE = 256  # … bytes of the longest of them
 
 
 class Decoder:
-    """Field sections of one connection."""
+    """Field sections of a worker: without a dynamic table a section depends on nothing that came before it."""
 
     __slots__ = ("_decoder",)
 

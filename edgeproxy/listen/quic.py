@@ -11,7 +11,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from edgeproxy.listen.h3_fields import Encoder
+from edgeproxy.listen.h3_fields import Decoder, Encoder
 from edgeproxy.listen.quic_door import Arrival, Door
 from edgeproxy.listen.quic_session import Session
 from edgeproxy.message import Peer
@@ -48,14 +48,14 @@ class QuicListener:
     Attributes:
         sessions: by every connection id that is ours or was chosen by a client for its first packets.
         open: the sessions that are not over.
-        encoder: encoded field lines, shared by all connections.
+        encoder, decoder: of field sections, shared by all connections.
         beginning: connections with requests that begin when all has been read.
         bodies: bytes of request content held.
     """
 
     __slots__ = (
         "_door", "_reading", "_scheduled", "_snapshot", "_terms", "_tickets", "_unacknowledged", "_wanting", "accepting",
-        "beginning", "bodies", "deadlines", "draining", "encoder", "endpoints", "gateway", "open", "seat", "sessions",
+        "beginning", "bodies", "deadlines", "decoder", "draining", "encoder", "endpoints", "gateway", "open", "seat", "sessions",
         "stats",
     )  # fmt: skip
 
@@ -68,6 +68,7 @@ class QuicListener:
         self.open: set[Session] = set()
         self.endpoints: list[Endpoint] = []
         self.encoder = Encoder()
+        self.decoder = Decoder()
         self.accepting = True
         self.draining = False
         self.bodies = 0

@@ -9,6 +9,7 @@ from edgeproxy.deadlines import NEVER
 from edgeproxy.listen.h3 import H3Connection
 from edgeproxy.observe.metrics import H3
 from edgeproxy.quic.connection import Connection
+from edgeproxy.quic.contracts import NOBODY
 from edgeproxy.quic.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Session:
         self.address = connection.paths.address
         peer = listener.peer(made.address)
         peer.names = handshake.names
-        self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder)
+        self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder, listener.decoder)
         connection.application = app
         if made.max_streams_uni < 1:
             connection.close(0x103, "a control stream must be allowed")  # RFC 9114 §6.2
@@ -315,8 +316,7 @@ class Session:
         if type(state) is Handshake:
             state.drop()
         else:
-            assert isinstance(state, Connection)
-            state.leave()
+            state.host = NOBODY  # type: ignore[union-attr]  # a Connection, then; it and we held each other
 
     def abort(self) -> None:
         """End it now."""

@@ -430,10 +430,6 @@ class Connection:
         self.host.over(self)
         application.closed(reason, streams)
 
-    def leave(self) -> None:
-        """It is over, and known to nobody any more."""
-        del self.host  # which holds us: the last cycle ends here
-
     def ping(self) -> None:
         """Ask for a sign of life."""
         if not self.state:

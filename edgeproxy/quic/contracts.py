@@ -49,3 +49,31 @@ class Host(Protocol):
 
     def over(self, connection: Connection) -> None:
         """The connection sends nothing any more; it stays known for a moment to catch late packets."""
+
+
+class Nobody:
+    """The host of a connection that is forgotten: whoever still holds it reaches nothing."""
+
+    __slots__ = ()
+
+    def wake(self, connection: Connection) -> None:
+        """Nothing."""
+
+    def acknowledge_later(self, connection: Connection) -> None:
+        """Nothing."""
+
+    def new_id(self) -> tuple[bytes, bytes]:
+        """Nothing that means anything."""
+        return b"", b""
+
+    def issued(self, connection: Connection, connection_id: bytes) -> None:
+        """Nothing."""
+
+    def retired(self, connection_id: bytes) -> None:
+        """Nothing."""
+
+    def over(self, connection: Connection) -> None:
+        """Nothing."""
+
+
+NOBODY = Nobody()

@@ -10,7 +10,7 @@ import pylsqpack
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.listen.h3 import H3Connection
-from edgeproxy.listen.h3_fields import Encoder
+from edgeproxy.listen.h3_fields import Decoder, Encoder
 from edgeproxy.quic import varint
 from edgeproxy.quic.established import Limits
 from support.pipeline import Stand
@@ -118,7 +118,7 @@ class H3Driver:
         self.stand = stand
         self.wire = Wire(limits, **changes)
         self.session = Session(self)
-        self.app = H3Connection(self.session, self.wire.connection, stand.gateway, stand.peer(), Encoder())
+        self.app = H3Connection(self.session, self.wire.connection, stand.gateway, stand.peer(), Encoder(), Decoder())
         self.wire.connection.application = self.app
         self.offsets: dict[int, int] = {}
         self.answers: dict[int, Answer] = {}

@@ -50,6 +50,9 @@ class Loop(FakeLoop):
         """Counts."""
         self.writers -= 1
 
+    def remove_reader(self, sock: Any) -> None:
+        """There was none."""
+
     def call_at(self, when: float, call: Any, *given: Any) -> Timer:
         """As a loop's."""
         timer = Timer(call, given)
@@ -86,7 +89,10 @@ class Udp:
         self.incoming: list[tuple[bytes, Address, Local]] = []
         self.sent: list[tuple[bytes, Address]] = []
         self.blocked = False
-        self.sock = None
+        self.sock = self
+
+    def close(self) -> None:
+        """As a socket's."""
 
     def flush(self) -> None:
         """Nothing waits here."""
