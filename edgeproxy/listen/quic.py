@@ -54,9 +54,9 @@ class QuicListener:
     """
 
     __slots__ = (
-        "_door", "_reading", "_scheduled", "_snapshot", "_terms", "_tickets", "_unacknowledged", "_wanting", "accepting",
-        "beginning", "bodies", "deadlines", "decoder", "draining", "encoder", "endpoints", "gateway", "open", "seat", "sessions",
-        "stats",
+        "_door", "_postponed", "_reading", "_scheduled", "_snapshot", "_terms", "_tickets", "_unacknowledged", "_wanting",
+        "accepting", "beginning", "bodies", "deadlines", "decoder", "draining", "encoder", "endpoints", "gateway", "open",
+        "seat", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -80,6 +80,7 @@ class QuicListener:
         self._wanting: list[Session] = []
         self._reading = False
         self._scheduled = False
+        self._postponed = False  # for the turn of the loop that is scheduled
         self._unacknowledged: list[Connection] = []
 
     def listen(self, sockets: list[socket.socket], seat: Seat) -> None:
@@ -165,7 +166,13 @@ class QuicListener:
                 self.gateway.loop.call_soon(self._transmit_scheduled)
 
     def _transmit_scheduled(self) -> None:
-        self._scheduled = False
+        if not self._postponed and self.gateway.stats.streams_open:
+            # Others are still being worked on: one more turn of the loop, and their replies share packets and system calls.
+            # On an idle loop that turn takes microseconds, on a busy one it halves the number of writes (as in h2.py).
+            self._postponed = True
+            self.gateway.loop.call_soon(self._transmit_scheduled)
+            return
+        self._scheduled = self._postponed = False
         self._transmit(self.gateway.loop.time())
 
     def _transmit(self, now: float) -> None:
