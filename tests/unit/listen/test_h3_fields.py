@@ -103,6 +103,7 @@ def with_value(name: bytes, value: bytes) -> tuple[tuple[bytes, bytes], ...]:
     (*GET, (b":path", b"/")), (*GET, (b":status", b"200")), (*GET, (b":protocol", b"websocket")),
     ((b"accept", b"*/*"), *GET), (*GET[:3], (b"a", b"b"), GET[3]),
     with_value(b":path", b""), with_value(b":method", b""), with_value(b":authority", b""), with_value(b":scheme", b""),
+    *(with_value(b":method", method) for method in (b"G(T", b"G\x80T", b"GET/x", b"g:t", b'"', b"GET,")),
     with_value(b":path", b"/a b"), with_value(b":method", b"GET "), with_value(b":path", b"/\r\nx"),
     with_value(b":authority", b"a\0"),
     *((*GET, (name, b"x")) for name in (b"", b"Upper", b"a b", b"a:b", b"\xe9", b"a\n", b":")),

@@ -285,6 +285,19 @@ def test_a_crash_ends_one_client_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(listening.loop.complaints) == 1
 
 
+def test_a_crash_at_the_door_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those behind it in the same read have their turn, and what is sent later is sent."""
+    listening = Listening()
+    client = Client(listening).talk()
+    monkeypatch.setattr("edgeproxy.listen.quic.Door.knock", lambda *given, **named: {}[1])
+    client.quic.send_ping(1)
+    listening.feed(b"\x40" + bytes(50), *client.first())
+    assert not listening.listener._reading
+    listening.loop.run(0.03)
+    assert listening.udp.take(), "the acknowledgment"
+    assert len(listening.loop.complaints) == 1
+
+
 def test_a_full_socket_is_waited_for() -> None:
     listening = Listening()
     client = Client(listening).talk()

@@ -120,6 +120,7 @@ def test_reserved_bits() -> None:
 
 def test_the_spin_bit_is_sent_back() -> None:
     wire = Wire().settle()
+    wire.connection.spins = 0x20  # not so for one in sixteen
     for spin in (0x20, 0, 0x20):
         wire.connection.receive(wire.client.seal(OUR_ID, wire.number, PING * 3, spin), ADDRESS, wire.now)
         wire.number += 1
