@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Connection, bytes, int, float], int]
 
-TRANSPORT = "transport"
 _MAX_STREAM_COUNT = 1 << 60
 _MAX_ACK_RANGES = 256
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
