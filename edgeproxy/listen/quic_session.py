@@ -35,7 +35,7 @@ class Session:
     """
 
     __slots__ = (
-        "_armed", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
+        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
         "source", "state", "wants_out",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class Session:
         self.over_ = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
+        self._counted = (0, 0, 0, 0.0)
         self._idle = NEVER
         self.h3_deadline = NEVER
         self.deadline = NEVER
@@ -212,6 +213,7 @@ class Session:
         elif app.active and silent >= self._idle / 2 - 1.0:
             state.ping()
         if state.is_open:
+            self._count(state)
             self._schedule(max(now, state.heard) if not app.active else now)
 
     # -- Host of a connection ------------------------------------------------------------------------------------
@@ -245,14 +247,8 @@ class Session:
     def over(self, connection: Connection) -> None:
         """See `quic.connection.Host`."""
         listener = self.listener
-        recovery = connection.recovery
-        stats = listener.stats
-        stats.connections_open -= 1
-        stats.packets_lost += recovery.lost
-        stats.probes += recovery.probed
-        stats.migrations += connection.paths.moves
-        if recovery.latest:
-            stats.rtt(recovery.smoothed)
+        listener.stats.connections_open -= 1
+        self._count(connection)
         listener.gateway.stats.connections_open[H3] -= 1
         self.app = None
         self.deadline = NEVER
@@ -261,7 +257,7 @@ class Session:
         self.over_ = True
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = listener.gateway.loop.call_later(max(3 * recovery.pto(), _REMEMBERED), self.forget)
+        self._timer = listener.gateway.loop.call_later(max(3 * connection.recovery.pto(), _REMEMBERED), self.forget)
 
     def until(self, deadline: float) -> None:
         """See `h3.Session`."""
@@ -273,6 +269,17 @@ class Session:
         self.listener.beginning.append(app)
 
     # -- accounts ------------------------------------------------------------------------------------------------
+
+    def _count(self, connection: Connection) -> None:
+        """What happened since the last time: a connection that lives for days shows while it does, and no packet costs more."""
+        stats, recovery = self.listener.stats, connection.recovery
+        lost, probed, moves, heard = self._counted
+        self._counted = (recovery.lost, recovery.probed, connection.paths.moves, connection.heard)
+        stats.packets_lost += recovery.lost - lost
+        stats.probes += recovery.probed - probed
+        stats.migrations += connection.paths.moves - moves
+        if recovery.latest and connection.heard != heard:
+            stats.rtt(recovery.smoothed)
 
     def held(self, size: int) -> bool:
         """See `h3.Session`."""
