@@ -68,6 +68,10 @@ class Session:
                 self._moved(state.paths.address)
             if local is not None and address == self.address:
                 self.local = local
+            if state.paths.outgoing:
+                # Answers to another path: they leave from the address that was asked there. Nothing of it is remembered.
+                for datagram, where in state.paths.take_outgoing():
+                    self.endpoint.udp.send([datagram], where, local)
         elif type(state) is Handshake:
             if state.established is not None and not self.over_:
                 self._established(state, state.established, now)
@@ -127,8 +131,6 @@ class Session:
             if out:
                 stats.packets_sent += len(out)
                 udp.send(out, state.paths.address, self.local)
-            for datagram, address in state.paths.take_outgoing():
-                udp.send([datagram], address, None)
             if self.app is not None:
                 self.app.sent()
             if self._timer is not None and self._armed < now + _LONG:
