@@ -35,8 +35,8 @@ class Session:
     """
 
     __slots__ = (
-        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
-        "source", "state", "wants_out",
+        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener",
+        "local", "over_", "source", "state", "wants_out",
     )  # fmt: skip
 
     def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:

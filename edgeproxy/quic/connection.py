@@ -21,10 +21,10 @@ from edgeproxy.quic.errors import (
 from edgeproxy.quic.frames import TRANSPORT, read_frames
 from edgeproxy.quic.headers import long_headers
 from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill
-from edgeproxy.quic.paths import SMALLEST, Paths
+from edgeproxy.quic.paths import Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
-from edgeproxy.quic.recovery import GRANULARITY, Record, Recovery
+from edgeproxy.quic.recovery import GRANULARITY, MAX_HOLES, SMALLEST, Record, Recovery
 
 if TYPE_CHECKING:
     from edgeproxy.quic.contracts import Application, Host
@@ -354,6 +354,8 @@ class Connection:
         at = recovery.timer()
         if at and now >= at:
             recovery.on_timer(now)
+            if recovery.holes >= MAX_HOLES:
+                self.paths.shrink()
         until = self.paths.until
         if until and now >= until:
             self.paths.give_up()
