@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.edge import certificates, configuration, prepared
+from support.edge import configuration, prepared
 from support.h3 import RawH3, data, headers
 from support.heads import GET, POST, but
 from support.lossy import Lossy

@@ -94,11 +94,13 @@ async def test_a_connection_speaks_for_the_hosts_of_its_certificate(
     several: dict[str, CertificatePaths], name: str, good: str, bad: str
 ) -> None:
     """RFC 9114 §3.3, RFC 9110 §15.5.20; also when the request before it was a good one with the same head but for the host."""
-    async with running_upstream() as upstream, running_edge(upstream.port, tls=tls(*several.values())) as edge:
-        async with named(edge, name) as client:
-            for host, expected in ((good, 200), (bad, 421), (good, 200), (bad, 421)):
-                assert await status(client, host) == expected
-            assert len(upstream.requests) == 2
+    async with (
+        running_upstream() as upstream, running_edge(upstream.port, tls=tls(*several.values())) as edge,
+        named(edge, name) as client,
+    ):  # fmt: skip
+        for host, expected in ((good, 200), (bad, 421), (good, 200), (bad, 421)):
+            assert await status(client, host) == expected
+        assert len(upstream.requests) == 2
 
 
 async def test_a_reload_with_a_new_certificate(tmp_path: Path) -> None:
@@ -114,18 +116,20 @@ async def test_a_reload_with_a_new_certificate(tmp_path: Path) -> None:
 
     old = leaf(tmp_path / "old", "one.test", "two.test")
     new = leaf(tmp_path / "new", "one.test")
-    async with running_upstream(handler) as upstream, running_edge(upstream.port, tls=tls(old)) as edge:
-        async with named(edge, "one.test") as client:
-            slow = client.request(headers(but(GET, authority=b"two.test", path=b"/slow")))
-            await until(lambda: upstream.requests)
-            edge.data_plane.switch(prepared(configuration(upstream.port, tls=tls(new))))
-            async with named(edge, "one.test") as other:
-                assert shown(other) == der(new) != shown(client) == der(old)
-                assert (await status(other, "one.test"), await status(other, "two.test")) == (200, 421)
-            gate.set()
-            assert (await client.over(slow)).status == 200
-            assert await status(client, "two.test") == 200
-            assert edge.stats.quic.handshakes == 2
+    async with (
+        running_upstream(handler) as upstream, running_edge(upstream.port, tls=tls(old)) as edge,
+        named(edge, "one.test") as client,
+    ):  # fmt: skip
+        slow = client.request(headers(but(GET, authority=b"two.test", path=b"/slow")))
+        await until(lambda: upstream.requests)
+        edge.data_plane.switch(prepared(configuration(upstream.port, tls=tls(new))))
+        async with named(edge, "one.test") as other:
+            assert shown(other) == der(new) != shown(client) == der(old)
+            assert (await status(other, "one.test"), await status(other, "two.test")) == (200, 421)
+        gate.set()
+        assert (await client.over(slow)).status == 200
+        assert await status(client, "two.test") == 200
+        assert edge.stats.quic.handshakes == 2
 
 
 # -- resumption --------------------------------------------------------------------------------------------------
