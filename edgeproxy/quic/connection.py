@@ -23,10 +23,10 @@ from edgeproxy.quic.errors import (
 from edgeproxy.quic.frames import read_frames
 from edgeproxy.quic.headers import long_headers
 from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill
-from edgeproxy.quic.paths import SMALLEST, Paths
+from edgeproxy.quic.paths import Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
-from edgeproxy.quic.recovery import GRANULARITY, Record, Recovery
+from edgeproxy.quic.recovery import GRANULARITY, MAX_HOLES, SMALLEST, Record, Recovery
 
 if TYPE_CHECKING:
     from edgeproxy.quic.contracts import Application, Host
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
-BLACK_HOLE = 3  # probe timeouts in a row after which the path may have become one for large datagrams (RFC 8899 §4.3)
 MAX_BURST = 64  # packets in one go: others want to send, too
 
 
@@ -364,7 +363,7 @@ class Connection(Closing):
         at = recovery.timer()
         if at and now >= at:
             recovery.on_timer(now)
-            if recovery.pto_count >= BLACK_HOLE and self.paths.size > SMALLEST:
+            if recovery.holes >= MAX_HOLES:
                 self.paths.shrink()
         until = self.paths.until
         if until and now >= until:
