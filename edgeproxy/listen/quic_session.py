@@ -132,6 +132,9 @@ class Session:
             if out:
                 stats.packets_sent += len(out)
                 udp.send(out, state.paths.address, self.local)
+            if state.paths.probe:
+                udp.send([state.paths.probe], state.paths.address, self.local)
+                state.paths.probe = b""
             if self.app is not None:
                 self.app.sent()
             if self._timer is not None and self._armed < now + _LONG:

@@ -291,7 +291,7 @@ class Connection(Closing):
             return
         payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
         self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"%d" % paths.moves, False)])
-        paths.outgoing.append((self._seal(payload), paths.address))
+        paths.probe = self._seal(payload)
         self.next_number += 1
 
     def seal_alone(self, payload: bytes, name: bytes) -> bytes:

@@ -52,7 +52,8 @@ class Paths:
         peer_id: what we call the peer.
         size: bytes of our largest datagrams on this path.
         until: when the validation of the current path is given up, 0.0 while none is open.
-        outgoing: datagrams that share no system call with others: (datagram, address).
+        outgoing: datagrams for other addresses: (datagram, address).
+        probe: a datagram for this one that shares no system call with others, b"" without.
         probe_at: bytes of stream data after which it is worth to try larger datagrams.
         expand: the next packet is to be filled up to 1200 bytes: the path must prove that it takes them (§8.2.1, §8.2.2).
         moves: migrations so far.
@@ -60,7 +61,8 @@ class Paths:
 
     __slots__ = (
         "_connection", "_current", "_gone", "_name", "_other_name", "_own", "_peer", "_peer_retired", "_peer_sequence", "_probes",
-        "_sequence", "_validated", "address", "expand", "moves", "other", "outgoing", "peer_id", "probe_at", "size", "until",
+        "_sequence", "_validated", "address", "expand", "moves", "other", "outgoing", "peer_id", "probe", "probe_at", "size",
+        "until",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, made: Established) -> None:
@@ -73,6 +75,7 @@ class Paths:
         self.size = SMALLEST
         self.until = 0.0
         self.moves = 0
+        self.probe = b""
         self.probe_at = PROBE_AFTER
         self._probes = 0
         self.expand = False

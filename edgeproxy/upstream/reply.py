@@ -105,6 +105,11 @@ class ReplyReader:
 
     # -- httptools callbacks: collect only -----------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """The first byte of a message. Behind a complete reply nobody asked for another one, be it a single byte of it."""
+        if self.complete:
+            self.overrun = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line, or one of the trailers."""
         if self.complete:

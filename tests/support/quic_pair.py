@@ -181,6 +181,9 @@ class Pair:
             if state.is_open:
                 for data in state.transmit(self.now):
                     self._fly(to_server=False, data=data, address=state.paths.address)
+                if state.paths.probe:
+                    self._fly(to_server=False, data=state.paths.probe, address=state.paths.address)
+                    state.paths.probe = b""
                 for data, address in state.paths.take_outgoing():
                     self._fly(to_server=False, data=data, address=address)
             elif state.last_words() and self.host.ended == 1:

@@ -241,6 +241,9 @@ class Wire:
             return self._read(words, ADDRESS) if words else []
         for datagram in connection.transmit(self.now):
             frames += self._read(datagram, connection.paths.address)
+        if connection.paths.probe:
+            frames += self._read(connection.paths.probe, connection.paths.address)
+            connection.paths.probe = b""
         for datagram, address in connection.paths.take_outgoing():
             frames += self._read(datagram, address)
         return frames

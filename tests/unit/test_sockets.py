@@ -118,8 +118,9 @@ def test_unix_sockets_have_no_udp(tmp_path: Path) -> None:
 def test_a_taken_udp_port_is_explained_and_leaves_nothing_bound() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as another edge would
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as free:  # so that nobody has the TCP port
+            port = free.getsockname()[1]
+            taken.bind(("127.0.0.1", port))
         with pytest.raises(BindError) as error:
             listen([Address("127.0.0.1", port)], [], None, 2, quic=True)
         said = str(error.value)

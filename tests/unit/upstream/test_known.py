@@ -138,6 +138,7 @@ def test_a_reply_to_head_teaches_nothing() -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example(base=BASES[0], at=len(BASES[0]), gone=0, new=b"H")  # the first byte of a reply that nobody asked for
 @example(base=BASES[0], at=40, gone=1, new=b"\r\nTransfer-Encoding: chunked")
 @given(
     base=st.sampled_from(BASES), at=st.integers(0, 200), gone=st.integers(0, 5),
