@@ -11,9 +11,9 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.edge import configuration
-from support.h3_stand import Answer, head
+from support.h3_stand import GET, Answer, head
 from support.quic_listener import SECRET, Client, Listening, packet_socket
-from support.quic_pair import CLIENT, client_configuration
+from support.quic_pair import CLIENT, SERVER, client_configuration
 
 from edgeproxy.listen.quic_door import ANSWERS_PER_SECOND, _source
 from edgeproxy.quic.ids import Seat
@@ -312,3 +312,27 @@ def test_a_full_socket_is_waited_for() -> None:
     assert listening.loop.writers == 0
     client.talk()
     assert closed_with(client) == 0x201
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0, 9.75, 17.0])
+def test_neither_side_gives_up_while_an_upstream_thinks(after: float) -> None:
+    """A sign of life comes in time whenever the request began, at first right behind the handshake."""
+    idle = 30.0
+    listening = Listening()
+    listening.stand.pool.answers = False
+    client = Client(listening, client_configuration(idle_timeout=idle)).talk()
+
+    def rest(seconds: float) -> None:
+        end = listening.loop.now + seconds
+        while listening.loop.now < end:
+            listening.sweep(0.25)
+            for data, _ in listening.udp.take():
+                client.quic.receive_datagram(data, SERVER, now=listening.loop.now)
+            client.talk(1)
+
+    rest(after)
+    client.quic.send_stream_data(0, head(GET), end_stream=True)
+    rest(4 * idle)
+    assert closed_with(client) is None
+    assert len(listening.listener.open) == 1
+    listening.listener.abort()
