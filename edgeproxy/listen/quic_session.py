@@ -299,7 +299,10 @@ class Session:
             self.fail("internal")
         else:
             assert isinstance(state, Connection)
-            state.crash()
+            try:
+                state.crash()
+            except Exception as another:  # from the application's own end; the connection's is done
+                listener.gateway.loop.call_exception_handler({"message": "QUIC connection", "exception": another})
 
     def forget(self) -> None:
         """No more packets for these ids."""

@@ -285,6 +285,45 @@ def test_a_crash_ends_one_client_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(listening.loop.complaints) == 1
 
 
+def test_a_crash_while_crashing_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = Listening()
+    one = Client(listening).talk()
+    other = Client(listening, address=("192.0.2.9", 9)).talk()
+    [session] = [session for session in listening.listener.open if session.address == CLIENT]
+    monkeypatch.setattr(type(session), "transmit", lambda session, now: {}[1])
+    monkeypatch.setattr(type(session.app), "closed", lambda *given: {}[1])
+    for client in (one, other):
+        client.quic.send_ping(1)
+        client.first()
+    for session in list(listening.listener.open):
+        listening.listener.want(session)
+    listening.loop.run()
+    assert not listening.listener.open
+    assert len(listening.loop.complaints) >= 4
+
+
+def test_nonsense_makes_clients_prove_their_address() -> None:
+    """An Initial that nobody can read costs as much as a good one, and leaves nothing behind that could be counted."""
+    listening = Listening()
+    limit = listening.stand.snapshot.client.h3.retry_at
+
+    def nonsense() -> bytes:
+        return b"\xc0\0\0\0\1\x08%b\x08%b\0\x44\x9e%b" % (os.urandom(8), os.urandom(8), os.urandom(1174))
+
+    for _ in range(limit):
+        listening.feed(nonsense())
+    assert listening.stats.retries == 0
+    for _ in range(50):
+        listening.feed(nonsense())
+    assert listening.stats.retries == 50
+    client = Client(listening).talk()
+    assert listening.stats.handshakes == 1
+    assert closed_with(client) is None
+    listening.loop.run(1.0)
+    Client(listening, address=("192.0.2.9", 9)).talk()
+    assert (listening.stats.handshakes, listening.stats.retries) == (2, 51), "it is over"
+
+
 def test_a_crash_at_the_door_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those behind it in the same read have their turn, and what is sent later is sent."""
     listening = Listening()
