@@ -34,22 +34,9 @@ from edgeproxy.config.problems import Invalid
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
 
 __all__ = [
-    "AccessLog",
-    "Address",
-    "Certificate",
-    "Client",
-    "ClientH2",
-    "ClientH3",
-    "ClientTimeouts",
-    "Config",
-    "Hsts",
-    "Listen",
-    "Route",
-    "Target",
-    "Tls",
-    "Upstream",
-    "UpstreamTimeouts",
-]
+    "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
+    "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+]  # fmt: skip
 
 
 def _duration(default: str, description: str) -> Any:

@@ -54,7 +54,7 @@ class QuicListener:
     """
 
     __slots__ = (
-        "_door", "_postponed", "_reading", "_scheduled", "_snapshot", "_terms", "_tickets", "_unacknowledged", "_wanting",
+        "_door", "_postponed", "_reading", "_scheduled", "_snapshot", "_terms", "_unacknowledged", "_wanting",
         "accepting", "beginning", "bodies", "deadlines", "decoder", "draining", "encoder", "endpoints", "gateway", "open",
         "seat", "sessions", "stats",
     )  # fmt: skip
@@ -74,7 +74,6 @@ class QuicListener:
         self.bodies = 0
         self.beginning: list[H3Connection] = []
         self._door = Door(self, self.seat.secret)
-        self._tickets = Tickets()
         self._terms: Terms | None = None
         self._snapshot: object = None
         self._wanting: list[Session] = []
@@ -108,7 +107,8 @@ class QuicListener:
                 max_datagram=client.h3.max_datagram,
             )
             assert snapshot.quic_certificates is not None
-            self._terms = Terms(snapshot.quic_certificates, limits, self._tickets)
+            # As over TCP, where a reload brings new keys: a certificate that was taken away must not live on in tickets.
+            self._terms = Terms(snapshot.quic_certificates, limits, Tickets())
             self._snapshot = snapshot
         return self._terms
 

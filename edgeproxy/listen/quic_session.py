@@ -37,8 +37,8 @@ class Session:
     """
 
     __slots__ = (
-        "_armed", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener", "local", "over_",
-        "source", "state", "wants_out",
+        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener",
+        "local", "over_", "source", "state", "wants_out",
     )  # fmt: skip
 
     def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:
@@ -54,6 +54,7 @@ class Session:
         self.over_ = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
+        self._counted = (0, 0, 0, 0.0)
         self._idle = NEVER
         self.h3_deadline = NEVER
         self.deadline = NEVER
@@ -69,6 +70,10 @@ class Session:
                 self._moved(state.paths.address)
             if local is not None and address == self.address:
                 self.local = local
+            if state.paths.outgoing:
+                # Answers to another path: they leave from the address that was asked there. Nothing of it is remembered.
+                for datagram, where in state.paths.take_outgoing():
+                    self.endpoint.udp.send([datagram], where, local)
         elif type(state) is Handshake:
             if state.established is not None and not self.over_:
                 self._established(state, state.established, now)
@@ -128,8 +133,6 @@ class Session:
             if out:
                 stats.packets_sent += len(out)
                 udp.send(out, state.paths.address, self.local)
-            for datagram, address in state.paths.take_outgoing():
-                udp.send([datagram], address, self.local)
             if self.app is not None:
                 self.app.sent()
             if self._timer is not None and self._armed < now + _LONG:
@@ -211,6 +214,7 @@ class Session:
         elif app.active and silent >= self._idle / _LOOKS:
             state.ping()
         if state.is_open:
+            self._count(state)
             self._schedule(now)
 
     # -- Host of a connection ------------------------------------------------------------------------------------
@@ -244,14 +248,8 @@ class Session:
     def over(self, connection: Connection) -> None:
         """See `quic.connection.Host`."""
         listener = self.listener
-        recovery = connection.recovery
-        stats = listener.stats
-        stats.connections_open -= 1
-        stats.packets_lost += recovery.lost
-        stats.probes += recovery.probed
-        stats.migrations += connection.paths.moves
-        if recovery.latest:
-            stats.rtt(recovery.smoothed)
+        listener.stats.connections_open -= 1
+        self._count(connection)
         listener.gateway.stats.connections_open[H3] -= 1
         self.app = None
         self.deadline = NEVER
@@ -261,7 +259,7 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = listener.gateway.loop.call_later(
-            min(max(3 * recovery.pto(), _REMEMBERED), _REMEMBERED_MOST), self.forget
+            min(max(3 * connection.recovery.pto(), _REMEMBERED), _REMEMBERED_MOST), self.forget
         )
 
     def until(self, deadline: float) -> None:
@@ -274,6 +272,17 @@ class Session:
         self.listener.beginning.append(app)
 
     # -- accounts ------------------------------------------------------------------------------------------------
+
+    def _count(self, connection: Connection) -> None:
+        """What happened since the last time: a connection that lives for days shows while it does, and no packet costs more."""
+        stats, recovery = self.listener.stats, connection.recovery
+        lost, probed, moves, heard = self._counted
+        self._counted = (recovery.lost, recovery.probed, connection.paths.moves, connection.heard)
+        stats.packets_lost += recovery.lost - lost
+        stats.probes += recovery.probed - probed
+        stats.migrations += connection.paths.moves - moves
+        if recovery.latest and connection.heard != heard:
+            stats.rtt(recovery.smoothed)
 
     def held(self, size: int) -> bool:
         """See `h3.Session`."""

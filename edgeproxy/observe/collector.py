@@ -112,7 +112,7 @@ def _quic(quic: QuicDump) -> Iterator[Metric]:
     yield _counter("quic_migrations", "Connections that moved to another address of the client.", (), one("migrations"))
     yield _counter("quic_passed", "Datagrams passed on between workers.", ("direction",), both("passed_in", "passed_on"))
     yield _counter("quic_drops", "Datagrams and packets that were not used.", ("reason",), _by_key(quic["drops"]))
-    rtt = HistogramMetricFamily("edgeproxy_quic_rtt_seconds", "Smoothed round-trip time at the end of each connection.")
+    rtt = HistogramMetricFamily("edgeproxy_quic_rtt_seconds", "Smoothed round-trip time of connections that are heard of.")
     rtt.add_metric([], list(zip(_RTT_LE, accumulate(quic["rtt_buckets"]), strict=True)), quic["rtt_sum"])
     yield rtt
 

@@ -34,7 +34,7 @@ class QuicStats:
         passed_on, passed_in: datagrams given to and taken from other workers.
         connections_open, half_open: with their handshake confirmed, and on the way there.
         drops: datagrams and packets that were not used, by reason.
-        rtt_buckets, rtt_sum, rtt_count: smoothed round-trip times at the end of connections.
+        rtt_buckets, rtt_sum, rtt_count: smoothed round-trip times, one for each connection and interval (see `Session.expire`).
     """
 
     __slots__ = (*COUNTERS, *GAUGES, *REASONS, "rtt_buckets")
@@ -66,7 +66,7 @@ class QuicStats:
         self.rtt_count = 0
 
     def rtt(self, seconds: float) -> None:
-        """Counts the smoothed round-trip time of a connection that ends."""
+        """Counts the smoothed round-trip time of a connection."""
         self.rtt_buckets[bisect_left(RTT_BUCKETS, seconds)] += 1
         self.rtt_sum += seconds
         self.rtt_count += 1

@@ -12,21 +12,21 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edgeproxy.quic import varint
+from edgeproxy.quic.closing import Closing
 from edgeproxy.quic.errors import (
     AEAD_LIMIT_REACHED,
     FRAME_ENCODING_ERROR,
-    INTERNAL_ERROR,
     KEY_UPDATE_ERROR,
     PROTOCOL_VIOLATION,
     TransportError,
 )  # fmt: skip
-from edgeproxy.quic.frames import TRANSPORT, read_frames
+from edgeproxy.quic.frames import read_frames
 from edgeproxy.quic.headers import long_headers
 from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill
-from edgeproxy.quic.paths import SMALLEST, Paths
+from edgeproxy.quic.paths import Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
-from edgeproxy.quic.recovery import GRANULARITY, Record, Recovery
+from edgeproxy.quic.recovery import GRANULARITY, MAX_HOLES, SMALLEST, Record, Recovery
 
 if TYPE_CHECKING:
     from edgeproxy.quic.contracts import Application, Host
@@ -36,13 +36,11 @@ if TYPE_CHECKING:
 
 ACK_EVERY = 10  # packets after which it waits no more
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
-BLACK_HOLE = 3  # probe timeouts in a row after which the path may have become one for large datagrams (RFC 8899 §4.3)
 MAX_BURST = 64  # packets in one go: others want to send, too
 
-_OPEN, _CLOSING, _DRAINING = 0, 1, 2
 
 
-class Connection:
+class Connection(Closing):
     """See the module.
 
     Attributes:
@@ -57,24 +55,23 @@ class Connection:
         windows: streams whose window has moved.
         heard: when the last authentic packet came.
         noise: frames since something useful came.
-        state: 0 while it is open.
         marked: `Host.wake` was called since the last `transmit`.
         spins: mask of the spin bit, 0 when it is not sent back.
         soon: when `on_timer` wants to be called for something that can't wait for the probe timeout, 0.0 for never.
         watched: the application wants a `transmit` after each acknowledgment.
-        first_source: the address the handshake came from, for caps per source.
     """
 
     __slots__ = (
-        "_ack_now", "_close_packet", "_closes", "_unacked", "_window", "application", "control", "data_allowed",
-        "data_consumed", "data_limit", "data_received", "data_sent", "first_source", "heard", "host", "limits", "low",
-        "marked", "max_data_pending", "next_number", "noise", "paths", "protection", "queue", "queued", "received",
-        "recovery", "soon", "spin", "spins", "starved", "state", "streams", "told", "watched", "windows",
+        "_ack_now", "_unacked", "_window", "application", "control", "data_allowed", "data_consumed", "data_limit",
+        "data_received", "data_sent", "heard", "host", "limits", "low", "marked", "max_data_pending",
+        "next_number", "noise", "paths", "protection", "queue", "queued", "received", "recovery", "soon", "spin", "spins",
+        "starved", "streams", "told", "watched", "windows",
     )  # fmt: skip
 
     application: Application
 
     def __init__(self, host: Host, made: Established, limits: Limits, now: float) -> None:
+        super().__init__()
         self.host = host
         self.limits = limits
         self.protection = made.protection
@@ -108,10 +105,6 @@ class Connection:
         self.marked = False
         self.soon = 0.0
         self.watched = False
-        self.state = _OPEN
-        self._close_packet = b""
-        self._closes = 0
-        self.first_source = made.address[0]
         self.control.append((b"\x1e", self, AGAIN))  # HANDSHAKE_DONE
         tickets = made.tickets
         for at in range(0, len(tickets), 1000):
@@ -131,7 +124,7 @@ class Connection:
         if data[0] & 0xC0 != 0x40 or len(data) < SHORTEST:  # RFC 9000 §17.3.1: without the fixed bit it is no packet
             return
         if self.state:
-            self._answer_closed(address)
+            self.answer(address)
             return
         received = self.received
         expected = received.expected
@@ -259,27 +252,33 @@ class Connection:
                 break
             if acknowledged >= 0 and records:
                 records.append((self.received, acknowledged, b"", False))
-            payload = b"".join(parts)
-            if paths.expand and records:
-                paths.expand = False
-                payload = payload.ljust(min(SMALLEST, size) - 3 - len(paths.peer_id) - TAG, b"\0")
-            datagram = self._seal(payload)
-            if records:
-                recovery.on_sent(self.next_number, now, len(datagram), records)
-                credit -= len(datagram)
-                if recovery.probes:
-                    recovery.probes -= 1
-            self.next_number += 1
-            paths.sent(len(datagram))
+            datagram = self._packet(b"".join(parts), records, size, now)
             out.append(datagram)
             if not records:
                 break
+            credit -= len(datagram)
         else:
             self.mark()
         soon = now + recovery.pacing_delay() if pace else 0.0
         lost = recovery.loss_at
         self.soon = min(soon, lost) if soon and lost else soon or lost
         return out
+
+    def _packet(self, payload: bytes, records: list[Record], size: int, now: float) -> bytes:
+        """A packet of at most `size` bytes for the current path, and what is to be remembered of it."""
+        paths = self.paths
+        if paths.expand and records:
+            paths.expand = False
+            payload = payload.ljust(min(SMALLEST, size) - 3 - len(paths.peer_id) - TAG, b"\0")
+        datagram = self._seal(payload)
+        if records:
+            recovery = self.recovery
+            recovery.on_sent(self.next_number, now, len(datagram), records)
+            if recovery.probes:
+                recovery.probes -= 1
+        self.next_number += 1
+        paths.sent(len(datagram))
+        return datagram
 
     def _probe_size(self, now: float) -> None:
         """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost.
@@ -364,58 +363,18 @@ class Connection:
         at = recovery.timer()
         if at and now >= at:
             recovery.on_timer(now)
-            if recovery.pto_count >= BLACK_HOLE and self.paths.size > SMALLEST:
+            if recovery.holes >= MAX_HOLES:
                 self.paths.shrink()
         until = self.paths.until
         if until and now >= until:
             self.paths.give_up()
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    # -- the end: see closing.py -----------------------------------------------------------------------------------
 
-    @property
-    def is_open(self) -> bool:
-        """Neither side has closed it."""
-        return not self.state
+    def _farewell(self, frame: bytes) -> bytes:
+        return self.seal_alone(frame, self.paths.peer_id)
 
-    def fail(self, error: TransportError) -> None:
-        """The peer broke the transport."""
-        reason = error.reason.encode()
-        self._close(
-            b"\x1c%b%b%b%b" % (varint.write(error.code), varint.write(error.frame), varint.write(len(reason)), reason),
-            error.reason,
-        )
-
-    def close(self, code: int, reason: str = "") -> None:
-        """Close with an application error code (RFC 9114 §8.1), after what is already on its way."""
-        text = reason.encode()[:200]
-        self._close(b"\x1d%b%b%b" % (varint.write(code), varint.write(len(text)), text), reason)
-
-    def crash(self) -> None:
-        """Something of ours broke."""
-        self.fail(TransportError(INTERNAL_ERROR, "internal error"))
-
-    def _close(self, frame: bytes, reason: str) -> None:
-        if self.state:
-            return
-        self._close_packet = self._seal(frame)
-        self.next_number += 1
-        self.state = _CLOSING
-        self._end(reason)
-
-    def closed_by_peer(self, code: int, *, transport: bool, reason: str) -> None:
-        """CONNECTION_CLOSE came: say nothing more (RFC 9000 §10.2.2)."""
-        if self.state:
-            return
-        self.state = _DRAINING
-        self._end(f"{TRANSPORT if transport else 'application'} error {code:#x} {reason}".strip() if code else "")
-
-    def vanish(self, reason: str) -> None:
-        """Forget the peer without a word (idle timeout, no path)."""
-        if not self.state:
-            self.state = _DRAINING
-            self._end(reason)
-
-    def _end(self, reason: str) -> None:
+    def _release(self, reason: str) -> None:
         self.queue.clear()
         self.starved.clear()
         self.control.clear()
@@ -436,13 +395,6 @@ class Connection:
             self.control.append((b"\x01", self, ONCE))
             self.mark()
 
-    def last_words(self) -> bytes:
-        """The datagram that says why; b"" when there is nothing to say."""
-        return self._close_packet
-
-    def _answer_closed(self, address: tuple[str, int]) -> None:
-        """RFC 9000 §10.2.1: more packets get the same answer, ever more rarely."""
-        if self.state == _CLOSING and address == self.paths.address:
-            self._closes += 1
-            if not self._closes & (self._closes - 1):
-                self.host.wake(self)
+    def _repeat_farewell(self, address: tuple[str, int]) -> None:
+        if address == self.paths.address:
+            self.host.wake(self)

@@ -15,6 +15,7 @@ from edgeproxy.quic.errors import (
     UNEXPECTED_MESSAGE,
     TransportError,
 )  # fmt: skip
+from edgeproxy.quic.recovery import MAX_HOLES
 from edgeproxy.quic.varint import LARGEST, read
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Connection, bytes, int, float], int]
 
-TRANSPORT = "transport"
 _MAX_STREAM_COUNT = 1 << 60
 _MAX_ACK_RANGES = 256
 MAX_NOISE = 4000  # frames in a row that carry nothing and answer nothing
@@ -90,6 +90,8 @@ def read_ack(connection: Connection, data: bytes, at: int, now: float) -> int:
     recovery.on_ack(ranges, (delay << recovery.ack_delay_exponent) / 1000000, now)
     if recovery.in_flight != before:
         connection.noise = 0
+    if recovery.holes >= MAX_HOLES:
+        connection.paths.shrink()
     if recovery.loss_at or connection.watched or connection.has_frames():
         connection.mark()
     return at

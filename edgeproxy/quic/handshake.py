@@ -188,10 +188,9 @@ class Handshake:
         failure: why it failed, "" while it has not.
         early: 1-RTT datagrams that came too soon.
         marked: it is on its host's list of those who have something to send.
-        first_source: the address it came from, for caps per source.
     """
 
-    __slots__ = ("_engine", "_own_id", "_seat", "address", "early", "established", "failure", "first_source", "ids", "marked",
+    __slots__ = ("_engine", "_own_id", "_seat", "address", "early", "established", "failure", "ids", "marked",
                  "names", "started")  # fmt: skip
 
     def __init__(
@@ -211,7 +210,6 @@ class Handshake:
         self._engine: _Engine | None = _Engine(terms, version, seat, own_id, original or destination, retry_source)
         self.ids = [own_id, destination]
         self.address = address
-        self.first_source = address[0]
         self.started = now
         self.established: Established | None = None
         self.failure = ""

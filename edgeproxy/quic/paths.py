@@ -10,7 +10,7 @@ from edgeproxy.quic import varint
 from edgeproxy.quic.errors import CONNECTION_ID_LIMIT_ERROR, PROTOCOL_VIOLATION, TransportError
 from edgeproxy.quic.packing import AGAIN, ONCE
 from edgeproxy.quic.protection import TAG
-from edgeproxy.quic.recovery import INITIAL_RTT
+from edgeproxy.quic.recovery import INITIAL_RTT, SMALLEST
 
 if TYPE_CHECKING:
     from edgeproxy.quic.connection import Connection
@@ -22,7 +22,6 @@ PROBE_AFTER = 64 * 1024  # bytes of stream data: who asks for less gains nothing
 MAX_PROBES = 3
 MAX_WAITING = 200  # frames that wait to be sent: who asks for more of them and acknowledges none must not fill our memory
 MAX_PEER_IDS = 8  # names we take from it: active_connection_id_limit of our transport parameters
-SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
 _UNLIMITED = 1 << 62
 
 
@@ -106,10 +105,11 @@ class Paths:
         return wanted
 
     def shrink(self) -> None:
-        """Large datagrams seem to get lost: small ones again, until a probe comes through."""
-        connection = self._connection
-        self.size = connection.recovery.size = SMALLEST
-        self.probe_at = connection.data_sent + PROBE_AFTER * 4
+        """The path does not take larger datagrams any more (RFC 8899 §4.3): the smallest, until another probe says otherwise."""
+        recovery = self._connection.recovery
+        self.size = recovery.size = SMALLEST
+        recovery.holes = 0
+        self.probe_at = self._connection.data_sent + PROBE_AFTER * 4
 
     def is_due(self, frame: bytes) -> bool:
         """A frame that got lost is worth to be sent again: all but a challenge to an address the peer has left."""

@@ -10,6 +10,8 @@ GRANULARITY = 0.001  # seconds, kGranularity
 MAX_WINDOW = 4 * 1024 * 1024  # bytes: what a client that acknowledges but never takes may hold of our memory
 MAX_PTO_COUNT = 10
 INITIAL_RTT = 0.1  # seconds
+SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
+MAX_HOLES = 3  # RFC 8899 §5.1.2, MAX_PROBES
 BURST = 0.004  # seconds of sending that may go at once: timers have a resolution of a millisecond
 
 
@@ -38,6 +40,7 @@ class Recovery:
         loss_at: when the oldest gap becomes a loss; 0.0 for never.
         size: bytes of a full packet.
         probes: packets that must go out whatever the window says.
+        holes: times in a row that larger datagrams than every path takes were missed, and none of them was acknowledged.
         lost, probed: packets lost, and sent as probes, so far.
     """
 
@@ -54,6 +57,7 @@ class Recovery:
         "_stash",
         "_threshold",
         "ack_delay_exponent",
+        "holes",
         "in_flight",
         "last_sent",
         "latest",
@@ -93,6 +97,7 @@ class Recovery:
         self.probes = 0
         self.probed = 0
         self.lost = 0
+        self.holes = 0
         self._budget = float(self.window)
         self._budget_at = 0.0
 
@@ -171,6 +176,8 @@ class Recovery:
             self.sample(now - newest, delay, now)
         self.pto_count = 0
         self.loss_at = 0.0
+        if self.holes and size > SMALLEST:
+            self.holes = 0
         if sent and next(iter(sent)) < self._largest_acked:
             self.detect(now)
 
@@ -221,14 +228,18 @@ class Recovery:
     def _lose(self, numbers: list[int], now: float) -> None:
         self.lost += len(numbers)
         first = newest = 0.0
+        largest = 0
         for number in numbers:
             at, size, frames = self.sent.pop(number)
             first = first or at
+            largest = max(largest, size)
             if size:  # a probe of the path's size has none: its loss says nothing about congestion (RFC 8899 §3)
                 newest = at
                 self.in_flight -= size
             for owner, a, b, c in frames:
                 owner.on_lost(a, b, c)
+        if largest > SMALLEST:
+            self.holes += 1
         if newest > self._recovery_start:
             self._recovery_start = now
             self.window = max(self.window // 2, 2 * self.size)
@@ -263,6 +274,8 @@ class Recovery:
         # What the oldest packets carried goes again, so that a probe is worth something. The packets stay in flight: a probe
         # timeout does not say that they are lost (§6.2), and if they are, the window must learn of it (§7.6).
         worth = [number for number, packet in self.sent.items() if packet[2]][:2]
+        if any(self.sent[number][1] > SMALLEST for number in worth):
+            self.holes += 1
         for number in worth:
             at, size, frames = self.sent[number]
             self.sent[number] = (at, size, [])

@@ -229,6 +229,7 @@ class Stream:
         if connection is None or not self.send_open or self.reset_sent:
             return
         self.reset_sent = True
+        connection.starved.pop(self.id, None)
         connection.queued -= self.queued
         self.queued = 0
         self._queue.clear()

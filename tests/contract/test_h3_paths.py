@@ -102,6 +102,43 @@ async def test_a_line_that_goes_dead_for_a_while() -> None:
         assert digest(call.body) == digest(CONTENT[:100_000])
 
 
+# -- what is counted ---------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_lives_is_counted_while_it_does() -> None:
+    """Losses, probes, moves and the round trip: whenever its idle time would be over if it were idle, and at its end."""
+
+    async def handler(connection: Connection) -> None:
+        received = await connection.request()
+        connection.write(STREAM + chunk(bytes(300_000)))
+        assert b"GET" in received.line
+        await connection.gone()
+
+    async with networked(handler, loss=0.1) as (s, network, wire):
+        stats = s.edge.stats.quic
+        call = wire.call()
+        await call.received(300_000, 20)
+        network.perfect()
+        network.rebind()
+        await wire.client.ping()
+        (quic,) = s._quic
+        recovery = quic.recovery
+        assert (stats.packets_lost, stats.migrations, stats.rtt_count) == (0, 0, 0)
+        s.edge.after(61)
+        assert (stats.packets_lost, stats.probes, stats.migrations) == (recovery.lost, recovery.probed, 1)
+        assert stats.packets_lost
+        assert stats.rtt_count == sum(stats.rtt_buckets) == 1
+        s.edge.after(61)
+        assert (stats.migrations, stats.rtt_count) == (1, 1), "not before the next interval is over"
+        network.rebind()
+        await wire.client.ping()
+        s.edge.after(122)
+        assert (stats.packets_lost, stats.migrations, stats.rtt_count) == (recovery.lost, 2, 2)
+        await s.leave()
+        await until(lambda: s.edge.data_plane.connections == 0)
+        assert (stats.packets_lost, stats.probes, stats.migrations) == (recovery.lost, recovery.probed, 2)
+
+
 # -- a port that moves -------------------------------------------------------------------------------------------
 
 

@@ -156,11 +156,12 @@ class QuicClient:
         sent, received: bytes of UDP payload.
     """
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", window: int = WINDOW, share: int = 4, token: Any = None,
+    def __init__(self, port: int, *, host: str = "127.0.0.1", window: int = WINDOW, share: int = 4, source: str = "",
                  **settings: Any) -> None:  # fmt: skip
         self.loop = asyncio.get_running_loop()
         self.port = port
         self.host = host
+        self.source = source
         self.tickets: list[SessionTicket] = []
         self.tokens: list[bytes] = []
         self.quic = Connection(
@@ -190,6 +191,8 @@ class QuicClient:
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        if self.source:
+            sock.bind((self.source, 0))
         sock.connect((self.host, self.port))
         self.loop.add_reader(sock.fileno(), self._readable)
         return sock
