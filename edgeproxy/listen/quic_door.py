@@ -113,6 +113,9 @@ class Door:
         except IndexError:
             stats.drop("malformed")
             return
+        if len(source) > _MAX_ID:  # RFC 9000 §17.2: such a packet MUST be dropped
+            stats.drop("malformed")
+            return
         original = self._tokens.read(token, arrival.address, name, now) if 0 < size == len(token) <= _MAX_TOKEN else None
         if original is None and self._demands_proof(now):
             stats.retries += 1

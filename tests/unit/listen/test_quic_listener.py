@@ -203,6 +203,17 @@ def test_small_initials_are_dropped() -> None:
 # -- nobody's packets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("retrying", [False, True])
+@pytest.mark.parametrize("length", [21, 100, 255])
+def test_ids_that_are_too_long(length: int, retrying: bool) -> None:
+    """RFC 9000 §17.2: dropped, and not answered with a Retry either."""
+    listening = Listening(configuration(client={"h3": {"retry_at": 0}}) if retrying else None)
+    packet = b"\xc0\0\0\0\1\x08%b%c%b\0\x43\0" % (os.urandom(8), length, os.urandom(length))
+    assert listening.feed(packet.ljust(1200, b"\1")) == []
+    assert listening.stats.drops == {"malformed": 1}
+    assert listening.is_empty
+
+
 @pytest.mark.parametrize("size", [1, 9, 22, 23, 40, 43, 44, 1200])
 def test_stateless_reset(size: int) -> None:
     """RFC 9000 §10.3: shorter than what came, and with the token of the id."""
