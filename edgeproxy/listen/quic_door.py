@@ -46,7 +46,7 @@ class Arrival(NamedTuple):
 class Door:
     """See the module."""
 
-    __slots__ = ("_answers", "_answers_at", "_listener", "_retrying", "_sources", "_tokens")
+    __slots__ = ("_answers", "_answers_at", "_listener", "_retrying", "_sources", "_tokens", "_unreadable", "_unreadable_at")
 
     def __init__(self, listener: QuicListener, secret: bytes) -> None:
         self._listener = listener
@@ -55,6 +55,8 @@ class Door:
         self._retrying = False
         self._answers = ANSWERS_PER_SECOND
         self._answers_at = 0.0
+        self._unreadable = 0  # Initials of the last second that nobody can read: each costs as much as one that is good
+        self._unreadable_at = 0.0
 
     def knock(self, arrival: Arrival, now: float, *, passed: bool) -> None:
         """A datagram for a connection id we do not know. `passed`: another worker gave it to us."""
@@ -111,8 +113,11 @@ class Door:
         except IndexError:
             stats.drop("malformed")
             return
+        if len(source) > _MAX_ID:  # RFC 9000 §17.2: such a packet MUST be dropped
+            stats.drop("malformed")
+            return
         original = self._tokens.read(token, arrival.address, name, now) if 0 < size == len(token) <= _MAX_TOKEN else None
-        if original is None and self._demands_proof():
+        if original is None and self._demands_proof(now):
             stats.retries += 1
             ours = self._listener.seat.new_id()
             token = self._tokens.make(arrival.address, name, ours, now)
@@ -142,6 +147,7 @@ class Door:
             session.crash(error)
         if handshake.is_unheard:
             # Anybody can send 1200 bytes that look like an Initial: they are no reason to remember anything.
+            self._unreadable += 1
             session.fail("unreadable")
             session.forget()
 
@@ -182,10 +188,13 @@ class Door:
         self._answers -= 1
         return True
 
-    def _demands_proof(self) -> bool:
-        """Too many handshakes are half open to believe every address; on at the limit, off at half of it."""
+    def _demands_proof(self, now: float) -> bool:
+        """Too many handshakes are half open, or begin with nonsense, to believe every address; on at the limit, off at half
+        of it."""
+        if now - self._unreadable_at >= 1.0:
+            self._unreadable, self._unreadable_at = 0, now
         limit = self._listener.gateway.snapshot.client.h3.retry_at
-        half_open = self._listener.stats.half_open
+        half_open = self._listener.stats.half_open + self._unreadable
         if half_open >= limit:
             self._retrying = True
         elif half_open < (limit + 1) // 2:

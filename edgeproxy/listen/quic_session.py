@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SLACK = 0.0005  # seconds a timer may come early: the loop's clock has milliseconds
 _LONG = 1.0  # seconds ahead of which the timer is only while probes back off
+_LOOKS = 3  # times in the idle timeout that it is looked whether anybody is there
 _REMEMBERED, _REMEMBERED_MOST = 0.1, 3.0  # seconds, at least and at most, for which a closed connection catches late packets
 
 
@@ -192,12 +193,9 @@ class Session:
         self.listener.want(self)
 
     def _schedule(self, now: float) -> None:
-        """When `expire` must look again."""
-        state = self.state
-        idle = self._idle
-        if type(state) is Connection and self.app is not None and self.app.active:
-            idle /= 2  # in time for a sign of life, so that neither side gives up while an upstream thinks
-        self.deadline = min(now + idle, self.h3_deadline)
+        """When `expire` must look again: in time for a sign of life, even if the request it is for begins right after this,
+        so that neither side gives up while an upstream thinks."""
+        self.deadline = min(now + self._idle / _LOOKS, self.h3_deadline)
 
     def expire(self, now: float) -> None:
         """The deadline passed."""
@@ -216,11 +214,11 @@ class Session:
             app.expire(now)
         elif silent >= max(self._idle, 3 * state.recovery.pto()):
             state.vanish("idle timeout")
-        elif app.active and silent >= self._idle / 2 - 1.0:
+        elif app.active and silent >= self._idle / _LOOKS:
             state.ping()
         if state.is_open:
             self._count(state)
-            self._schedule(max(now, state.heard) if not app.active else now)
+            self._schedule(now)
 
     # -- Host of a connection ------------------------------------------------------------------------------------
 
@@ -313,7 +311,10 @@ class Session:
             self.fail("internal")
         else:
             assert isinstance(state, Connection)
-            state.crash()
+            try:
+                state.crash()
+            except Exception as another:  # from the application's own end; the connection's is done
+                listener.gateway.loop.call_exception_handler({"message": "QUIC connection", "exception": another})
 
     def forget(self) -> None:
         """No more packets for these ids."""

@@ -11,9 +11,9 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.edge import configuration
-from support.h3_stand import Answer, head
+from support.h3_stand import GET, Answer, head
 from support.quic_listener import SECRET, Client, Listening, packet_socket
-from support.quic_pair import CLIENT, client_configuration
+from support.quic_pair import CLIENT, SERVER, client_configuration
 
 from edgeproxy.listen.quic_door import ANSWERS_PER_SECOND, _source
 from edgeproxy.quic.ids import Seat
@@ -203,6 +203,17 @@ def test_small_initials_are_dropped() -> None:
 # -- nobody's packets ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("retrying", [False, True])
+@pytest.mark.parametrize("length", [21, 100, 255])
+def test_ids_that_are_too_long(length: int, retrying: bool) -> None:
+    """RFC 9000 §17.2: dropped, and not answered with a Retry either."""
+    listening = Listening(configuration(client={"h3": {"retry_at": 0}}) if retrying else None)
+    packet = b"\xc0\0\0\0\1\x08%b%c%b\0\x43\0" % (os.urandom(8), length, os.urandom(length))
+    assert listening.feed(packet.ljust(1200, b"\1")) == []
+    assert listening.stats.drops == {"malformed": 1}
+    assert listening.is_empty
+
+
 @pytest.mark.parametrize("size", [1, 9, 22, 23, 40, 43, 44, 1200])
 def test_stateless_reset(size: int) -> None:
     """RFC 9000 §10.3: shorter than what came, and with the token of the id."""
@@ -285,6 +296,45 @@ def test_a_crash_ends_one_client_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(listening.loop.complaints) == 1
 
 
+def test_a_crash_while_crashing_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    listening = Listening()
+    one = Client(listening).talk()
+    other = Client(listening, address=("192.0.2.9", 9)).talk()
+    [session] = [session for session in listening.listener.open if session.address == CLIENT]
+    monkeypatch.setattr(type(session), "transmit", lambda session, now: {}[1])
+    monkeypatch.setattr(type(session.app), "closed", lambda *given: {}[1])
+    for client in (one, other):
+        client.quic.send_ping(1)
+        client.first()
+    for session in list(listening.listener.open):
+        listening.listener.want(session)
+    listening.loop.run()
+    assert not listening.listener.open
+    assert len(listening.loop.complaints) >= 4
+
+
+def test_nonsense_makes_clients_prove_their_address() -> None:
+    """An Initial that nobody can read costs as much as a good one, and leaves nothing behind that could be counted."""
+    listening = Listening()
+    limit = listening.stand.snapshot.client.h3.retry_at
+
+    def nonsense() -> bytes:
+        return b"\xc0\0\0\0\1\x08%b\x08%b\0\x44\x9e%b" % (os.urandom(8), os.urandom(8), os.urandom(1174))
+
+    for _ in range(limit):
+        listening.feed(nonsense())
+    assert listening.stats.retries == 0
+    for _ in range(50):
+        listening.feed(nonsense())
+    assert listening.stats.retries == 50
+    client = Client(listening).talk()
+    assert listening.stats.handshakes == 1
+    assert closed_with(client) is None
+    listening.loop.run(1.0)
+    Client(listening, address=("192.0.2.9", 9)).talk()
+    assert (listening.stats.handshakes, listening.stats.retries) == (2, 51), "it is over"
+
+
 def test_a_crash_at_the_door_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those behind it in the same read have their turn, and what is sent later is sent."""
     listening = Listening()
@@ -312,3 +362,27 @@ def test_a_full_socket_is_waited_for() -> None:
     assert listening.loop.writers == 0
     client.talk()
     assert closed_with(client) == 0x201
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0, 9.75, 17.0])
+def test_neither_side_gives_up_while_an_upstream_thinks(after: float) -> None:
+    """A sign of life comes in time whenever the request began, at first right behind the handshake."""
+    idle = 30.0
+    listening = Listening()
+    listening.stand.pool.answers = False
+    client = Client(listening, client_configuration(idle_timeout=idle)).talk()
+
+    def rest(seconds: float) -> None:
+        end = listening.loop.now + seconds
+        while listening.loop.now < end:
+            listening.sweep(0.25)
+            for data, _ in listening.udp.take():
+                client.quic.receive_datagram(data, SERVER, now=listening.loop.now)
+            client.talk(1)
+
+    rest(after)
+    client.quic.send_stream_data(0, head(GET), end_stream=True)
+    rest(4 * idle)
+    assert closed_with(client) is None
+    assert len(listening.listener.open) == 1
+    listening.listener.abort()
