@@ -109,7 +109,7 @@ class Paths:
         recovery = self._connection.recovery
         self.size = recovery.size = SMALLEST
         recovery.holes = 0
-        self.probe_at = self._connection.data_sent + PROBE_AFTER * 4
+        self.probe_at, self._probes = self._connection.data_sent + PROBE_AFTER * 4, 0  # bad luck must not be for ever
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
