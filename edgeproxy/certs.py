@@ -8,7 +8,9 @@ Profile: RFC 5280 §4.2 (extensions), RFC 9525 (names are in subjectAltName only
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import hashlib
 import ipaddress
 import os
 import secrets
@@ -76,6 +78,13 @@ def make_development(
         if leaf is None or not _is_usable_leaf(leaf.cert, ca.cert, alternatives, now):
             _store(_make_leaf(ca, alternatives, now), paths.cert, paths.key)
     return paths
+
+
+def key_pin(certificate: Path) -> str:
+    """SHA-256 of a certificate's public key, as browsers take it on their command line (RFC 7469 §2.4)."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(info).digest()).decode()
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from rich.console import Console
 from rich.text import Text
 
 _QUESTION = "What is a reverse proxy?"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True, slots=True)
 class Tour:
-    """Where everything is. Paths are as the user's shell sees them; `python` is the interpreter that runs the demo."""
+    """Where everything is. Paths are as the user's shell sees them; `python` is the interpreter that runs the demo, `pin` what
+    a Chromium wants to know of a certificate that it trusts without its CA."""
 
     https: int
     http: int
@@ -26,10 +29,15 @@ class Tour:
     access_log: Path
     model: str
     python: str
+    pin: str
 
     @property
     def base(self) -> str:
         return f"https://localhost:{self.https}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.https}"
 
 
 def show(console: Console, tour: Tour) -> None:
@@ -43,7 +51,7 @@ def show(console: Console, tour: Tour) -> None:
         console.print(Text(f"# {title}", style="cyan"))
         console.print(Text(command))
     console.print()
-    console.print(f"The access log is {tour.access_log}. Ctrl-C ends everything.")
+    console.print(f"The access log is {tour.access_log}; it names the protocol of each request. Ctrl-C ends everything.")
 
 
 def commands(tour: Tour) -> Iterator[tuple[str, str]]:
@@ -56,6 +64,13 @@ def commands(tour: Tour) -> Iterator[tuple[str, str]]:
     yield "HTTP/1.1: one answer", f"{curl} --http1.1 {chat} -d '{body}'"
     yield "HTTP/2: the answer as it is made", f"{curl} --http2 -N {chat} -d '{streaming}'"
     yield "the head of an answer: HSTS, the offer of HTTP/3, the ray id", f"{curl} -sI {tour.base}/"
+    # Browsers take that offer under public CAs only, unless told. An address: of the two of "localhost" QUIC may try the other.
+    browser = next(filter(shutil.which, _BROWSERS), _BROWSERS[0])
+    yield "HTTP/3: the chat page in a Chromium that is told to begin with it", (
+        f"{browser} --user-data-dir=$(mktemp -d) --origin-to-force-quic-on={tour.address}"
+        f" --ignore-certificate-errors-spki-list={tour.pin} https://{tour.address}/"
+    )
+    yield "HTTP/3: for a curl that can (`curl -V` names HTTP3; many don't)", f"{curl} --http3-only -sI {tour.base}/"
     yield "plain HTTP is sent to HTTPS", f"curl -sI http://localhost:{tour.http}/v1/models"
     python = shlex.quote(_short(tour.python))
     missing = [name for name in ("openai", "anthropic") if importlib.util.find_spec(name) is None]

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from edgeproxy.certs import CertificatePaths, make_development
+from edgeproxy.certs import CertificatePaths, key_pin, make_development
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.demo import guide
@@ -82,7 +82,7 @@ def _bring_up(port: int, with_llm: bool, console: Console, stack: ExitStack) -> 
     config = configuration(https=port, http=http, admin=admin, web=web, chat=chat, paths=paths)
     tour = guide.Tour(
         https=port, http=http, admin=admin, ca=paths.ca, access_log=ACCESS_LOG,
-        model="edge-demo" if model is None else models.NAME, python=sys.executable,
+        model="edge-demo" if model is None else models.NAME, python=sys.executable, pin=key_pin(paths.cert),
     )  # fmt: skip
     return config, tour
 

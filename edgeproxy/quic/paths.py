@@ -112,7 +112,7 @@ class Paths:
         recovery = self._connection.recovery
         self.size = recovery.size = SMALLEST
         recovery.holes = 0
-        self.probe_at = self._connection.data_sent + PROBE_AFTER * 4
+        self.probe_at, self._probes = self._connection.data_sent + PROBE_AFTER * 4, 0  # bad luck must not be for ever
 
     def is_due(self, frame: bytes) -> bool:
         """A frame that got lost is worth to be sent again: all but a challenge to an address the peer has left."""

@@ -11,7 +11,7 @@ MAX_WINDOW = 4 * 1024 * 1024  # bytes: what a client that acknowledges but never
 MAX_PTO_COUNT = 10
 INITIAL_RTT = 0.1  # seconds
 SMALLEST = 1200  # bytes of datagram every path takes (RFC 9000 §14)
-MAX_HOLES = 3  # RFC 8899 §5.1.2, MAX_PROBES
+MAX_HOLES = 4  # in a row: then it is their size (RFC 8899 §4.3)
 BURST = 0.004  # seconds of sending that may go at once: timers have a resolution of a millisecond
 
 
@@ -163,6 +163,8 @@ class Recovery:
             if sent and largest > before:
                 self.detect(now)
             return
+        if self.holes and any(sent[number][1] > SMALLEST for number in acked):
+            self.holes = 0
         limited = self.in_flight * 2 >= self.window
         newest = 0.0
         for number in acked:
@@ -176,8 +178,6 @@ class Recovery:
             self.sample(now - newest, delay, now)
         self.pto_count = 0
         self.loss_at = 0.0
-        if self.holes and size > SMALLEST:
-            self.holes = 0
         if sent and next(iter(sent)) < self._largest_acked:
             self.detect(now)
 

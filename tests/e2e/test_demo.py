@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,7 +61,7 @@ def paste(command: str, folder: Path) -> str:
 def test_every_printed_command_works(demo: Process, tmp_path: Path) -> None:
     until(lambda: is_up(demo), 20)
     printed = commands(demo.said())
-    assert len(printed) == 7, printed
+    assert len(printed) == 9, printed
     expected = {
         "HTTP/1.1": '"object": "chat.completion"',
         "HTTP/2": "data: [DONE]",
@@ -75,6 +76,19 @@ def test_every_printed_command_works(demo: Process, tmp_path: Path) -> None:
         shown = paste(command, tmp_path)
         assert text.lower() in shown.lower(), f"{command}\n{shown}"
     until(lambda: (tmp_path / "access.jsonl").read_text().count("\n") >= 4, 5)
+
+
+def test_http3_works_where_there_is_a_client_for_it(demo: Process, tmp_path: Path) -> None:
+    until(lambda: is_up(demo), 20)
+    browser, curl = (command for title, command in commands(demo.said()).items() if title.startswith("HTTP/3"))
+    if "HTTP3" in paste("curl -V", tmp_path):
+        assert "HTTP/3 200" in paste(curl, tmp_path)
+    program, _, rest = browser.partition(" ")
+    if shutil.which(program) is None:
+        pytest.skip("no Chromium")
+    page = paste(f"{program} --headless=new --no-sandbox --disable-gpu --dump-dom {rest}", tmp_path)
+    assert "<html" in page
+    until(lambda: '"protocol":"h3"' in (tmp_path / "access.jsonl").read_text(), 5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -26,7 +26,7 @@ from edgeproxy.demo.llm import LlmMissing
 
 TOUR = guide.Tour(
     https=8443, http=8080, admin=9180, ca=Path("certs/ca.pem"), access_log=Path("access.jsonl"), model="edge-demo",
-    python=sys.executable,
+    python=sys.executable, pin="cGlu",
 )  # fmt: skip
 
 
