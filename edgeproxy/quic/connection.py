@@ -218,8 +218,6 @@ class Connection(Closing):
         if self.state:
             return out
         paths, recovery = self.paths, self.recovery
-        if self.data_sent >= paths.probe_at:
-            self._probe_size(now)
         credit = recovery.allowance(now)
         pace = False
         for _ in range(MAX_BURST):
@@ -259,6 +257,8 @@ class Connection(Closing):
             credit -= len(datagram)
         else:
             self.mark()
+        if self.data_sent >= paths.probe_at:
+            self._probe_size(now)  # last, as it is sent: whoever saw later numbers first would take it for lost
         soon = now + recovery.pacing_delay() if pace else 0.0
         lost = recovery.loss_at
         self.soon = min(soon, lost) if soon and lost else soon or lost
