@@ -81,3 +81,22 @@ def test_another_path_begins_small() -> None:
     wire.send(bytes(1000) + b"\x01", address=OTHER_PORT)
     assert wire.connection.paths.size == SMALLEST
     assert max(wire.sizes, default=0) <= SMALLEST
+
+
+def test_a_probe_is_numbered_as_it_is_sent() -> None:
+    """Behind the packets of its turn: a client that acknowledges some of those first must not make it count as lost."""
+    wire = Wire(Limits(max_datagram=1350), max_data=1 << 30, max_stream_data_bidi_local=1 << 30).settle()
+    wire.send(stream_frame(0, 0, b"x", fin=True), flush=False)
+    connection = wire.connection
+    connection.recovery.window = 1 << 20
+    connection.recovery._budget = 1e9
+    wire.app.streams[0].send(bytes(1 << 20), True)
+    connection.paths.probe_at = 0
+    wire.flush()
+    numbers = [number for number, _, _ in wire.sent]
+    assert numbers == sorted(numbers)
+    assert 1350 in wire.sizes
+    for number in numbers:
+        wire.send(ack_frame([(numbers[0], number)]), flush=False)
+    assert connection.paths.size == 1350
+    assert connection.recovery.lost == 0
