@@ -130,12 +130,13 @@ class Session:
                     udp.send([words], state.paths.address, self.local)
                 return
             out = state.transmit(now)
+            if state.paths.probe:
+                # Before the others: its number is lower, and a gap would pass for a loss.
+                udp.send([state.paths.probe], state.paths.address, self.local)
+                state.paths.probe = b""
             if out:
                 stats.packets_sent += len(out)
                 udp.send(out, state.paths.address, self.local)
-            if state.paths.probe:
-                udp.send([state.paths.probe], state.paths.address, self.local)
-                state.paths.probe = b""
             if self.app is not None:
                 self.app.sent()
             if self._timer is not None and self._armed < now + _LONG:

@@ -8,6 +8,7 @@ out once per turn of the loop (`transmit`), whatever happened in it, and acknowl
 from __future__ import annotations
 
 import os
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from edgeproxy.quic.errors import (
 )  # fmt: skip
 from edgeproxy.quic.frames import read_frames
 from edgeproxy.quic.headers import long_headers
-from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill
+from edgeproxy.quic.packing import AGAIN, MAX_DATA, ONCE, SIZE, fill, probe_size
 from edgeproxy.quic.paths import Paths
 from edgeproxy.quic.protection import FORGERY_LIMIT, SHORTEST, TAG
 from edgeproxy.quic.received import Received
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from edgeproxy.quic.streams import Stream
 
 ACK_EVERY = 10  # packets after which it waits no more
+SKIP_EVERY = 300  # packets, at least, between two numbers that are left out
 _SMALLEST_ROOM = 64  # bytes for frames without which a packet is not begun
 MAX_BURST = 64  # packets in one go: others want to send, too
 
@@ -45,6 +47,7 @@ class Connection(Closing):
 
     Attributes:
         next_number: of our next packet.
+        skipped: the last number that was left out, -1 before.
         queue: streams with something to send, in turn.
         starved: by id, streams that wait for the connection's window.
         told: limit of our last DATA_BLOCKED.
@@ -62,10 +65,10 @@ class Connection(Closing):
     """
 
     __slots__ = (
-        "_ack_now", "_unacked", "_window", "application", "control", "data_allowed", "data_consumed", "data_limit",
-        "data_received", "data_sent", "heard", "host", "limits", "low", "marked", "max_data_pending",
-        "next_number", "noise", "paths", "protection", "queue", "queued", "received", "recovery", "soon", "spin", "spins",
-        "starved", "streams", "told", "watched", "windows",
+        "_ack_now", "_skip_at", "_unacked", "_window", "application", "control", "data_allowed", "data_consumed",
+        "data_limit", "data_received", "data_sent", "heard", "host", "limits", "low", "marked", "max_data_pending",
+        "next_number", "noise", "paths", "protection", "queue", "queued", "received", "recovery", "skipped", "soon",
+        "spin", "spins", "starved", "streams", "told", "watched", "windows",
     )  # fmt: skip
 
     application: Application
@@ -88,6 +91,8 @@ class Connection(Closing):
         self.starved: dict[int, Stream] = {}
         self.told = -1
         self.next_number = made.next_number
+        self.skipped = -1
+        self._skip_at = self.next_number + SKIP_EVERY
         self.queued = 0
         self.data_sent = 0
         self.data_limit = made.max_data
@@ -218,6 +223,8 @@ class Connection(Closing):
         if self.state:
             return out
         paths, recovery = self.paths, self.recovery
+        if self.data_sent >= paths.probe_at:
+            probe_size(self, now)
         credit = recovery.allowance(now)
         pace = False
         for _ in range(MAX_BURST):
@@ -257,8 +264,6 @@ class Connection(Closing):
             credit -= len(datagram)
         else:
             self.mark()
-        if self.data_sent >= paths.probe_at:
-            self._probe_size(now)  # last, as it is sent: whoever saw later numbers first would take it for lost
         soon = now + recovery.pacing_delay() if pace else 0.0
         lost = recovery.loss_at
         self.soon = min(soon, lost) if soon and lost else soon or lost
@@ -270,29 +275,17 @@ class Connection(Closing):
         if paths.expand and records:
             paths.expand = False
             payload = payload.ljust(min(SMALLEST, size) - 3 - len(paths.peer_id) - TAG, b"\0")
-        datagram = self._seal(payload)
+        datagram = self.seal(payload)
         if records:
             recovery = self.recovery
             recovery.on_sent(self.next_number, now, len(datagram), records)
             if recovery.probes:
                 recovery.probes -= 1
         self.next_number += 1
+        if self.next_number >= self._skip_at:
+            self._skip()
         paths.sent(len(datagram))
         return datagram
-
-    def _probe_size(self, now: float) -> None:
-        """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost.
-
-        It goes in a system call of its own: one that the device does not take must not take others with it.
-        """
-        paths = self.paths
-        size = self.limits.max_datagram
-        if not paths.begin_probe(self.data_sent, size):
-            return
-        payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
-        self.recovery.on_sent(self.next_number, now, 0, [(self, SIZE, b"%d" % paths.moves, False)])
-        paths.probe = self._seal(payload)
-        self.next_number += 1
 
     def seal_alone(self, payload: bytes, name: bytes) -> bytes:
         """A packet of its own, for another path and under another name of the peer; it is not repeated."""
@@ -300,11 +293,14 @@ class Connection(Closing):
         self.next_number += 1
         return datagram
 
-    def was_sent(self, number: int) -> bool:
-        """We have sent a packet of that number."""
-        return number < self.next_number
+    def _skip(self) -> None:
+        """Leave a number out now and then: who acknowledges it lies about what it got (RFC 9000 §21.4)."""
+        self.skipped = self.next_number
+        self.next_number += 1
+        self._skip_at = self.next_number + SKIP_EVERY + secrets.randbelow(SKIP_EVERY)
 
-    def _seal(self, payload: bytes) -> bytes:
+    def seal(self, payload: bytes) -> bytes:
+        """A packet with the next number for the current path."""
         if len(payload) < 2:
             payload += b"\0"
         protection = self.protection

@@ -73,7 +73,8 @@ def read_ack(connection: Connection, data: bytes, at: int, now: float) -> int:
     low = largest - first
     if low < 0 or count > len(data):
         raise TransportError(FRAME_ENCODING_ERROR, "an ACK range ends below zero", 0x02)
-    if not connection.was_sent(largest):
+    skipped = connection.skipped
+    if largest >= connection.next_number or low <= skipped <= largest:
         raise TransportError(PROTOCOL_VIOLATION, "an acknowledgment of what was never sent", 0x02)
     ranges = [(low, largest)]
     for _ in range(count):
@@ -83,6 +84,8 @@ def read_ack(connection: Connection, data: bytes, at: int, now: float) -> int:
         low = high - size
         if low < 0:
             raise TransportError(FRAME_ENCODING_ERROR, "an ACK range ends below zero", 0x02)
+        if low <= skipped <= high:
+            raise TransportError(PROTOCOL_VIOLATION, "an acknowledgment of what was never sent", 0x02)
         if len(ranges) < _MAX_ACK_RANGES:
             ranges.append((low, high))
     recovery = connection.recovery

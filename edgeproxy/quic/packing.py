@@ -1,4 +1,4 @@
-# What goes into a packet, and in which order: control frames, windows, then streams in turn. No packet is sealed here.
+# What goes into a packet, and in which order: control frames, windows, then streams in turn; and packets that only probe.
 """Filling packets with frames, and the kinds of records that a connection keeps of its own frames."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.quic import varint
+from edgeproxy.quic.protection import TAG
 from edgeproxy.quic.streams import LOW
 
 if TYPE_CHECKING:
@@ -79,3 +80,17 @@ def _blocked(connection: Connection, stream: Stream) -> None:
     frame = stream.blocked_frame()
     if frame:
         connection.control.append((frame, connection, ONCE))
+
+
+def probe_size(connection: Connection, now: float) -> None:
+    """See whether the path takes larger datagrams (RFC 8899): a packet that nobody misses when it is lost.
+
+    It goes in a system call of its own: one that the device does not take must not take others with it.
+    """
+    paths = connection.paths
+    size = connection.limits.max_datagram
+    if paths.begin_probe(connection.data_sent, size):
+        payload = b"\x01".ljust(size - 3 - len(paths.peer_id) - TAG, b"\0")
+        connection.recovery.on_sent(connection.next_number, now, 0, [(connection, SIZE, b"%d" % paths.moves, False)])
+        paths.probe = connection.seal(payload)
+        connection.next_number += 1

@@ -179,11 +179,12 @@ class Pair:
         state = self.state
         if isinstance(state, Connection):
             if state.is_open:
-                for data in state.transmit(self.now):
-                    self._fly(to_server=False, data=data, address=state.paths.address)
+                out = state.transmit(self.now)
                 if state.paths.probe:
                     self._fly(to_server=False, data=state.paths.probe, address=state.paths.address)
                     state.paths.probe = b""
+                for data in out:
+                    self._fly(to_server=False, data=data, address=state.paths.address)
                 for data, address in state.paths.take_outgoing():
                     self._fly(to_server=False, data=data, address=address)
             elif state.last_words() and self.host.ended == 1:

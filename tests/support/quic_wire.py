@@ -239,11 +239,12 @@ class Wire:
         if not connection.is_open:
             words = connection.last_words()
             return self._read(words, ADDRESS) if words else []
-        for datagram in connection.transmit(self.now):
-            frames += self._read(datagram, connection.paths.address)
+        datagrams = connection.transmit(self.now)
         if connection.paths.probe:
             frames += self._read(connection.paths.probe, connection.paths.address)
             connection.paths.probe = b""
+        for datagram in datagrams:
+            frames += self._read(datagram, connection.paths.address)
         for datagram, address in connection.paths.take_outgoing():
             frames += self._read(datagram, address)
         return frames

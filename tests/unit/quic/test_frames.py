@@ -236,3 +236,23 @@ def test_anything_authentic(packets: list[bytes]) -> None:
         assert connection.recovery.in_flight == sum(packet[1] for packet in connection.recovery.sent.values())
     else:
         assert not connection.streams.by_id
+
+
+def test_numbers_that_were_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9000 §21.4: who acknowledges what was never sent wants us to send faster than it can read."""
+    monkeypatch.setattr("edgeproxy.quic.connection.SKIP_EVERY", 1)
+    for liar in (False, True):
+        wire = Wire()
+        wire.settle()
+        for _ in range(6):
+            wire.send(b"\x01")
+            wire.now += 0.1
+            wire.connection.acknowledge()
+            wire.flush()
+            wire.connection.ping()
+            wire.flush()
+        sent = {number for number, _, _ in wire.sent}
+        skipped = wire.connection.skipped
+        assert skipped > 0 and skipped not in sent
+        wire.send(ack_frame([(skipped, skipped)] if liar else [(number, number) for number in sorted(sent, reverse=True)[:1]]))
+        assert wire.connection.is_open is not liar
