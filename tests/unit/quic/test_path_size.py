@@ -84,7 +84,7 @@ def test_another_path_begins_small() -> None:
 
 
 def test_a_probe_is_numbered_as_it_is_sent() -> None:
-    """Behind the packets of its turn: a client that acknowledges some of those first must not make it count as lost."""
+    """With the packets of its turn: a client that acknowledges some of those first must not make it count as lost."""
     wire = Wire(Limits(max_datagram=1350), max_data=1 << 30, max_stream_data_bidi_local=1 << 30).settle()
     wire.send(stream_frame(0, 0, b"x", fin=True), flush=False)
     connection = wire.connection
