@@ -9,18 +9,17 @@ another number (10000 for both protocols takes about 45 s of CPU).
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from contract.stand import STREAM, Stand, chunk, routed, stand, upstream_settings
+from support.census import census, collector_off, grown
 from support.edge import client_context
 from support.upstream import OK, Connection, Gone
 from support.waiting import until
@@ -28,41 +27,11 @@ from support.waiting import until
 CONNECTIONS = int(os.environ.get("EDGEPROXY_LEAK_CONNECTIONS", "2000"))
 EXCHANGES = 5000
 WARM = 100
-NOISE = 5  # objects of a class that may come and go (caches, the last plan of a connection)
-
-
-def census() -> Counter[str]:
-    """Our live objects by class, and what the loop and ssl make for us."""
-    kinds: Counter[str] = Counter()
-    for thing in gc.get_objects():
-        kind = type(thing)
-        module = kind.__module__ if isinstance(kind.__module__, str) else ""
-        if module.startswith(("edgeproxy", "ngh2", "httptools")) or kind.__name__ in {
-            "TCPTransport", "EdgeSSLObject", "_SSLSocket", "Task", "Context", "TimerHandle", "Future",
-        }:  # fmt: skip
-            kinds[f"{module}.{kind.__name__}"] += 1
-    return kinds
-
-
-def grown(before: Counter[str], after: Counter[str]) -> dict[str, int]:
-    """Classes with more objects than before, noise left out."""
-    return {name: after[name] - before[name] for name in after if after[name] - before[name] > NOISE}
 
 
 def rss() -> int:
     """Resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-@asynccontextmanager
-async def collector_off() -> AsyncIterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.collect()
 
 
 def check(s: Stand, before: Counter[str], rounds: int, memory: int) -> None:
