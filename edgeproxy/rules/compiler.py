@@ -20,7 +20,7 @@ from edgeproxy.rules.fields import FIELDS, Facts, lower_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
 from edgeproxy.rules.optimise import cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
-from edgeproxy.rules.runtime import ZIPPED, entry, item, leaves
+from edgeproxy.rules.runtime import ZIPPED, entry, item, leaves, negated, unless_missing
 from edgeproxy.rules.syntax import (
     BitAnd,
     Call,
@@ -104,6 +104,7 @@ class _Maker:
         self.globals: dict[str, Any] = {"__builtins__": {"Exception": Exception, "any": any, "all": all, "len": len}}
         self.known: dict[Any, str] = {}
         self.count = 0
+        self.inside = 0  # iterables of comprehensions around: Python allows no assignment there
 
     # -- the function ------------------------------------------------------------------------------------------------
 
@@ -162,10 +163,9 @@ class _Maker:
                 return self._comparison(test)
 
     def _xor(self, parts: list[ast.expr]) -> ast.expr:
-        result: ast.expr = ast.UnaryOp(ast.Not(), parts[0])
+        result = parts[0]
         for part in parts[1:]:
-            differs = ast.Compare(result, [ast.NotEq()], [ast.UnaryOp(ast.Not(), part)])
-            result = ast.UnaryOp(ast.Not(), ast.UnaryOp(ast.Not(), differs)) if part is not parts[-1] else differs
+            result = ast.Compare(ast.UnaryOp(ast.Not(), result), [ast.NotEq()], [ast.UnaryOp(ast.Not(), part)])
         return result
 
     def _compare(self, op: str, left: Value, right: Value) -> ast.expr:
@@ -252,7 +252,7 @@ class _Maker:
         return self._or_nothing(value.base)
 
     def _or_nothing(self, base: Value) -> ast.expr:
-        items = self.value(base)
+        items = self._iterable(base)
         return items if always(base) else ast.BoolOp(ast.Or(), [items, ast.Tuple([], ast.Load())])
 
     def elements(self, value: Value) -> ast.expr:
@@ -264,14 +264,19 @@ class _Maker:
         while isinstance(value, Index | Each) and each_in(value):
             path.append(value.key if isinstance(value, Index) else None)
             value = value.base
-        return _call(self.constant(leaves), self.value(value), self.constant(tuple(reversed(path))))
+        return _call(self.constant(leaves), self._iterable(value), self.constant(tuple(reversed(path))))
+
+    def _iterable(self, value: Value) -> ast.expr:
+        self.inside += 1
+        made = self.value(value)
+        self.inside -= 1
+        return made
 
     def vector(self, test: Test) -> ast.expr:
         """An iterable of the answers, one for each element."""
         match test:
             case Not(inner):
-                name = self.fresh()
-                return _generator(ast.UnaryOp(ast.Not(), _name(name)), name, self.vector(inner))
+                return _call(self.constant(negated), self.vector(inner))
             case Combine(op, tests):
                 return _call(self.constant(ZIPPED[op]), *(self.vector(each) for each in tests))
             case Truth(value):
@@ -313,7 +318,7 @@ class _Maker:
             prepared = function.prepare(prepared)
         rest = [
             self.constant(made) if isinstance(arg, Literal) else self.value(arg)
-            for arg, made in zip(args[1:], prepared[1:], strict=True)
+            for arg, made in zip(args[1:], prepared[1:], strict=False)  # `prepare` may use up the last ones (flags)
         ]
         if call.mapped:
             name = self.fresh()
@@ -325,6 +330,8 @@ class _Maker:
 
     def _guarded(self, run: ast.expr, args: list[ast.expr], sure: list[bool]) -> ast.expr:
         """A call that gives None where one of its arguments is None."""
+        if self.inside:
+            return _call(self.constant(unless_missing), run, *args)
         tests: list[ast.expr] = []
         names: list[ast.expr] = []
         for arg, is_there in zip(args, sure, strict=True):

@@ -17,6 +17,8 @@ MAX_BYTES: Final = 8 << 20  # of one list's file
 MAX_ITEMS: Final = 500_000
 MAX_PROBLEMS: Final = 20  # of one list; more say nothing new
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
+# Looks like an address, so that a wrong one is an error and not a string.
+_ADDRESS: Final = re.compile(r"(?=.*[0-9])(?=.*[.:])[0-9A-Fa-f.:]+(?:/[0-9]+)?")
 
 ListKind = Literal["ip", "string", "number"]
 TYPES: Final[dict[str, Type]] = {"ip": IP, "string": BYTES, "number": INT}
@@ -27,7 +29,7 @@ def kind_of(items: Iterable[str]) -> ListKind:
     words = list(items)
     if words and all(_NUMBER.fullmatch(word) for word in words):
         return "number"
-    if words and all(isinstance(parse_range(word), tuple) for word in words):
+    if words and all(_ADDRESS.fullmatch(word) for word in words):
         return "ip"
     return "string"
 

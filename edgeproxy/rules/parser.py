@@ -180,8 +180,10 @@ class _Parser(Operands):
 
     def _operator(self) -> tuple[str, str] | None:
         self.lexer.skip()
-        # The longest first: `in` also begins nothing else, `<` begins `<=`.
-        return max((each for each in _OPERATORS if self.lexer.peek(each[0])), key=lambda each: len(each[0]), default=None)
+        # The longest one: `<` begins `<=`. One that goes on as a word (`eqq`) is none.
+        word = self.lexer.word()
+        found = (each for each in _OPERATORS if self.lexer.peek(each[0]) and (not word or each[0].startswith(word)))
+        return max(found, key=lambda each: len(each[0]), default=None)
 
     def _no_operator(self, left: Value) -> RuleError:
         at, word = self.lexer.skip(), self.lexer.word()

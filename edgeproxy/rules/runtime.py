@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 
@@ -14,6 +15,16 @@ def item(values: Any, index: int) -> Any:
 def entry(values: Any, key: bytes) -> Any:
     """`values["key"]`."""
     return values.get(key) if values is not None else None
+
+
+def unless_missing(run: Callable[..., Any], *args: Any) -> Any:
+    """A call, unless an argument is missing."""
+    return None if any(arg is None for arg in args) else run(*args)
+
+
+def negated(answers: Iterable[Any]) -> list[bool]:
+    """A vector of opposite answers."""
+    return [not answer for answer in answers]
 
 
 def leaves(value: Any, path: tuple[int | bytes | None, ...]) -> list[Any]:
