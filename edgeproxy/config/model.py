@@ -407,6 +407,10 @@ def _rule_files(value: Any, info: ValidationInfo) -> RuleFiles:
     return RuleFiles(patterns=tuple(patterns))
 
 
+def _rules_as_data(rules: RuleFiles) -> dict[str, Any]:
+    return rules.model_dump(mode="json")
+
+
 UpstreamName = Annotated[StrictStr, AfterValidator(names.upstream_name)]
 
 
@@ -435,6 +439,7 @@ class Config(Section):
     rules: Annotated[
         RuleFiles,
         PlainValidator(_rule_files),
+        PlainSerializer(_rules_as_data, return_type=dict[str, Any], when_used="json"),
         WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
     ] = Field(
         default=RuleFiles(),

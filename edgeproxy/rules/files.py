@@ -159,7 +159,7 @@ def _list_of_file(document: Document, name: str, model: ListModel, loaded: Loade
         kind, items, problems = lists.read(path, model.kind)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        finding = Finding(("lists", name, "file"), f"{quote(path)} cannot be read: {reason}")
+        finding = Finding(("lists", name, "file"), f"{quote(model.file)} cannot be read: {reason}")
         loaded.problems.append(placed(document, finding))
         return None
     loaded.problems += problems
