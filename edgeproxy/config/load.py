@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
-from edgeproxy.config.model import Config, RuleFiles
+from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.rules.files import Loaded, read_rules
+from edgeproxy.rules.model import RuleFiles
 
 MAX_PAIRS = 1000  # as the model allows
 

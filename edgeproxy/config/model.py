@@ -25,25 +25,14 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
-    ValidationInfo,
     WithJsonSchema,
 )
 
 from edgeproxy.config import names
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
-from edgeproxy.config.units import (
-    FROM_FILE,
-    Age,
-    Duration,
-    OptionalDuration,
-    Size,
-    Wait,
-    describe,
-    parse_duration,
-    parse_size,
-)  # fmt: skip
-from edgeproxy.rules.model import RuleBook
+from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
+from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog",
@@ -57,7 +46,6 @@ __all__ = [
     "Hsts",
     "Listen",
     "Route",
-    "RuleFiles",
     "Target",
     "Tls",
     "Upstream",
@@ -388,29 +376,6 @@ class Route(Section):
     trailers: Literal["drop", "pass"] = Field(default="drop", description="What happens to trailers, both ways.")
 
 
-class RuleFiles(Section):
-    """The rule files of a configuration: their names, and what was read from them (load.py). Both travel to the workers,
-    so that all of them have the same rules, whatever happens to the files meanwhile."""
-
-    patterns: tuple[str, ...] = ()
-    book: RuleBook = RuleBook()
-
-
-def _rule_files(value: Any, info: ValidationInfo) -> RuleFiles:
-    if isinstance(value, RuleFiles):
-        return value
-    if isinstance(value, dict) and info.context != FROM_FILE:
-        return RuleFiles.model_validate(value)
-    patterns = [value] if isinstance(value, str) else value
-    if not isinstance(patterns, list | tuple) or not all(isinstance(each, str) and each for each in patterns):
-        raise Invalid(f"expected a list of rule files, not {describe(value)}", "like [rules/*.yaml]")
-    return RuleFiles(patterns=tuple(patterns))
-
-
-def _rules_as_data(rules: RuleFiles) -> dict[str, Any]:
-    return rules.model_dump(mode="json")
-
-
 UpstreamName = Annotated[StrictStr, AfterValidator(names.upstream_name)]
 
 
@@ -436,12 +401,7 @@ class Config(Section):
     drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")
     routes: tuple[Route, ...] = Field(min_length=1, description="Which requests go where.")
-    rules: Annotated[
-        RuleFiles,
-        PlainValidator(_rule_files),
-        PlainSerializer(_rules_as_data, return_type=dict[str, Any], when_used="json"),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-    ] = Field(
+    rules: RulesKey = Field(
         default=RuleFiles(),
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",
         json_schema_extra={"default": []},

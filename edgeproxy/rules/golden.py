@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from edgeproxy.config import explain
-from edgeproxy.config.document import Document, parse as parse_yaml
+from edgeproxy.config.document import Document
+from edgeproxy.config.document import parse as parse_yaml
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.message import Headers, Peer, Request

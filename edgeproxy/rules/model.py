@@ -11,14 +11,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     StrictBool,
     StrictInt,
     StrictStr,
+    ValidationInfo,
+    WithJsonSchema,
 )  # fmt: skip
 
 from edgeproxy.config.problems import Invalid, quote
-from edgeproxy.config.units import describe
+from edgeproxy.config.units import FROM_FILE, describe
 
 MAX_RULES: Final = 10_000
 MAX_BODY: Final = 30_000  # bytes of a rule's own answer, as at Cloudflare
@@ -172,3 +175,34 @@ class RuleBook(_Section):
 
     rules: tuple[RuleModel, ...] = ()
     lists: tuple[LoadedList, ...] = ()
+
+
+class RuleFiles(_Section):
+    """What `rules` of a configuration comes to: the names of files, and what was read from them (config/load.py). Both
+    travel to the workers, so that all of them have the same rules, whatever happens to the files meanwhile."""
+
+    patterns: tuple[str, ...] = ()
+    book: RuleBook = RuleBook()
+
+
+def _rule_files(value: Any, info: ValidationInfo) -> RuleFiles:
+    if isinstance(value, RuleFiles):
+        return value
+    if isinstance(value, dict) and info.context != FROM_FILE:
+        return RuleFiles.model_validate(value)
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list | tuple) or not all(isinstance(each, str) and each for each in patterns):
+        raise Invalid(f"expected a list of rule files, not {describe(value)}", "like [rules/*.yaml]")
+    return RuleFiles(patterns=tuple(patterns))
+
+
+def _as_data(rules: RuleFiles) -> dict[str, Any]:
+    return rules.model_dump(mode="json")
+
+
+RulesKey = Annotated[
+    RuleFiles,
+    PlainValidator(_rule_files),
+    PlainSerializer(_as_data, return_type=dict[str, Any], when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]

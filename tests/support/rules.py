@@ -165,7 +165,8 @@ def field(name: str) -> s.Field:
 
 def _array() -> st.SearchStrategy[Any]:
     keys = st.sampled_from([b"x-a", b"a", b"none"])
-    of_map = st.builds(lambda name, key: s.Index(field(name), key, FIELDS[name].type.of), st.sampled_from(_MAPS), keys)  # type: ignore[arg-type]
+    of_map = st.builds(lambda name, key: s.Index(field(name), key, FIELDS[name].type.of), st.sampled_from(_MAPS),
+        keys)  # type: ignore[arg-type]
     return st.one_of(st.sampled_from(_ARRAYS).map(field), of_map)
 
 
@@ -211,7 +212,8 @@ def _on_strings(left: st.SearchStrategy[Any], right: st.SearchStrategy[Any]) -> 
 def _comparisons() -> st.SearchStrategy[Any]:
     number = _NUMBERS.map(lambda each: s.Literal(each, s.INT))
     ranges = st.tuples(_NUMBERS, _NUMBERS).map(lambda pair: (min(pair), max(pair)))
-    nets = st.tuples(_CODES, _CODES).map(lambda pair: tuple(sorted(pair)) if (pair[0] < 1 << 32) == (pair[1] < 1 << 32) else (pair[0],) * 2)
+    nets = st.tuples(_CODES,
+        _CODES).map(lambda pair: tuple(sorted(pair)) if (pair[0] < 1 << 32) == (pair[1] < 1 << 32) else (pair[0],) * 2)
     address = st.just(field("ip.src"))
     return st.one_of(
         _on_strings(_strings(), _strings(1)),
@@ -222,7 +224,8 @@ def _comparisons() -> st.SearchStrategy[Any]:
         st.builds(s.In, address, st.lists(nets, max_size=4).map(tuple)),
         st.builds(lambda each: s.InList(each, "nets"), address),
         st.sampled_from(["ssl", "cf.client.bot"]).map(lambda name: s.Truth(field(name))),
-        st.builds(lambda one, prefix: s.Truth(s.Call("starts_with", (one, s.Literal(prefix, s.BYTES)), s.BOOL)), _strings(1), _BYTES),
+        st.builds(lambda one, prefix: s.Truth(s.Call("starts_with", (one, s.Literal(prefix, s.BYTES)), s.BOOL)), _strings(1),
+            _BYTES),
     )
 
 

@@ -49,11 +49,13 @@ def test_a_block_in_the_routes_dialect(tmp_path: Path) -> None:
         assert driver.seen() == []
     assert made.stats.rule_hits == {("no-bots", "block"): 2}
     assert made.stats.faults == {("client", "rule_block"): 2}
-    assert [(line["rules"], line["status"], line["outcome"]) for line in logged(made)] == [(["no-bots"], 451, "client: rule_block")] * 2
+    assert [(line["rules"], line["status"], line["outcome"]) for line in logged(made)] == [(["no-bots"], 451,
+        "client: rule_block")] * 2
 
 
 def test_the_same_head_again_is_counted_again(tmp_path: Path) -> None:
-    made = stand(tmp_path, "- {id: a, expression: ssl, action: log}\n- {id: b, expression: 'http.request.timestamp.sec gt 0', action: log}")
+    made = stand(tmp_path,
+        "- {id: a, expression: ssl, action: log}\n- {id: b, expression: 'http.request.timestamp.sec gt 0', action: log}")
     driver = made.h1()
     for _ in range(3):
         driver.feed(GET % (b"/", b""))
@@ -72,7 +74,12 @@ def test_an_answer_of_its_own_and_a_challenge(tmp_path: Path) -> None:
 
 def test_redirects(tmp_path: Path) -> None:
     made = stand(tmp_path, """\
-- {id: fixed, expression: 'http.request.uri.path eq "/a"', action: redirect, location: "https://x.test/", status: 301, preserve_query: true}
+- id: fixed
+  expression: http.request.uri.path eq "/a"
+  action: redirect
+  location: https://x.test/
+  status: 301
+  preserve_query: true
 - id: made
   expression: starts_with(http.request.uri.path, "/b")
   action: redirect

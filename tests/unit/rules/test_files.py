@@ -98,25 +98,32 @@ def test_patterns(tmp_path: Path) -> None:
     assert said(load(tmp_path, empty="")) == ["empty.yaml:0:0 the rule file is empty"]
 
 
-@pytest.mark.parametrize(("rules_text", "hits", "final"), [
-    ("- {id: a, expression: ssl, action: allow}\n- {id: b, expression: ssl, action: block}", ["a"], "a"),
-    ("- {id: a, expression: ssl, action: skip, skip: [b]}\n- {id: b, expression: ssl, action: block}\n- {id: c, expression: ssl, action: log}", ["a", "c"], None),
-    ("- {id: a, expression: ssl, action: skip}\n- {id: b, expression: ssl, action: block}", ["a"], None),
-    ("- {id: a, expression: ssl, action: block, mode: log}\n- {id: b, expression: ssl, action: challenge}", ["a", "b"], "b"),
-    ("- {id: a, expression: 'http.request.timestamp.sec gt 0', action: skip, skip: [b]}\n- {id: b, expression: ssl, action: block}\n"
-     "- {id: c, expression: ssl, action: block}", ["a", "c"], "c"),
-    ("- {id: a, expression: ssl, action: log}\n- {id: b, expression: 'cf.ray_id ne \"\"', action: log}\n- {id: c, expression: ssl, action: log}", ["a", "b", "c"], None),
-    ("- {id: a, expression: not ssl, action: block}", [], None),
+def line(name: str, action: str, expression: str = "ssl", more: str = "") -> str:
+    """One rule."""
+    return f"- {{id: {name}, expression: '{expression}', action: {action}{more}}}"
+
+
+LATE = "http.request.timestamp.sec gt 0"
+
+
+@pytest.mark.parametrize(("lines", "hits", "final"), [
+    ([line("a", "allow"), line("b", "block")], ["a"], "a"),
+    ([line("a", "skip", more=", skip: [b]"), line("b", "block"), line("c", "log")], ["a", "c"], None),
+    ([line("a", "skip"), line("b", "block")], ["a"], None),
+    ([line("a", "block", more=", mode: log"), line("b", "challenge")], ["a", "b"], "b"),
+    ([line("a", "skip", LATE, ", skip: [b]"), line("b", "block"), line("c", "block")], ["a", "c"], "c"),
+    ([line("a", "log"), line("b", "log", LATE), line("c", "log")], ["a", "b", "c"], None),
+    ([line("a", "block", "not ssl")], [], None),
 ])  # fmt: skip
-def test_decisions(tmp_path: Path, rules_text: str, hits: list[str], final: str | None) -> None:
-    ruleset = rules(tmp_path, f"rules:\n{rules_text}\n")
+def test_decisions(tmp_path: Path, lines: list[str], hits: list[str], final: str | None) -> None:
+    ruleset = rules(tmp_path, "\n".join(["rules:", *lines, ""]))
     decision = judge(ruleset, facts(), None)
     assert [rule.id for rule in decision.hits] == hits
     assert (decision.final.id if decision.final else None) == final
 
 
 def test_samples_and_failures(tmp_path: Path) -> None:
-    ruleset = rules(tmp_path, "rules:\n- {id: a, expression: ssl, action: block, sample: 0.25}\n- {id: b, expression: ssl, action: log}\n")
+    ruleset = rules(tmp_path, "\n".join(["rules:", line("a", "block", more=", sample: 0.25"), line("b", "log"), ""]))
     found = ruleset.stable(facts(), lambda *_: None)
     assert [[rule.id for rule in decide(found, lambda each=draw: each).hits] for draw in (0.1, 0.25)] == [["a"], ["b"]]
     broken: list[str] = []
@@ -128,15 +135,18 @@ def test_samples_and_failures(tmp_path: Path) -> None:
 
 CASES = """\
 cases:
-  - {name: one, request: {url: "https://example.org/x", headers: {User-Agent: [sqlmap]}}, expect: {action: block, rule: a, status: 451}}
+  - name: one
+    request: {url: "https://example.org/x", headers: {User-Agent: [sqlmap]}}
+    expect: {action: block, rule: a, status: 451}
   - {request: {url: "https://example.org/?q=1"}, expect: {action: redirect, location: "/new", hits: [b]}}
   - {request: {url: "https://example.org/a/../x"}, expect: {action: pass}}
 """
 
 
 def test_golden_cases(tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text("rules:\n- {id: a, expression: 'http.user_agent eq \"sqlmap\"', action: block, status: 451}\n"
-                                     "- {id: b, expression: 'http.request.uri.query ne \"\"', action: redirect, location: /new}\n")
+    one = line("a", "block", 'http.user_agent eq "sqlmap"', ", status: 451")
+    two = line("b", "redirect", 'http.request.uri.query ne ""', ", location: /new")
+    (tmp_path / "r.yaml").write_text(f"rules:\n{one}\n{two}\n")
     (tmp_path / "r.cases.yaml").write_text(CASES)
     assert case_files([tmp_path]) == case_files([tmp_path / "r.yaml"]) == case_files([tmp_path / "r.cases.yaml"])
     outcome = run(tmp_path / "r.cases.yaml")

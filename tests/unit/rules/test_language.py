@@ -17,10 +17,12 @@ from edgeproxy.rules.syntax import Test, fields_of, show
 _BITS = [
     "http.host", "http.request.headers", "ip.src", "ssl", "cf.threat_score", "eq", "in", "{", "}", "(", ")", "[", "]", "*", "[*]",
     "any(", "all(", "lower(", "concat(", "not", "!", "and", "or", "xor", "&&", "||", "^^", '"', '"a"', 'r#"', '"#', "$nets",
-    "1", "0x", "..", "10.0.0.0/8", "::1", "61:62", ",", "\\", "matches", "wildcard", "strict wildcard", "~", "&", "\x00", "é", "\ud800",
+    "1", "0x", "..", "10.0.0.0/8", "::1", "61:62", ",", "\\", "matches", "wildcard", "strict wildcard", "~", "&", "\x00", "é",
+    "\ud800",
     "true", " ", "\n", "{2,1}", "[^]", "(?i)", "-", "0", "99999999999999999999999999999999",
 ]  # fmt: skip
-_REQUESTS = [facts(), facts(b"/", headers=[], client="2001:db8::1"), facts(b"/a?x", headers=[(b"x-a", b"")], client="", protocol=0)]
+_REQUESTS = [facts(), facts(b"/", headers=[], client="2001:db8::1"),
+    facts(b"/a?x", headers=[(b"x-a", b"")], client="", protocol=0)]
 
 
 @settings(max_examples=300, deadline=None)
@@ -49,13 +51,15 @@ def test_simpler_is_the_same(tree: Test) -> None:
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(_BITS), max_size=14).map(" ".join), st.lists(st.sampled_from(_BITS), max_size=14).map("".join)))
+@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(_BITS), max_size=14).map(" ".join),
+    st.lists(st.sampled_from(_BITS), max_size=14).map("".join)))
 def test_garbage_is_a_rule_error_or_compiles(text: str) -> None:
     for reader, compiler in ((parse, compile_test), (parse_value, compile_value)):
         try:
             tree = reader(text, LISTS)
         except RuleError as error:
-            assert 0 <= error.offset <= len(text) and error.message
+            placed = 0 <= error.offset <= len(text) and error.message
+            assert placed
         else:
             compiler(tree, CONTAINERS)(facts())  # type: ignore[operator]
 
@@ -65,14 +69,16 @@ def test_garbage_is_a_rule_error_or_compiles(text: str) -> None:
 def test_a_damaged_expression_is_a_rule_error_or_compiles(tree: Test, data: st.DataObject) -> None:
     text = show(tree)[:MAX_LENGTH]
     at = data.draw(st.integers(0, len(text)))
-    damaged = text[:at] + data.draw(st.sampled_from(["", "(", '"', "[*]", " ", "\\", "}", "é"])) + text[at + data.draw(st.integers(0, 3)) :]
+    damaged = text[:at] + data.draw(st.sampled_from(["", "(", '"', "[*]", " ", "\\", "}",
+        "é"])) + text[at + data.draw(st.integers(0, 3)) :]
     try:
         compile_test(parse(damaged, LISTS), CONTAINERS)(facts())
     except RuleError as error:
         assert 0 <= error.offset <= len(damaged)
 
 
-@pytest.mark.parametrize("text", ["(" * 5000, "not " * 1000 + "ssl", "!" * 4000, "any(" * 900, "lower(" * 600, '"' * 4096, "[" * 4096])
+@pytest.mark.parametrize("text",
+    ["(" * 5000, "not " * 1000 + "ssl", "!" * 4000, "any(" * 900, "lower(" * 600, '"' * 4096, "[" * 4096])
 def test_depth_and_length_are_bounded(text: str) -> None:
     with pytest.raises(RuleError):
         parse(text, LISTS)

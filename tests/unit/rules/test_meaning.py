@@ -36,13 +36,16 @@ def value(text: str, **request: object) -> object:
     "ip.src eq 203.0.113.7", "ip.src in $nets", "ip.src in {203.0.113.0/24}", "ip.src lt ::1", "ip.src gt 10.0.0.0",
     "not ip.src in {10.0.0.0/8 ::/0}", 'http.host wildcard "EXAMPLE.*"', 'http.host strict wildcard "*.org"',
     'not http.host strict wildcard "*.ORG"', 'http.request.uri.path wildcard "/p*.p*"', 'http.host matches "^ex.*g$"',
-    'http.user_agent matches "sqlmap|nikto"', 'http.user_agent ~ r"(?i)SQLMAP/\\d"', "cf.threat_score & 1 or ssl", "ssl xor cf.client.bot",
+    'http.user_agent matches "sqlmap|nikto"', 'http.user_agent ~ r"(?i)SQLMAP/\\d"', "cf.threat_score & 1 or ssl",
+    "ssl xor cf.client.bot",
     'all(http.request.headers["none"][*] eq "x")', 'not any(http.request.headers["none"][*] ne "x")',
     'any(not http.request.headers["x-a"][*] eq "1")', 'all(http.request.headers["x-a"][*] in {"1" "two"})',
     'any(lower(http.request.headers[*][0])[*] contains "sqlmap")', 'any(split(http.host, ".", 2)[*] eq "org")',
-    'any(split(http.request.headers["x-a"][1], "w", 2)[*] eq "o")', "len(http.host) eq 11", "has_key(http.request.headers, \"accept\")",
+    'any(split(http.request.headers["x-a"][1], "w", 2)[*] eq "o")', "len(http.host) eq 11",
+    "has_key(http.request.headers, \"accept\")",
     'has_value(http.request.headers.names, "accept")', 'cidr(ip.src, 24, 48) eq 203.0.113.0', "cidr6(ip.src, 48) eq 203.0.113.7",
-    'starts_with(http.request.uri.path, "/P") and ends_with(http.host, ".org")', "true", "not false", 'http.host gt "e" and http.host le "f"',
+    'starts_with(http.request.uri.path, "/P") and ends_with(http.host, ".org")', "true", "not false",
+    'http.host gt "e" and http.host le "f"',
 ])  # fmt: skip
 def test_holds(text: str) -> None:
     assert holds(text)
@@ -64,7 +67,8 @@ def test_a_comparison_on_a_missing_number_is_false(missing: str) -> None:
     'http.request.jwt.claims.aud["a"][0]', 'decode_base64(http.host)', "substring(cf.tls_cipher, 0, 1)",
 ])  # fmt: skip
 def test_a_comparison_on_a_missing_string_is_false(missing: str) -> None:
-    tests = ['eq ""', 'ne ""', 'lt "z"', 'contains ""', 'matches ""', 'wildcard "*"', 'strict wildcard "*"', 'in {""}', "ne http.host"]
+    tests = ['eq ""', 'ne ""', 'lt "z"', 'contains ""', 'matches ""', 'wildcard "*"', 'strict wildcard "*"', 'in {""}',
+        "ne http.host"]
     for test in tests:
         assert not holds(f"{missing} {test}")
     assert not holds(f'starts_with({missing}, "")')
@@ -78,15 +82,21 @@ def test_missing_addresses_and_booleans() -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ('concat("https://", http.host, http.request.uri.path)', b"https://example.org/Path/to.PHP"), ("upper(http.host)", b"EXAMPLE.ORG"),
-    ('concat(ip.src.country, http.host)', b"example.org"), ("substring(http.host, 8)", b"org"), ("substring(http.host, 0, -4)", b"example"),
+    ('concat("https://", http.host, http.request.uri.path)', b"https://example.org/Path/to.PHP"),
+    ("upper(http.host)", b"EXAMPLE.ORG"),
+    ('concat(ip.src.country, http.host)', b"example.org"), ("substring(http.host, 8)", b"org"),
+    ("substring(http.host, 0, -4)", b"example"),
     ('join(http.request.headers["x-a"], "-")', b"1-two"), ("to_string(ip.src)", b"203.0.113.7"), ("to_string(ssl)", b"true"),
     ("to_string(cf.threat_score)", b"0"), ('remove_bytes(http.host, "\\x2e\\x65")', b"xamplorg"),
-    ('remove_query_args(http.request.uri.query, "a")', b"b=2"), ('regex_replace(http.host, r"^(\\w+)\\.(\\w+)$", "${2}.${1}$$")', b"org.example$"),
-    ('regex_replace(http.host, "nothing", "x")', b"example.org"), ("wildcard_replace(http.request.uri.path, \"/*/*\", \"/${2}/${1}\")", b"/to.PHP/Path"),
-    ("wildcard_replace(http.host, \"EXAMPLE.*\", \"${1}\", \"s\")", b"example.org"), ('url_decode(http.request.headers["u"][0])', b"a b%20c"),
+    ('remove_query_args(http.request.uri.query, "a")', b"b=2"),
+    ('regex_replace(http.host, r"^(\\w+)\\.(\\w+)$", "${2}.${1}$$")', b"org.example$"),
+    ('regex_replace(http.host, "nothing", "x")', b"example.org"),
+    ("wildcard_replace(http.request.uri.path, \"/*/*\", \"/${2}/${1}\")", b"/to.PHP/Path"),
+    ("wildcard_replace(http.host, \"EXAMPLE.*\", \"${1}\", \"s\")", b"example.org"),
+    ('url_decode(http.request.headers["u"][0])', b"a b%20c"),
     ('url_decode(http.request.headers["u"][0], "r")', b"a b c"), ('decode_base64(http.request.headers["b"][0])', b"hello"),
-    ('lookup_json_string(http.request.headers["j"][0], "a", 1)', b"x"), ('lookup_json_string(http.request.headers["j"][0], "a", 0)', None),
+    ('lookup_json_string(http.request.headers["j"][0], "a", 1)', b"x"),
+    ('lookup_json_string(http.request.headers["j"][0], "a", 0)', None),
     ("encode_base64(http.host)", b"ZXhhbXBsZS5vcmc="), ("lower(ip.src.city)", None),
 ])  # fmt: skip
 def test_functions(text: str, expected: object) -> None:
@@ -101,7 +111,8 @@ def test_json_numbers_are_no_booleans() -> None:
 
 
 @pytest.mark.parametrize(("now", "mac", "valid"), [
-    (1749999995.0, _MAC, True), (1750000091.0, _MAC, False), (1749999980.0, _MAC, False), (1749999995.0, b"AAAA", False), (1749999995.0, b"", False),
+    (1749999995.0, _MAC, True), (1750000091.0, _MAC, False), (1749999980.0, _MAC, False), (1749999995.0, b"AAAA", False),
+    (1749999995.0, b"", False),
 ])  # fmt: skip
 def test_timed_hmac(now: float, mac: bytes, valid: bool) -> None:
     target = b"/a?verify=1749999990-" + quote(mac, safe="").encode()

@@ -17,8 +17,10 @@ wirefilter = pytest.importorskip("octorules_wirefilter", reason="octorules-wiref
 # Words of ours that wirefilter does not have (parser.py), and functions whose arity its copy of the reference differs in.
 _OURS = ("true", "false", "to_string", "substring", "\t")
 _PIECES = [
-    "http.host", "ip.src", "ssl", "cf.threat_score", "http.request.headers.names", 'http.request.headers["a"]', "[*]", "[0]", "any(", "all(", "(", ")",
-    " eq ", " ne ", " in ", " contains ", " matches ", " wildcard ", " and ", " or ", " xor ", "not ", "!", "&&", "||", "^^", '"a"', 'r"a"', '"*a"', "1",
+    "http.host", "ip.src", "ssl", "cf.threat_score", "http.request.headers.names", 'http.request.headers["a"]', "[*]", "[0]",
+    "any(", "all(", "(", ")",
+    " eq ", " ne ", " in ", " contains ", " matches ", " wildcard ", " and ", " or ", " xor ", "not ", "!", "&&", "||", "^^",
+    '"a"', 'r"a"', '"*a"', "1",
     "0x1f", "-3", "{1 2..3}", '{"a" "b"}', "{10.0.0.0/8 ::1}", "10.0.0.1", "lower(", "len(", "concat(", ", ", " & ", " ", "5..6",
 ]  # fmt: skip
 
@@ -50,10 +52,14 @@ def test_both_accept_the_same(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    'http.host eq "a\\x41\\101\\"\\\\"', "http.host eq 61", "http.host in {}", 'http.host strict  wildcard "a"', "cf.threat_score eq 08", "cf.threat_score eq 00",
-    "cf.threat_score eq -0x5", "ip.src eq 01.2.3.4", "ip.src eq ::ffff:1.2.3.4", 'http.host matches "["]"', 'http.request.headers[ "a" ][ 0 ] eq "b"',
-    'http.request.headers ["a"][0] eq "b"', "http.host eq http.host", "http.host contains http.host", 'lower ( http.host ) eq "a"', "notssl", "ssl AND ssl",
-    'concat(http.host) eq "a"', "not not ssl", 'http.host eq "\\400"', "cf.threat_score in {1 .. 5}", 'http.host matches "[[]"', r'http.host matches "\d\."',
+    'http.host eq "a\\x41\\101\\"\\\\"', "http.host eq 61", "http.host in {}", 'http.host strict  wildcard "a"',
+    "cf.threat_score eq 08", "cf.threat_score eq 00",
+    "cf.threat_score eq -0x5", "ip.src eq 01.2.3.4", "ip.src eq ::ffff:1.2.3.4", 'http.host matches "["]"',
+    'http.request.headers[ "a" ][ 0 ] eq "b"',
+    'http.request.headers ["a"][0] eq "b"', "http.host eq http.host", "http.host contains http.host",
+    'lower ( http.host ) eq "a"', "notssl", "ssl AND ssl",
+    'concat(http.host) eq "a"', "not not ssl", 'http.host eq "\\400"', "cf.threat_score in {1 .. 5}", 'http.host matches "[[]"',
+    r'http.host matches "\d\."',
 ])  # fmt: skip
 def test_corners(text: str) -> None:
     ours, theirs = _both(text)
