@@ -16,7 +16,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final
 
 from edgeproxy.rules.addresses import Ranges
-from edgeproxy.rules.fields import FIELDS, Facts, lower_slot
+from edgeproxy.rules.fields import FIELDS, Facts, lower_slot, text_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
 from edgeproxy.rules.optimise import cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
@@ -121,7 +121,7 @@ class _Maker:
 
     def constant(self, value: Any) -> ast.expr:
         """A constant by name. Equal strings and numbers share one."""
-        key = (type(value), value) if isinstance(value, bytes | int | frozenset) else id(value)
+        key = (type(value), value) if isinstance(value, bytes | str | int | frozenset) else id(value)
         if key not in self.known:
             self.known[key] = name = f"c{len(self.known)}"
             self.globals[name] = value
@@ -180,9 +180,28 @@ class _Maker:
         assert isinstance(test, Contains | Matches | Wildcard | In | InList | BitAnd)
         if isinstance(test, In | InList):
             return ast.Compare(self.value(test.left), [ast.In()], [self.constant(self._set(test))])
+        if isinstance(test, Contains | Matches) and (found := self._in_text(test)) is not None:
+            return found
         if isinstance(test, Wildcard) and not test.strict and isinstance(test.left, Field):
             return self._lowered(test)
         return self.present(test.left, lambda value: self.applied(test, value))
+
+    def _in_text(self, test: Contains | Matches) -> ast.expr | None:
+        """Words that are looked for in a field, or in a field in lower case; None for anything else."""
+        words = [test.needle] if isinstance(test, Contains) else literals(test.pattern)
+        lowered = isinstance(test.left, Call) and test.left.name == "lower"
+        field = test.left.args[0] if isinstance(test.left, Call) and lowered else test.left
+        if words is None or len(words) > _MANY_LITERALS or not isinstance(field, Field):
+            return None
+        info = FIELDS[field.name]
+        slot = text_slot(lower_slot(info) if lowered else info.slot)
+        text: ast.expr = ast.Attribute(_name(_FACTS), slot, ast.Load())
+        name = self.fresh()
+        there = ast.Compare(ast.NamedExpr(_store(name), text), [ast.IsNot()], [ast.Constant(None)])
+        text = text if info.always else _name(name)
+        tests: list[ast.expr] = [ast.Compare(self.constant(word.decode("latin-1")), [ast.In()], [text]) for word in words]
+        found = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
+        return found if info.always else ast.BoolOp(ast.And(), [there, found])
 
     def _set(self, test: In | InList) -> Container:
         return self.lists[test.name] if isinstance(test, InList) else container(test.items)
@@ -221,7 +240,7 @@ class _Maker:
         if words is not None and len(words) <= _MANY_LITERALS and isinstance(value, ast.Name | ast.Attribute):
             tests: list[ast.expr] = [ast.Compare(self.constant(word), [ast.In()], [value]) for word in words]
             return tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
-        return _call(self.constant(searcher(compile_pattern(pattern))), value)
+        return _call(self.constant(searcher(compile_pattern(pattern, captures=False))), value)
 
     def _wildcard(self, pattern: bytes, strict: bool, value: ast.expr) -> ast.expr:
         pieces = split(pattern)
