@@ -1,6 +1,6 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | demo | certs``."""
+"""``edgeproxy serve | check | demo | certs | rules``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 certs_app = typer.Typer(help="Certificates for development.", no_args_is_help=True)
 app.add_typer(certs_app, name="certs")
+rules_app = typer.Typer(help="Rule files.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
 
@@ -103,6 +105,34 @@ def certs_dev(
     made = make_development(directory)
     for path in (made.ca, made.ca_key, made.cert, made.key):
         typer.echo(str(path))
+
+
+@rules_app.command("test")
+def rules_test(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]…", help="Rule files, their .cases.yaml, or directories.")
+    ] = None,
+) -> None:
+    """Runs the golden cases of rule files; exit code 1 if one fails.
+
+    Example: edgeproxy rules test rules/
+    """
+    from edgeproxy.rules.golden import case_files, run
+
+    files = case_files(paths or [Path("rules")])
+    if not files:
+        typer.echo("no file with golden cases (X.cases.yaml beside X.yaml)", err=True)
+        raise typer.Exit(1)
+    failed = total = 0
+    for file in files:
+        outcome = run(file)
+        total += outcome.cases
+        failed += len(outcome.problems)
+        for problem in outcome.problems:
+            typer.echo(problem.render(), err=True)
+    typer.echo(f"{total} cases in {len(files)} files, {failed} problems")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _problems(path: Path) -> str | None:

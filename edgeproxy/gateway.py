@@ -1,4 +1,4 @@
-# The pipeline, read top to bottom: normalise → route → preview → upstream → heads → relay → record.
+# The pipeline, read top to bottom: normalise → route → rules → preview → upstream → heads → relay → record.
 """`Gateway`: what happens to a request, independent of the protocol it came by and of the upstream it goes to."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from edgeproxy import ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault
@@ -59,7 +60,10 @@ class Gateway:
 
     def plan(self, request: Request) -> Plan:
         """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
-        return Plan(self.snapshot, request, self._no_route)
+        plan = Plan(self.snapshot, request, self._no_route)
+        if self.snapshot.rules is not None:
+            ruling.prepare(plan, request, self.snapshot.rules, self.stats)
+        return plan
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
@@ -84,7 +88,12 @@ class Gateway:
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))
             return
         body.limit = limit
-        if plan.direct or length == 0:
+        if plan.direct:
+            route.pool.submit(exchange)
+            return
+        if plan.ruling is not None and plan.ruling.apply(exchange):
+            return
+        if length == 0 or not route.reads_body:
             route.pool.submit(exchange)
         else:
             Preview(exchange, route).begin()
@@ -106,6 +115,18 @@ class Gateway:
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
+
+    def refuse(self, exchange: Exchange, fault: Fault, content_type: bytes, content: bytes) -> None:
+        """A rule's own answer, counted and logged as the fault that it is."""
+        self.stats.fault(fault.source.value, fault.reason)
+        exchange.body.drop()
+        fields = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+        self._local(exchange, fault.status, fields, content, fault.outcome)
+
+    def redirect(self, exchange: Exchange, status: int, location: bytes) -> None:
+        """A rule sends the client elsewhere."""
+        exchange.body.drop()
+        self._local(exchange, status, [(b"location", location), (b"cache-control", b"no-store")], b"")
 
     def _local(
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes, outcome: str = OK

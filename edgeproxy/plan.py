@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.message import Request
     from edgeproxy.observe.metrics import RouteStats
+    from edgeproxy.ruling import Ruling
 
 NO_ROUTE = "-"  # label of requests that no route took
 
@@ -38,12 +39,15 @@ class Plan:
         fields: field lines for the upstream, from behind Host to the start of the ray id's value.
         reply_fields: fields of the edge's own on every reply (HSTS where RFC 6797 wants it, Alt-Svc over h1 and h2).
         log: constant end of the access-log line.
-        direct: the body need not be looked at: straight to the route's pool.
+        direct: neither rules nor the body need be looked at: straight to the route's pool.
+        client: textual address of the client.
+        host: of the authority, in one form; "" when it is malformed.
+        ruling: what the rules say about this head; None where no rule can say anything.
     """
 
     __slots__ = (
-        "_target", "_target_head", "direct", "fault", "fields", "location", "log", "reply_fields", "route", "snapshot",
-        "stats",
+        "_target", "_target_head", "client", "direct", "fault", "fields", "host", "location", "log", "reply_fields", "route",
+        "ruling", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -65,9 +69,12 @@ class Plan:
         self.fault = self._decide(request, authority)
         route = self.route
         self.direct = route is not None and not route.reads_body
+        self.ruling: Ruling | None = None
+        self.host = "" if authority is None else authority.host
+        self.client = client_address(request, snapshot.trusted)
         self.stats = no_route if route is None else route.stats
         self.log = static_part(
-            client=client_address(request, snapshot.trusted),
+            client=self.client,
             protocol=PROTOCOLS[request.protocol],
             method=request.method,
             host=request.authority,

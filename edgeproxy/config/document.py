@@ -44,6 +44,7 @@ class Document:
     file: str
     lines: list[str]
     data: Any = None
+    multiline: bool = False  # values may have several lines
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -69,10 +70,13 @@ class Document:
         return self.keys.get(path) or self.value_at(path)
 
 
-def parse(raw: bytes, file: str) -> Document:
-    """Reads the bytes of a configuration file. Raises ConfigError when no mapping can be had from them."""
+def parse(raw: bytes, file: str, *, rules: bool = False) -> Document:
+    """Reads the bytes of a configuration file, or (`rules`) of a rule file, whose expressions may have several lines.
+
+    Raises ConfigError when no mapping can be had from them.
+    """
     text = _decode(raw, file)
-    document = Document(file, _BREAK.split(text))
+    document = Document(file, _BREAK.split(text), multiline=rules)
     try:
         root = _compose(text)
     except yaml.MarkedYAMLError as error:
@@ -83,10 +87,11 @@ def parse(raw: bytes, file: str) -> Document:
         # PyYAML lets Python's own errors out for escapes and version numbers beyond every range.
         raise ConfigError([Problem(file, 0, 0, "not YAML: an escape or a number is out of range")]) from error
     if root is None or (isinstance(root, yaml.ScalarNode) and root.value in _NULL):
-        raise ConfigError([Problem(file, 0, 0, "the configuration is empty", "docs/configuration.md has a first one")])
+        what = "the rule file" if rules else "the configuration"
+        raise ConfigError([Problem(file, 0, 0, f"{what} is empty", "docs/configuration.md has a first one")])
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-        hint = "the file starts with keys like 'listen:' and 'routes:'"
+        hint = "the file starts with the key 'rules:'" if rules else "the file starts with keys like 'listen:' and 'routes:'"
         raise ConfigError([document.problem(_place(root), f"expected a mapping, not {kind}", hint)])
     reader = _Reader(document)
     document.data = reader.read(root, (), 0)
@@ -210,7 +215,8 @@ class _Reader:
 
     def _check_text(self, node: yaml.ScalarNode, what: str) -> None:
         # No value of the model has a use for them, and paths, headers and log lines are made of these values.
-        if found := _UNPRINTABLE.search(node.value):
+        text = node.value.replace("\n", "") if self._document.multiline and what == "value" else node.value
+        if found := _UNPRINTABLE.search(text):
             message = f"the {what} contains the control character U+{ord(found[0]):04X}"
             self._document.report(_place(node), message, "write it on one line")
 

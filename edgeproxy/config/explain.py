@@ -21,12 +21,12 @@ from edgeproxy.config.units import describe, format_duration, format_size, size_
 # Sections that DESIGN.md's contract has and this version has not: each would protect something, so none is ignored.
 NOT_BUILT: Final[dict[Path, str]] = {
     ("store",): "a shared store",
-    ("rules",): "rule files",
     ("bots",): "bot scoring",
     ("limits",): "rate limits",
     ("keys",): "API keys of the edge",
     ("routes", 0, "cache"): "caching",
 }
+Model = type[BaseModel]
 MAX_FINDINGS: Final = 500
 _BOUNDS: Final = {
     "greater_than": "more than",
@@ -37,14 +37,14 @@ _BOUNDS: Final = {
 _SWITCH_WORDS: Final = {"on": "true", "yes": "true", "y": "true", "off": "false", "no": "false", "n": "false"}
 
 
-def findings(error: ValidationError) -> Iterator[Finding]:
-    """Every error of a validation of Config; after MAX_FINDINGS the rest is counted."""
+def findings(error: ValidationError, root: Model = Config) -> Iterator[Finding]:
+    """Every error of a validation of `root`; after MAX_FINDINGS the rest is counted."""
     details = [detail for detail in error.errors(include_url=False) if not _follows_from_others(detail)]
     unknown = [_file_path(detail) for detail in details[:MAX_FINDINGS] if detail["type"] == "extra_forbidden"]
-    meant = {(path[:-1], _meant(path)) for path in unknown}
+    meant = {(path[:-1], _meant(path, root)) for path in unknown}
     details = [detail for detail in details if detail["type"] != "missing" or _split(detail) not in meant]
     for detail in details[:MAX_FINDINGS]:
-        yield _finding(detail)
+        yield _finding(detail, root)
     if len(details) > MAX_FINDINGS:
         yield Finding((), f"{len(details) - MAX_FINDINGS} more problems, not listed")
 
@@ -57,9 +57,9 @@ def dotted(path: Path) -> str:
     return text
 
 
-def keys_below(path: Path) -> dict[str, Any]:
+def keys_below(path: Path, root: Model = Config) -> dict[str, Any]:
     """The keys that may stand in the mapping at a path of the file; empty where it is none of the model's."""
-    kind = _kind_at(path)
+    kind = _kind_at(path, root)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: field.annotation for name, field in kind.model_fields.items()}
     return {}
@@ -75,9 +75,9 @@ def _split(detail: ErrorDetails) -> tuple[Path, str]:
     return path[:-1], str(path[-1])
 
 
-def _meant(path: Path) -> str:
+def _meant(path: Path, root: Model) -> str:
     """The key that an unknown one seems to stand for: where that is missing too, one problem says it all."""
-    return nearest(str(path[-1]), keys_below(path[:-1]))
+    return nearest(str(path[-1]), keys_below(path[:-1], root))
 
 
 def _follows_from_others(detail: ErrorDetails) -> bool:
@@ -85,7 +85,7 @@ def _follows_from_others(detail: ErrorDetails) -> bool:
     return detail["type"] == "too_short" and bool(detail["input"])
 
 
-def _finding(detail: ErrorDetails) -> Finding:
+def _finding(detail: ErrorDetails, root: Model) -> Finding:
     path = _file_path(detail)
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     on_key = "[key]" in detail["loc"]
@@ -93,20 +93,20 @@ def _finding(detail: ErrorDetails) -> Finding:
     if isinstance(cause, Invalid):
         return Finding(path, cause.message, cause.hint, on_key)
     if kind == "extra_forbidden":
-        return _unknown_key(path)
+        return _unknown_key(path, root)
     if kind == "missing":
-        return Finding(path[:-1], f"{_subject(path[:-1])} needs the key '{path[-1]}'", _example(path), on_key=True)
+        return Finding(path[:-1], f"{_subject(path[:-1], root)} needs the key '{path[-1]}'", _example(path), on_key=True)
     name = dotted(path)
     if given is None and kind != "none_required":
         return Finding(path, f"'{name}' is empty", "remove the key, or give it a value", on_key=True)
-    message, hint = _in_words(kind, given, context, path)
+    message, hint = _in_words(kind, given, context, path, root)
     return Finding(path, f"'{name}' {message}", hint, on_key)
 
 
-def _in_words(kind: str, given: Any, context: dict[str, Any], path: Path) -> tuple[str, str]:
+def _in_words(kind: str, given: Any, context: dict[str, Any], path: Path, root: Model) -> tuple[str, str]:
     expected = f"not {describe(given)}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a mapping, {expected}", _mapping_hint(given, path)
+        return f"must be a mapping, {expected}", _mapping_hint(given, path, root)
     if kind in ("tuple_type", "list_type"):
         return f"must be a list, {expected}", "write '- ' before each item, or [a, b]"
     if kind == "string_type":
@@ -117,30 +117,30 @@ def _in_words(kind: str, given: Any, context: dict[str, Any], path: Path) -> tup
     if kind in ("int_type", "int_parsing", "int_from_float"):
         return f"must be a whole number, {expected}", _number_hint(given)
     if kind == "literal_error":
-        words = _literals(path)
+        words = _literals(path, root)
         return f"must be {one_of(words)}, {expected}", suggest(given, words) if isinstance(given, str) else ""
     if kind in _BOUNDS:
-        return _bound(kind, context, path), ""
+        return _bound(kind, context, path, root), ""
     if kind in ("too_short", "string_too_short"):
         return "is empty", "at least one is needed" if kind == "too_short" else ""
     return f"is not usable: {kind}", quote(given)
 
 
-def _unknown_key(path: Path) -> Finding:
+def _unknown_key(path: Path, root: Model) -> Finding:
     key = str(path[-1])
     generic: Path = tuple(0 if isinstance(part, int) else part for part in path)
-    if generic in NOT_BUILT:
+    if root is Config and generic in NOT_BUILT:
         hint = "a protection that is silently ignored would be worse than an error"
         return Finding(path, f"'{key}' ({NOT_BUILT[generic]}) is not built yet: remove it", hint, on_key=True)
-    hint = suggest(key, keys_below(path[:-1])) or _elsewhere(key)
-    if not hint and (known := keys_below(path[:-1])):
+    hint = suggest(key, keys_below(path[:-1], root)) or _elsewhere(key, root)
+    if not hint and (known := keys_below(path[:-1], root)):
         hint = f"known here: {', '.join(known)}"
     return Finding(path, f"unknown key {quote(key)}", hint, on_key=True)
 
 
-def _elsewhere(key: str) -> str:
+def _elsewhere(key: str, root: Model) -> str:
     """Where a key that is right in itself belongs."""
-    sections = list(_sections(Config, ""))
+    sections = list(_sections(root, ""))
     meant = nearest(key, [name for _, names in sections for name in names], cutoff=0.8)
     places = [where for where, names in sections if meant in names and where]
     if not meant:
@@ -160,8 +160,8 @@ def _sections(kind: type[BaseModel], where: str) -> Iterator[tuple[str, dict[str
             yield from _sections(inner, f"{where}.{name}{suffix}".lstrip("."))
 
 
-def _kind_at(path: Path) -> Any:
-    kind: Any = Config
+def _kind_at(path: Path, root: Model) -> Any:
+    kind: Any = root
     for part in path:
         kind = _unwrapped(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
@@ -188,12 +188,12 @@ def _unwrapped(kind: Any) -> Any:
         return kind
 
 
-def _literals(path: Path) -> list[str]:
-    return [str(word) for word in get_args(_kind_at(path))]
+def _literals(path: Path, root: Model) -> list[str]:
+    return [str(word) for word in get_args(_kind_at(path, root))]
 
 
-def _subject(path: Path) -> str:
-    return f"'{dotted(path)}'" if path else "the configuration"
+def _subject(path: Path, root: Model) -> str:
+    return f"'{dotted(path)}'" if path else "the configuration" if root is Config else "the file"
 
 
 def _example(path: Path) -> str:
@@ -211,8 +211,8 @@ def _example(path: Path) -> str:
     return f"like {example}" if example else ""
 
 
-def _mapping_hint(given: Any, path: Path) -> str:
-    known = keys_below(path)
+def _mapping_hint(given: Any, path: Path, root: Model) -> str:
+    known = keys_below(path, root)
     if given is False and "enabled" in known:
         return "to turn it off: {enabled: false}"
     if isinstance(given, str) and "url" in known:
@@ -232,16 +232,16 @@ def _number_hint(given: Any) -> str:
     return "one number, not a range" if "-" in given else ""
 
 
-def _bound(kind: str, context: dict[str, Any], path: Path) -> str:
+def _bound(kind: str, context: dict[str, Any], path: Path, root: Model) -> str:
     limit = context.get("gt", context.get("ge", context.get("lt", context.get("le"))))
     word = _BOUNDS[kind]
-    show = format_duration if _kind_at(path) is float else format_size if _is_size(path) else str
+    show = format_duration if _kind_at(path, root) is float and root is Config else format_size if _is_size(path, root) else str
     return f"must be {word} {show(limit) if limit is not None else '?'}"
 
 
-def _is_size(path: Path) -> bool:
+def _is_size(path: Path, root: Model) -> bool:
     """Whether the model has a size there: by then both a size and a count are plain integers."""
-    section = _kind_at(path[:-1])
+    section = _kind_at(path[:-1], root)
     if not isinstance(section, type) or not issubclass(section, BaseModel):
         return False
     field = section.model_fields.get(str(path[-1]))

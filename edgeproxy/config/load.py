@@ -16,6 +16,8 @@ from edgeproxy.config.document import MAX_BYTES, Document, parse
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
+from edgeproxy.rules.files import Loaded, read_rules
+from edgeproxy.rules.model import RuleFiles
 
 MAX_PAIRS = 1000  # as the model allows
 
@@ -49,10 +51,23 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
         findings += explain.findings(error)
     findings += cross_checks(data)
     findings += _on_disk(data, now)
-    problems = [*document.problems, *(_placed(document, finding) for finding in findings)]
+    rules = _rule_files(data)
+    findings += rules.findings
+    problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems]
     if problems or config is None:
         raise ConfigError(dict.fromkeys(problems))
-    return config
+    if not rules.files:
+        return config
+    return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=rules.book)})
+
+
+def _rule_files(data: dict[str, Any]) -> Loaded:
+    """All rule files, also those of a configuration that has other problems."""
+    value = data.get("rules")
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list | tuple):
+        return Loaded()
+    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns))
 
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ from edgeproxy.config import names
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
+from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
@@ -387,3 +388,8 @@ class Config(Section):
     drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")
     routes: tuple[Route, ...] = Field(min_length=1, description="Which requests go where.")
+    rules: RulesKey = Field(
+        default=RuleFiles(),
+        description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",
+        json_schema_extra={"default": []},
+    )

@@ -62,7 +62,9 @@ class ConfigError(Exception):
     """A configuration that cannot be used. `problems` holds every problem, in file order; there is at least one."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: list[Problem] = sorted(problems, key=lambda problem: (problem.line, problem.column))
+        found = list(problems)
+        files = {file: index for index, file in enumerate(dict.fromkeys(problem.file for problem in found))}
+        self.problems: list[Problem] = sorted(found, key=lambda one: (files[one.file], one.line, one.column))
         super().__init__(self.problems)
 
     def __str__(self) -> str:

@@ -16,6 +16,7 @@ from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
+from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
@@ -130,7 +131,7 @@ class Snapshot:
 
     __slots__ = (
         "alt_svc", "client", "config", "contexts", "hsts", "instance", "quic_certificates", "redirect_port", "router", "routes",
-        "trusted", "upstreams",
+        "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -158,6 +159,7 @@ class Snapshot:
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         self.routes = tuple(Route(route, config.client) for route in config.routes)
         self.router = Router(self.routes)
+        self.rules = compile_rules(config.rules.book)  # None: there are none
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
 

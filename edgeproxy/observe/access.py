@@ -53,6 +53,11 @@ def static_part(
     })[1:] + b"\n"  # fmt: skip
 
 
+def with_rules(static: bytes, rules: tuple[str, ...]) -> bytes:
+    """A static part that also names the rules that matched, in order."""
+    return static[:-2] + b',"rules":' + _encode(rules) + b"}\n"
+
+
 def line(
     now: float, ray: bytes, status: int, bytes_in: int, bytes_out: int, seconds: float, first: float | None,
     upstream: bytes, outcome: str, static: bytes,

@@ -83,6 +83,10 @@ def _clients(total: Dump) -> Iterator[Metric]:
     yield _counter("redirects", "Redirects from the plain port to https.", (), [((), total["redirects"])])
     yield _counter("faults", "Requests and connections that ended in a fault, by whose fault it is.",
                    ("source", "reason"), [((source, reason), n) for source, reason, n in total["faults"]])  # fmt: skip
+    yield _counter("rule_hits", "Requests that a rule matched, by what it did.", ("rule", "action"),
+                   [((rule, action), n) for rule, action, n in total["rule_hits"]])  # fmt: skip
+    yield _counter("rule_errors", "Rules that failed while they ran; they count as not matching.", ("rule",),
+                   _by_key(total["rule_errors"]))  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
 
 

@@ -99,6 +99,8 @@ class WorkerStats:
         "quic",
         "redirects",
         "routes",
+        "rule_errors",
+        "rule_hits",
         "streams_open",
         "upstreams",
     )
@@ -114,6 +116,9 @@ class WorkerStats:
         self.redirects = 0
         # (source, reason): the rare path, and both are names from our own tables, never text from outside.
         self.faults: dict[tuple[str, str], int] = {}
+        # (rule, action), and rule: ids of rule files. They survive a reload under these names, as routes do.
+        self.rule_hits: dict[tuple[str, str], int] = {}
+        self.rule_errors: dict[str, int] = {}
         self.log_dropped = 0
         self.quic = QuicStats()
         self.routes: dict[str, RouteStats] = {}
@@ -144,6 +149,15 @@ class WorkerStats:
         key = (source, reason)
         self.faults[key] = self.faults.get(key, 0) + 1
 
+    def rule_hit(self, rule: str, action: str) -> None:
+        """Counts a rule that matched."""
+        key = (rule, action)
+        self.rule_hits[key] = self.rule_hits.get(key, 0) + 1
+
+    def rule_error(self, rule: str) -> None:
+        """Counts a rule that failed while it ran (rare path)."""
+        self.rule_errors[rule] = self.rule_errors.get(rule, 0) + 1
+
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
         return {
@@ -157,6 +171,8 @@ class WorkerStats:
             "handshake_failures": dict(self.handshake_failures),
             "redirects": self.redirects,
             "faults": [[source, reason, n] for (source, reason), n in self.faults.items()],
+            "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
+            "rule_errors": dict(self.rule_errors),
             "log_dropped": self.log_dropped,
             "quic": self.quic.dump(),
             "routes": {
@@ -216,9 +232,11 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         **dict.fromkeys(_COUNTERS + _GAUGES, 0),
         **{name: [0] * len(PROTOCOLS) for name in _LISTS},
         "handshake_failures": {},
+        "rule_errors": {},
         "quic": QuicStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
+    rule_hits: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
     upstreams: dict[tuple[str, str], Dump] = {}
     for dump in dumps:
@@ -230,6 +248,9 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         quic_stats.add(total["quic"], dump["quic"])
         for source, reason, n in dump["faults"]:
             faults[source, reason] = faults.get((source, reason), 0) + n
+        for rule, action, n in dump["rule_hits"]:
+            rule_hits[rule, action] = rule_hits.get((rule, action), 0) + n
+        _add_keys(total["rule_errors"], dump["rule_errors"])
         for name, row in dump["routes"].items():
             have = routes.get(name)
             if have is None:
@@ -240,6 +261,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         for target in dump["upstreams"]:
             _merge_target(upstreams, target)
     total["faults"] = [[source, reason, n] for (source, reason), n in faults.items()]
+    total["rule_hits"] = [[rule, action, n] for (rule, action), n in rule_hits.items()]
     total["routes"] = routes
     total["upstreams"] = list(upstreams.values())
     return total

@@ -20,6 +20,8 @@ def scrape() -> Scrape:
     stats.handshakes, stats.handshakes_resumed = 5, 2
     stats.handshake_failures["timeout"] = 1
     stats.fault("upstream", "reset")
+    stats.rule_hit("scanners", "block")
+    stats.rule_error("scanners")
     quic = stats.quic
     quic.datagrams_in, quic.datagrams_out, quic.reads, quic.writes, quic.bytes_in, quic.bytes_out = range(101, 107)
     quic.handshakes, quic.handshakes_resumed, quic.passed_in, quic.passed_on = 9, 4, 7, 8

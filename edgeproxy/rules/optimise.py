@@ -1,0 +1,120 @@
+# Trees that mean the same and cost less: what can be merged is decided here; how it is run is the compiler's business.
+"""`simplify` merges alternatives that compare one value with literals into one set; `cost` says how dear a test is.
+
+Nothing here changes what an expression means, missing values included: `a eq 1 or a eq 2` and `a in {1 2}` are both false
+where `a` is missing. `ne` is never merged, because `not a in {…}` would be true there.
+"""
+
+from __future__ import annotations
+
+from edgeproxy.rules.addresses import Range
+from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.functions import FUNCTIONS
+from edgeproxy.rules.regexes import literals
+from edgeproxy.rules.syntax import (
+    Call,
+    Combine,
+    Compare,
+    Constant,
+    Each,
+    Field,
+    In,
+    Index,
+    InList,
+    Literal,
+    Matches,
+    Not,
+    Quantifier,
+    Test,
+    Truth,
+    Value,
+    Wildcard,
+)  # fmt: skip
+
+
+def simplify(test: Test) -> Test:
+    """The same test, cheaper."""
+    if isinstance(test, Not):
+        return Not(simplify(test.test), test.at)
+    if isinstance(test, Quantifier):
+        return Quantifier(test.every, simplify(test.test), test.at)
+    if not isinstance(test, Combine):
+        return test
+    tests: list[Test] = []
+    for each in map(simplify, test.tests):
+        # `a or (b or c)` is one list of alternatives; xor is associative, too, but gains nothing.
+        if isinstance(each, Combine) and each.op == test.op != "xor":
+            tests += each.tests
+        else:
+            tests.append(each)
+    if test.op == "or":
+        tests = _merged(tests)
+    return tests[0] if len(tests) == 1 else Combine(test.op, tuple(tests), test.at)
+
+
+def _merged(tests: list[Test]) -> list[Test]:
+    """Alternatives `value eq literal` and `value in {…}` of one value become one `in`, at the place of the first."""
+    result: list[Test] = []
+    places: dict[Value, int] = {}
+    for test in tests:
+        items = _items(test)
+        if items is None:
+            result.append(test)
+            continue
+        assert isinstance(test, Compare | In)
+        at = places.setdefault(test.left, len(result))
+        if at == len(result):
+            result.append(test)
+        else:
+            before = _items(result[at])
+            assert before is not None
+            result[at] = In(test.left, (*before, *items), test.at)
+    return result
+
+
+def _items(test: Test) -> tuple[bytes | Range, ...] | None:
+    if isinstance(test, In):
+        return test.items
+    if isinstance(test, Compare) and test.op == "eq" and isinstance(test.right, Literal):
+        literal = test.right.value
+        return (literal,) if isinstance(literal, bytes) else ((literal, literal),)
+    return None
+
+
+def cost(test: Test) -> float:
+    """About how dear a test is, in comparisons of a string. Only the order of costs matters."""
+    match test:
+        case Constant():
+            return 0
+        case Truth(value):
+            return value_cost(value)
+        case Not(inner):
+            return cost(inner)
+        case Combine(_, tests):
+            return sum(map(cost, tests))
+        case Quantifier(_, inner):
+            return 6 + 3 * cost(inner)
+        case Compare(_, left, right):
+            return 1 + value_cost(left) + value_cost(right)
+        case Matches(left, pattern):
+            words = literals(pattern)
+            return value_cost(left) + (15 if words is None else 2 * len(words))
+        case Wildcard(left, pattern):
+            return value_cost(left) + (2 if pattern.count(b"*") <= 1 else 8)
+        case In(left) | InList(left):
+            return 2 + value_cost(left)
+        case _:
+            return 2 + value_cost(test.left)
+
+
+def value_cost(value: Value) -> float:
+    """About how dear it is to have a value."""
+    match value:
+        case Literal():
+            return 0
+        case Field(name):
+            return FIELDS[name].cost
+        case Index(base) | Each(base):
+            return 1 + value_cost(base)
+        case Call(name, args):
+            return FUNCTIONS[name].cost + sum(map(value_cost, args))
