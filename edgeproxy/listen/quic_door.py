@@ -138,7 +138,7 @@ class Door:
 
     def _admit(self, arrival: Arrival, version: int, original: bytes | None, key: str, now: float) -> None:
         listener = self._listener
-        handshake = Handshake(listener.terms(), listener.seat, arrival.address, arrival.name, now, version, original)
+        handshake = Handshake(listener.terms(), listener.seat, arrival.address, arrival.name, version, original)
         self._sources[key] = self._sources.get(key, 0) + 1
         session = listener.admit(arrival.endpoint, handshake, arrival.local, key)
         try:

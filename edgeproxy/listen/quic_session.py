@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.listen.h3 import H3Connection
+from edgeproxy.listen.tls import MAX_HELLO
 from edgeproxy.observe.metrics import H3
 from edgeproxy.quic.connection import Connection
 from edgeproxy.quic.contracts import NOBODY
@@ -34,11 +35,13 @@ class Session:
         deadline: when `expire` looks again: at the handshake, at the transport's idle timeout, at HTTP/3's own deadline.
         address: where the client is, as the connection knows it.
         local: from where to answer, see `quic.udp`.
+        hello: the ClientHello message, b"" before it was read; at most MAX_HELLO bytes, as over TCP (bot scoring).
+        parameters: the client's transport parameters, raw and in order. Its SETTINGS are in `app.control`.
     """
 
     __slots__ = (
-        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "ids", "listener",
-        "local", "over_", "source", "state", "wants_out",
+        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "hello", "ids",
+        "listener", "local", "over_", "parameters", "source", "state", "wants_out",
     )  # fmt: skip
 
     def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:
@@ -50,6 +53,8 @@ class Session:
         self.address = handshake.address
         self.source = source
         self.ids: set[bytes] = set(handshake.ids)
+        self.hello = b""
+        self.parameters = b""
         self.wants_out = False
         self.over_ = False
         self._timer: asyncio.TimerHandle | None = None
@@ -100,6 +105,7 @@ class Session:
         gateway.stats.connections_open[H3] += 1
         gateway.stats.connections_total[H3] += 1
         limits = made.limits
+        self.hello, self.parameters = made.hello[:MAX_HELLO], made.parameters[:MAX_HELLO]
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection

@@ -49,7 +49,6 @@ class Established:
         address: where the client is; `local` as the socket layer gave it.
         ids: our connection ids by sequence number, the handshake's one.
         peer_id: the client's connection id.
-        peer_ids: more of them: sequence number → id.
         next_number: first packet number of ours.
         rtt: seconds, 0.0 when it was not measured.
         tickets: CRYPTO stream of the 1-RTT epoch (session tickets).
@@ -71,7 +70,6 @@ class Established:
     parameters: bytes
     tickets: bytes = b""
     rtt: float = 0.0
-    peer_ids: dict[int, bytes] = field(default_factory=dict)
     max_data: int = 0
     max_stream_data_bidi_local: int = 0
     max_stream_data_uni: int = 0

@@ -183,18 +183,17 @@ class Handshake:
 
     Attributes:
         ids: the ids packets for it may have: ours, and the one the client chose.
-        started: when the first Initial came.
         established: set once, when the handshake is confirmed.
         failure: why it failed, "" while it has not.
         early: 1-RTT datagrams that came too soon.
         marked: it is on its host's list of those who have something to send.
     """
 
-    __slots__ = ("_engine", "_own_id", "_seat", "address", "early", "established", "failure", "ids", "marked",
-                 "names", "started")  # fmt: skip
+    __slots__ = ("_engine", "_own_id", "address", "early", "established", "failure", "ids", "marked",
+                 "names")  # fmt: skip
 
     def __init__(
-        self, terms: Terms, seat: Seat, address: tuple[str, int], destination: bytes, now: float,
+        self, terms: Terms, seat: Seat, address: tuple[str, int], destination: bytes,
         version: int = VERSIONS[0], original: bytes | None = None,
     ) -> None:  # fmt: skip
         """
@@ -204,13 +203,11 @@ class Handshake:
             original: after a Retry, that of its first one.
         """
         own_id = seat.new_id()
-        self._seat = seat
         self._own_id = own_id
         retry_source = destination if original is not None else None
         self._engine: _Engine | None = _Engine(terms, version, seat, own_id, original or destination, retry_source)
         self.ids = [own_id, destination]
         self.address = address
-        self.started = now
         self.established: Established | None = None
         self.failure = ""
         self.early: list[bytes] = []

@@ -50,7 +50,6 @@ class Recovery:
         "_budget_at",
         "_first_sample",
         "_largest_acked",
-        "_limited",
         "_minimum",
         "_recovery_start",
         "_since",
@@ -81,7 +80,6 @@ class Recovery:
         self._threshold = 1 << 62  # slow start below it
         self._recovery_start = -1.0
         self._stash = 0
-        self._limited = True  # the window, not the application, was what held us back
         self.smoothed = INITIAL_RTT
         self.variance = INITIAL_RTT / 2
         self.latest = 0.0

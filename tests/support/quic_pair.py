@@ -159,7 +159,7 @@ class Pair:
         if self.state is None:
             name = data[6 : 6 + data[5]]
             version = int.from_bytes(data[1:5], "big")
-            self.state = Handshake(self.terms, self.seat, address, name, self.now, version, self.original)
+            self.state = Handshake(self.terms, self.seat, address, name, version, self.original)
         state = self.state
         state.receive(data, address, self.now)
         if isinstance(state, Handshake) and state.established is not None:

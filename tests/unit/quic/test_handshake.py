@@ -46,7 +46,7 @@ def initial(payload: bytes, *, number: int = 0, version: int = VERSIONS[0], name
 
 
 def begun(**changes: Any) -> Handshake:
-    return Handshake(terms(), Seat.single(), CLIENT, NAME, 1000.0, **changes)
+    return Handshake(terms(), Seat.single(), CLIENT, NAME, **changes)
 
 
 def completed(pair: Pair) -> HandshakeCompleted:
@@ -241,7 +241,7 @@ def test_amplification() -> None:
     """RFC 9000 §8.1: three times what came, however long the client is silent."""
     pair = Pair()
     [(_, _, _, data, _), *_] = pair.flying
-    handshake = Handshake(pair.terms, pair.seat, CLIENT, data[6 : 6 + data[5]], 1000.0)
+    handshake = Handshake(pair.terms, pair.seat, CLIENT, data[6 : 6 + data[5]])
     handshake.receive(data, CLIENT, 1000.0)
     sent = sum(map(len, handshake.transmit(1000.0)))
     assert sent >= 1200
@@ -340,7 +340,7 @@ def _cheap(number: int = VERSIONS[0]) -> Handshake:
     """One set of terms for all examples."""
     if not _terms:
         _terms.append(terms())
-    return Handshake(_terms[0], Seat.single(), CLIENT, NAME, 1000.0, number)
+    return Handshake(_terms[0], Seat.single(), CLIENT, NAME, number)
 
 
 @given(st.binary(max_size=1400), st.integers(0, 60), st.integers(0, 255))
