@@ -168,6 +168,8 @@ Stage = Literal["bots", "limits", "cache"]
 HeaderName = Annotated[StrictStr, AfterValidator(_header_name)]
 HeaderText = Annotated[StrictStr, AfterValidator(_header_text)]
 RuleId = Annotated[StrictStr, AfterValidator(_id)]
+AnswerBody = Annotated[StrictStr, AfterValidator(_body)]
+ContentType = Annotated[StrictStr, AfterValidator(_content_type)]
 ListName = Annotated[StrictStr, AfterValidator(_list_name)]
 
 
@@ -237,10 +239,10 @@ class RuleModel(_Section):
     status: StrictInt | None = Field(
         default=None, description="block: 400 to 499 (403); redirect: 301, 302, 303, 307 or 308 (302)."
     )
-    body: Annotated[StrictStr, AfterValidator(_body)] | None = Field(
+    body: AnswerBody | None = Field(
         default=None, description="block: the answer's content; absent: the edge's own, in the route's dialect."
     )
-    content_type: Annotated[StrictStr, AfterValidator(_content_type)] | None = Field(
+    content_type: ContentType | None = Field(
         default=None, description="block: what the body is; absent: JSON, HTML or text, as it begins."
     )
     skip: Annotated[Skip, BeforeValidator(_short_skip)] | None = Field(

@@ -92,14 +92,25 @@ def parse_value(text: str, lists: Mapping[str, Type], phase: Phase = "request") 
 
     Raises: RuleError, and nothing else.
     """
+    value = parse_any(text, lists, phase)
+    if value.type != BYTES:
+        raise RuleError(f"a String is needed here, not {kind_of(value)}", 0)
+    return value
+
+
+def parse_any(text: str, lists: Mapping[str, Type], phase: Phase = "request") -> Value:
+    """The tree of an expression that gives a value of any type, but one value.
+
+    Raises: RuleError, and nothing else.
+    """
     if len(text) > MAX_LENGTH:
         raise RuleError(f"an expression has at most {MAX_LENGTH} characters, not {len(text)}", MAX_LENGTH)
     parser = _Parser(text, lists, phase)
     value = parser.operand(None)
     if not parser.lexer.ended:
         raise parser.lexer.error("this does not belong to the expression")
-    if value.type != BYTES or each_in(value):
-        raise RuleError(f"a String is needed here, not {kind_of(value)}", 0)
+    if each_in(value):
+        raise RuleError(f"a single value is needed here, not {kind_of(value)}", 0, "join the elements: join(…, \",\")")
     return value
 
 

@@ -1,0 +1,114 @@
+# Which limits a request is under, and what it costs there; who counts, and what a refusal looks like, is not known here.
+"""`Limits` of a snapshot, compiled: for the facts of a request the charges that an admission is made of.
+
+A limit's key is a hash of its name and of the values of its `key` expressions, each with its type, so that a missing value,
+an empty text and the number 0 are three keys. Where expressions read only what a plan knows, charges are made once per plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import Any, Final
+
+from edgeproxy.config.limits import Limit, amount
+from edgeproxy.rules.compiler import Check, Container, compile_test, compile_value
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.parser import parse, parse_any
+from edgeproxy.rules.syntax import Type, fields_of
+from edgeproxy.state.ports import Charge, Kind, Quota
+
+_KINDS: Final = {"gcra": Kind.GCRA, "fixed-window": Kind.FIXED, "sliding-window": Kind.SLIDING}
+LEASE: Final = 60_000_000  # microseconds that a lease of a concurrency limit lives without being prolonged
+_MICROSECONDS: Final = 1_000_000
+
+Broken = Callable[[str, Exception], None]
+
+
+class CompiledLimit:
+    """One limit.
+
+    Attributes:
+        counts: `requests`, `tokens`, `bytes`, `score` or `concurrent`.
+        quota: what a store needs to know.
+        stable: whether it applies, and its key, follow from the head, the client and the configuration.
+        afterwards: its units are known only when the reply is; before, it is asked whether anything is left.
+        replies: which replies count; None: it does not matter.
+        acts: it refuses; else it only counts and logs.
+    """
+
+    __slots__ = (
+        "_applies", "_keys", "_seed", "acts", "afterwards", "counts", "model", "name", "named", "quota", "replies", "stable",
+    )  # fmt: skip
+
+    def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
+        """Compile. Raises: RuleError for a limit that was not checked."""
+        said = amount(model)
+        assert said is not None
+        self.model = model
+        self.name = model.name
+        self.named = model.named
+        self.counts, number = said
+        self.acts = model.mode == "act"
+        concurrent = self.counts == "concurrent"
+        self.quota = Quota(
+            model.name,
+            Kind.LEASES if concurrent else _KINDS[model.algorithm],
+            number,
+            LEASE if concurrent else int(model.period * _MICROSECONDS),
+            model.burst or 0,
+            int(model.mitigation_timeout * _MICROSECONDS),
+        )
+        self._seed = _framed(model.name.encode("ascii"))
+        test = parse(model.expression, types) if model.expression is not None else None
+        values = [parse_any(text, types) for text in model.key]
+        names = frozenset().union(*map(fields_of, values), fields_of(test) if test is not None else ())
+        self.stable = all(FIELDS[name].stable for name in names)
+        self._applies = compile_test(test, lists) if test is not None else None
+        self._keys: tuple[Check, ...] = tuple(compile_value(value, lists) for value in values)
+        self.replies = None
+        if model.counting_expression is not None:
+            self.replies = compile_test(parse(model.counting_expression, types, phase="response"), lists)
+        self.afterwards = self.replies is not None or self.counts in ("bytes", "score")
+
+    def key(self, facts: Facts) -> bytes | None:
+        """What a request is counted under; None where the limit is not about it.
+
+        Raises: what an expression raises.
+        """
+        if self._applies is not None and not self._applies(facts):
+            return None
+        text = self._seed
+        for source in self._keys:
+            text += encoded(source(facts))
+        return blake2b(text, digest_size=16).digest()
+
+    def charge(self, key: bytes, tokens: int) -> Charge:
+        """What a request takes before it is forwarded.
+
+        Args:
+            tokens: that it may use.
+        """
+        if self.afterwards:
+            return Charge(self.quota, key, 0)
+        return Charge(self.quota, key, tokens if self.counts == "tokens" else 1)
+
+
+def encoded(value: Any) -> bytes:
+    """A value with its type, so that no two values look alike: missing, texts, numbers, truths, arrays and maps."""
+    if value is None:
+        return b"-"
+    if isinstance(value, bool):
+        return b"t" if value else b"f"
+    if isinstance(value, int):
+        return _framed(b"i%d" % value)
+    if isinstance(value, bytes):
+        return _framed(b"s" + value)
+    if isinstance(value, dict):
+        return _framed(b"m" + b"".join(encoded(key) + encoded(each) for key, each in sorted(value.items())))
+    return _framed(b"a" + b"".join(map(encoded, value)))
+
+
+def _framed(value: bytes) -> bytes:
+    return b"%d:%b" % (len(value), value)
