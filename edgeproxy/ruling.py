@@ -104,7 +104,7 @@ def prepare(plan: Plan, request: Request, rules: Ruleset, stats: WorkerStats) ->
     """Asks the stable rules about a head that has a route."""
     if plan.route is None or plan.fault is not None:
         return
-    facts = Facts(request, plan.host, plan.client, None, time.time)
+    facts = Facts(request, plan.host, plan.client, None, time.time, plan.snapshot.context)
     stable = rules.stable(facts, lambda rule, error: _broken(stats, rule, error))
     if not stable and not rules.volatile:
         return
@@ -124,7 +124,7 @@ def named(plan: Plan, decision: Decision) -> Plan:
 
 def _facts(exchange: Exchange) -> Facts:
     plan = exchange.plan
-    return Facts(exchange.request, plan.host, plan.client, exchange.ray, time.time)
+    return Facts(exchange.request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
 
 
 def _broken(stats: WorkerStats, rule: Rule, error: Exception) -> None:

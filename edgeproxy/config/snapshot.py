@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
+from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -130,8 +132,8 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "alt_svc", "client", "config", "contexts", "hsts", "instance", "quic_certificates", "redirect_port", "router", "routes",
-        "rules", "trusted", "upstreams",
+        "alt_svc", "client", "config", "context", "contexts", "geo", "hsts", "instance", "quic_certificates", "redirect_port",
+        "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -159,6 +161,8 @@ class Snapshot:
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         self.routes = tuple(Route(route, config.client) for route in config.routes)
         self.router = Router(self.routes)
+        self.geo = Geo(config.geo.files) if config.geo.files else None
+        self.context = Context(self.geo)
         self.rules = compile_rules(config.rules.book)  # None: there are none
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 

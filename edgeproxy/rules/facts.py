@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeproxy.rules import body
+from edgeproxy.rules import body, client
 from edgeproxy.rules.fields import FIELDS, FieldInfo, lower_slot, text_slot
 from edgeproxy.rules.sources import SOURCES, Source
 from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
+    from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
 
 
@@ -24,7 +25,7 @@ class Context:
 
     __slots__ = ("geo",)
 
-    def __init__(self, geo: object | None = None) -> None:
+    def __init__(self, geo: Geo | None = None) -> None:
         self.geo = geo
 
 
@@ -67,6 +68,8 @@ _SET: Final[dict[str, Source]] = {
 _BY_SLOT: Final[dict[str, Source]] = {
     **{slot: source for info in FIELDS.values() for slot, source in _forms(info).items()},
     **_SET,
+    "link": client.link,
+    "place": client.place,
     "first": lambda facts: Facts(facts.original, facts.host, facts.client, facts.ray, facts.clock, facts.context),
     "form": body.form,
 }

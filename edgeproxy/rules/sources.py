@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules import body
 from edgeproxy.rules.addresses import client_code
+from edgeproxy.rules.client import CLIENT
 
 if TYPE_CHECKING:
     from edgeproxy.message import Headers
@@ -173,6 +174,7 @@ def _raw(slot: str) -> Source:
 
 _URIS: Final = ("http.request.full_uri", "http.request.uri")
 SOURCES: Final[dict[str, Source]] = {
+    **CLIENT,
     **_OWN,
     **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_URIS)},
 }
