@@ -25,8 +25,10 @@ _CIPHERS: Final = {
 
 def place(facts: Facts) -> Place | None:
     """Where the client is; None where nobody can know."""
-    geo, code = facts.context.geo, facts.ip_src
-    return geo.place(show_ip(code)) if geo is not None and code is not None else None
+    geo = facts.context.geo
+    if geo is None or facts.ip_src is None:
+        return None
+    return geo.place(show_ip(facts.ip_src))
 
 
 def link(facts: Facts) -> Described | None:

@@ -48,9 +48,13 @@ def _as_text(slot: str) -> Source:
     return value
 
 
+def _missing(_: Facts) -> None:
+    """The value of a field that this edge does not know."""
+
+
 def _forms(info: FieldInfo) -> dict[str, Source]:
     """The slots of one field, and what fills them."""
-    made: dict[str, Source] = {info.slot: SOURCES.get(info.name, lambda _: None)}
+    made: dict[str, Source] = {info.slot: SOURCES.get(info.name, _missing)}
     if info.type == BYTES:
         made[lower_slot(info)] = _lowered(info.slot)
         made |= {text_slot(slot): _as_text(slot) for slot in tuple(made)}
@@ -59,14 +63,14 @@ def _forms(info: FieldInfo) -> dict[str, Source]:
 
 # What the pipeline may set; so the constructor does not have to.
 _SET: Final[dict[str, Source]] = {
-    "body": lambda _: None,
-    "dialect": lambda _: None,
+    "body": _missing,
+    "dialect": _missing,
     "original": lambda facts: facts.request,
     "original_reply": lambda facts: facts.reply,
-    "reply": lambda _: None,
+    "reply": _missing,
 }
 _BY_SLOT: Final[dict[str, Source]] = {
-    **{slot: source for info in FIELDS.values() for slot, source in _forms(info).items()},
+    **{slot: source for info in FIELDS.values() if info.known for slot, source in _forms(info).items()},
     **_SET,
     "link": client.link,
     "place": client.place,
@@ -132,3 +136,8 @@ class Facts:
         if value is not None or slot not in _LATE:
             setattr(self, slot, value)
         return value
+
+
+# What is missing for everybody needs no place in everybody's facts.
+for _slot in (slot for info in FIELDS.values() if not info.known for slot in _forms(info)):
+    setattr(Facts, _slot, None)
