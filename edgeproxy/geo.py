@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import maxminddb
-
 if TYPE_CHECKING:
     from maxminddb.reader import Reader
 
@@ -31,10 +29,12 @@ class Unusable(Exception):
 
 def _open(path: Path) -> Reader:
     """Raises Unusable."""
+    import maxminddb  # here: who has no such files does not load it
+
     try:
         path.open("rb").close()  # the C reader has one answer for whatever is wrong
-        # MODE_MMAP_EXT: the C reader; where a platform has no wheel, the same in Python.
-        return maxminddb.open_database(str(path), maxminddb.MODE_MMAP_EXT if _HAS_EXTENSION else maxminddb.MODE_MMAP)
+        # Mapped, by the reader in C; where a platform has no wheel, by the same in Python.
+        return maxminddb.open_database(str(path), maxminddb.MODE_AUTO)
     except FileNotFoundError as error:
         raise Unusable(f"geo file {path} does not exist", "a relative path starts at the working directory") from error
     except IsADirectoryError as error:
@@ -44,17 +44,6 @@ def _open(path: Path) -> Reader:
     except Exception as error:  # whatever a damaged file makes of the reader (InvalidDatabaseError, KeyError, UnicodeDecodeError)
         hint = "MaxMind's format has the ending .mmdb; archives (.tar.gz) must be unpacked first"
         raise Unusable(f"geo file {path} is not a MaxMind database", hint) from error
-
-
-def _has_extension() -> bool:
-    try:
-        import maxminddb.extension  # noqa: F401  only whether it is there
-    except ImportError:
-        return False
-    return True
-
-
-_HAS_EXTENSION: Final = _has_extension()
 
 
 def check(path: Path) -> tuple[str, str] | None:

@@ -100,14 +100,16 @@ _TYPES: Final[dict[Type, str]] = {
         http.request.jwt.claims.iss.names http.request.jwt.claims.iss.values http.request.jwt.claims.jti.names
         http.request.jwt.claims.jti.values http.request.jwt.claims.nbf.sec.names http.request.jwt.claims.sub.names
         http.request.jwt.claims.sub.values http.request.uri.args.names http.request.uri.args.values
-        http.response.headers.names http.response.headers.values raw.http.request.uri.args.names
-        raw.http.request.uri.args.values raw.http.response.headers.names raw.http.response.headers.values""",
+        http.response.headers.names http.response.headers.values raw.http.request.headers.names
+        raw.http.request.headers.values raw.http.request.uri.args.names raw.http.request.uri.args.values
+        raw.http.response.headers.names raw.http.response.headers.values""",
     array(INT): """
         cf.bot_management.detection_ids http.request.jwt.claims.iat.sec.values http.request.jwt.claims.nbf.sec.values""",
     _MULTI: """
         http.request.body.form http.request.cookies http.request.headers http.request.jwt.claims.aud
         http.request.jwt.claims.iss http.request.jwt.claims.jti http.request.jwt.claims.sub http.request.uri.args
-        http.response.headers raw.http.request.uri.args raw.http.response.headers""",
+        http.response.headers raw.http.request.headers raw.http.request.uri.args
+        raw.http.response.headers""",
     mapping(array(INT)): "http.request.jwt.claims.iat.sec http.request.jwt.claims.nbf.sec",
 }
 

@@ -43,8 +43,9 @@ def known(files: list[Path], address: str) -> dict[str, Any]:
 @pytest.fixture(params=[True, False], ids=["C", "Python"])
 def _both_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader in C, and the one of platforms without it."""
-    assert geo._HAS_EXTENSION, "the wheel for this platform has it"
-    monkeypatch.setattr(geo, "_HAS_EXTENSION", request.param)
+    assert maxminddb._extension, "the wheel for this platform has it"
+    if not request.param:
+        monkeypatch.setattr(maxminddb, "_extension", None)
 
 
 pytestmark = pytest.mark.usefixtures("_both_readers")
@@ -151,3 +152,11 @@ def test_the_writer_of_these_files_writes_what_the_library_reads(tmp_path: Path)
         assert reader.get_with_prefix_len("203.0.113.7") == (MUNICH, 25)
         assert reader.get("203.0.113.129") == BERN
         assert reader.metadata().node_count > 96
+
+
+def test_files_are_mapped_and_not_held(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, CITIES)
+    found = Geo([path])
+    assert str(path) in Path("/proc/self/maps").read_text("utf-8")
+    del found
+    assert str(path) not in Path("/proc/self/maps").read_text("utf-8"), "closed with the last reference"
