@@ -36,7 +36,7 @@ from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
-    "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+    "Geo", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
 
 
@@ -150,9 +150,7 @@ class Listen(Section):
         description="What is spoken at the https addresses: h1 and h2 over TCP (by ALPN, h2 first), h3 over UDP on the "
         "same ports.",
     )
-    alt_svc: StrictBool = Field(
-        default=True, description="Tells clients of h1 and h2 by the field Alt-Svc that there is h3."
-    )
+    alt_svc: StrictBool = Field(default=True, description="Tells clients of h1 and h2 by the field Alt-Svc that there is h3.")
     alt_svc_max_age: Age = Field(
         default=86400,
         description="How long clients may remember that: seconds, or like 24h.",
@@ -215,6 +213,18 @@ class Hsts(Section):
     )
 
 
+class Geo(Section):
+    """Files that say where addresses are."""
+
+    files: tuple[File, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Files in MaxMind's format (.mmdb), of cities, countries or networks; a value is that of the first "
+        "that has one. Put new ones in place by renaming.",
+        json_schema_extra={"default": []},
+    )
+
+
 class ClientTimeouts(Section):
     """How long a client may take."""
 
@@ -222,6 +232,7 @@ class ClientTimeouts(Section):
     head: Duration = _duration("10s", "From the first byte of a request head to its last, in total.")
     body: Duration = _duration("60s", "Between two reads of a request body.")
     idle: Duration = _duration("60s", "Keep-alive: between two requests of a connection.")
+    preview: Duration = _duration("60s", "In total, for what is held of a request body before deciding; over it 408.")
     write: Duration = _duration("60s", "Without progress while the client does not read its answer.")
 
 
@@ -229,9 +240,7 @@ class ClientH2(Section):
     """HTTP/2 towards clients (RFC 9113)."""
 
     max_streams: StrictInt = _count(100, "Concurrent streams of a connection.", most=10_000)
-    stream_window: Size = _size(
-        "64KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB"
-    )
+    stream_window: Size = _size("64KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
     connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="65535B", most="1GiB")
     reset_burst: StrictInt = _count(100, "Streams a client may reset at once before the connection is closed.")
     reset_rate: StrictInt = _count(2, "Resets a second that are forgiven again.")
@@ -241,24 +250,16 @@ class ClientH3(Section):
     """HTTP/3 towards clients (RFC 9000, RFC 9114)."""
 
     max_streams: StrictInt = _count(100, "Concurrent requests of a connection.", most=10_000)
-    stream_window: Size = _size(
-        "256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB"
-    )
+    stream_window: Size = _size("256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
     connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="64KiB", most="1GiB")
     retry_at: StrictInt = _count(
         100,
         "Unfinished handshakes of one worker from which on a client has to prove its address (Retry) first; 0: always.",
         least=0,
     )
-    max_per_source: StrictInt = _count(
-        200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits."
-    )
-    max_bodies: Size = _size(
-        "64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB"
-    )
-    max_datagram: Size = _size(
-        "1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B"
-    )
+    max_per_source: StrictInt = _count(200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits.")
+    max_bodies: Size = _size("64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB")
+    max_datagram: Size = _size("1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B")
 
 
 class Client(Section):
@@ -275,6 +276,7 @@ class Client(Section):
         most="16MiB",
     )
     max_connections: StrictInt = _count(10000, "Open client connections of one worker.")
+    previews: Size = _size("256MiB", "Bytes of request bodies that one worker holds to decide; over it 503.", least="1MiB")
     timeouts: ClientTimeouts = Field(default_factory=ClientTimeouts, description="How long a client may take.")
     h2: ClientH2 = Field(default_factory=ClientH2, description="HTTP/2 towards clients.")
     h3: ClientH3 = Field(default_factory=ClientH3, description="HTTP/3 towards clients.")
@@ -384,6 +386,7 @@ class Config(Section):
     access_log: AccessLog | None = Field(default=None, description="Absent: no access log.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
+    geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
     drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")

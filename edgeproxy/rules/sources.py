@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules import body
 from edgeproxy.rules.addresses import client_code
+from edgeproxy.rules.client import CLIENT
 
 if TYPE_CHECKING:
     from edgeproxy.message import Headers
@@ -25,6 +26,7 @@ _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of obse
 _EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
 _QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
 _MAX_LANGUAGES: Final = 64
+
 
 def _joined(name: bytes) -> Source:
     """All lines of a header as one; empty when it was not sent."""
@@ -171,8 +173,9 @@ def _raw(slot: str) -> Source:
     return lambda facts: getattr(facts if facts.original is facts.request else facts.first, slot)
 
 
-_URIS: Final = ("http.request.full_uri", "http.request.uri")
+_RAW: Final = ("http.request.full_uri", "http.request.headers", "http.request.uri")  # what rewrites change
 SOURCES: Final[dict[str, Source]] = {
+    **CLIENT,
     **_OWN,
-    **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_URIS)},
+    **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_RAW) and "truncated" not in name},
 }

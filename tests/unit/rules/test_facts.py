@@ -12,14 +12,15 @@ from edgeproxy.message import Headers, Reply, Request
 from edgeproxy.rules.body import MAX_PAIRS, HeldBody, must_hold, pairs
 from edgeproxy.rules.compiler import compile_test
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.fields import FIELDS, Phase
 from edgeproxy.rules.parser import parse
 
 FORM = [(b"content-type", b"Application/X-WWW-Form-Urlencoded; charset=utf-8")]
 
 
 def holds(text: str, given: Facts) -> bool:
-    return bool(compile_test(parse(text, {}, "response"), {})(given))
+    phase: Phase = "response" if "http.response" in text else "request"
+    return bool(compile_test(parse(text, {}, phase), {})(given))
 
 
 def posted(headers: Headers, body: HeldBody | None = None, length: int | None = None) -> Facts:
@@ -64,7 +65,7 @@ def test_raw_is_the_request_as_it_came() -> None:
     made = facts(b"/old.php?a=1")
     before = made.request
     assert made.raw_http_request_uri is made.http_request_uri
-    after = Request(before.method, before.authority, b"/new?b=2", before.headers, 0, before.protocol, before.peer)
+    after = Request(before.method, before.authority, b"/new?b=2", [(b"x-new", b"1")], 0, before.protocol, before.peer)
     rewritten = Facts(after, made.host, made.client, made.ray, made.clock)
     rewritten.original = before
     assert holds('http.request.uri eq "/new?b=2" and raw.http.request.uri eq "/old.php?a=1"', rewritten)
@@ -72,6 +73,9 @@ def test_raw_is_the_request_as_it_came() -> None:
     assert not holds('http.request.uri.path.extension eq "php"', rewritten)
     assert holds('raw.http.request.uri.path.extension eq "php"', rewritten)
     assert holds('raw.http.request.uri.args["a"][0] eq "1" and not has_key(raw.http.request.uri.args, "b")', rewritten)
+    assert holds('raw.http.request.headers["x-a"][1] eq "two" and not has_key(http.request.headers, "x-a")', rewritten)
+    assert holds('any(http.request.headers.names[*] eq "x-new")', rewritten)
+    assert not holds('any(raw.http.request.headers.names[*] eq "x-new")', rewritten)
     assert holds('raw.http.request.full_uri eq "https://example.org/old.php?a=1"', rewritten)
 
 
@@ -130,10 +134,10 @@ def test_a_request_without_a_body_has_an_empty_one() -> None:
     assert (made.http_request_body_truncated, made.http_request_body_form) == (False, {})
 
 
-@pytest.mark.parametrize(("length", "truncated", "size"), [(10, False, 10), (10, True, 10), (None, False, 3), (None, True, None)])
+@pytest.mark.parametrize(("length", "truncated", "size"), [(10, False, 10), (10, True, 10), (None, False, 3), (None, True, 4)])
 def test_size(length: int | None, truncated: bool, size: int | None) -> None:
     made = posted([], HeldBody(b"abc", truncated), length)
-    assert made.http_request_body_size == size
+    assert made.http_request_body_size == size, "where it is not known, what is sure"
     assert made.http_request_body_truncated is truncated
 
 
@@ -143,6 +147,12 @@ def test_size(length: int | None, truncated: bool, size: int | None) -> None:
 ])  # fmt: skip
 def test_mime(headers: Headers, mime: bytes | None) -> None:
     assert posted(headers).http_request_body_mime == mime
+
+
+def test_a_form_that_is_padded_is_truncated() -> None:
+    for content, cut in ((b"a&" * 999 + b"cmd=evil", False), (b"&" * 1000 + b"cmd=evil", True)):
+        made = posted([(b"content-type", b"text/plain"), *FORM], HeldBody(content, False))
+        assert made.http_request_body_truncated is cut and holds('http.request.body.form["cmd"][0] eq "evil"', made) is not cut
 
 
 def test_forms() -> None:
