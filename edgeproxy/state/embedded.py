@@ -31,7 +31,7 @@ class EmbeddedStore:
 
     def __init__(self, memory: Memory | None = None, clock: Clock | None = None) -> None:
         self._clock = clock or steady_clock()
-        self.memory = memory or Memory(self._clock())
+        self.memory = Memory(self._clock()) if memory is None else memory  # an empty one is false
 
     def admit(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
         done(self.memory.admit(charges, lease, self._clock()))
