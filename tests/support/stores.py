@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Level, Quota, Store
+from edgeproxy.state.remote import RemoteStore
+from edgeproxy.state.server import StoreServer
 
 MS = 1000
 SECOND = 1_000_000
@@ -70,7 +74,29 @@ async def embedded() -> AsyncIterator[Stand]:
     yield Stand([EmbeddedStore(memory, hand), EmbeddedStore(memory, hand)], hand, KEYS, lambda: len(memory))
 
 
-FACTORIES: dict[str, Factory] = {"embedded": embedded}
+@asynccontextmanager
+async def embedded_socket() -> AsyncIterator[Stand]:
+    hand = Hand()
+    loop = asyncio.get_running_loop()
+    server = StoreServer(Memory(hand.now, keys=KEYS), hand)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        path = f"{folder}/store"
+        listening.bind(path)
+        listening.listen()
+        await server.start(listening)
+        # The suite is about answers: a busy machine must not make one late.
+        stores = [RemoteStore(loop, path, "closed", 2, hand, deadline=20) for _ in range(2)]
+        for store in stores:
+            assert await store.start()
+        try:
+            yield Stand(stores, hand, KEYS, lambda: len(server.memory))
+        finally:
+            for store in stores:
+                store.close()
+            server.close()
+
+
+FACTORIES: dict[str, Factory] = {"embedded": embedded, "embedded-socket": embedded_socket}
 
 
 # What tests ask with
