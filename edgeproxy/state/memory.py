@@ -84,9 +84,9 @@ class Memory:
                 refused.append((table, key, after))
             elif cost:
                 if state is None or quota.kind == _LEASES:
+                    young.pop(key, None)  # it is not the one to go
                     self._make_room(table, after, now)
-                young = table.young  # making room may have changed it
-                young[key] = after
+                table.young[key] = after  # making room may have made it another dictionary
                 undo.append((table, key, state, cost))
         if refused:
             return self._refuse(charges, verdicts, undo, refused, lease, now)
@@ -103,21 +103,22 @@ class Memory:
     ) -> Admission:
         """Takes back what was taken, and notes for how long the keys that were over are to be refused everything."""
         for table, key, before, cost in reversed(undo):
+            after = table.find(key)
+            if after is None:  # forgotten for the sake of a later charge's key
+                continue
             if table.quota.kind == _LEASES:
-                after = table.young.get(key)
-                if after is not None:
-                    table.held -= counting.untake(after[2], lease, cost)
+                table.held -= counting.untake(after[2], lease, cost)
             if before is None:
-                table.young.pop(key, None)
-            elif key in table.young:
-                table.young[key] = before
+                table.drop(key)
+            else:
+                table.put(key, before)
         for table, key, state in refused:
             if state[3] > now:
-                known = table.young.get(key)
+                known = table.find(key)
                 if known is None:
                     self._make_room(table, state, now)
                     known = fresh(table.quota.kind, now)
-                table.young[key] = (*known[:3], state[3])
+                table.put(key, (*known[:3], state[3]))
         if len(charges) > 1:
             verdicts = [self._as_is(c, v, now) if v[0] else v for c, v in zip(charges, verdicts, strict=True)]
         return _new(Admission, (False, tuple(verdicts), "store"))
@@ -138,14 +139,14 @@ class Memory:
             if quota.kind == _LEASES:
                 if state is not None:
                     held = len(state[2])
-                    self._set(table, key, counting.give_back(state, quota, lease, now))
+                    table.put(key, counting.give_back(state, quota, lease, now))
                     table.held += len(state[2]) - held
             elif delta > 0 and state is None:
                 state = counting.correct(fresh(quota.kind, now), quota, delta, stamp, now)
                 self._make_room(table, state, now)
-                table.young[key] = state
+                table.put(key, state)
             elif state is not None and (delta > 0 or stamp >= self.born):
-                self._set(table, key, counting.correct(state, quota, delta, stamp, now))
+                table.put(key, counting.correct(state, quota, delta, stamp, now))
 
     def peek(self, charges: Sequence[Charge], now: int) -> tuple[Level, ...]:
         levels = []
@@ -199,19 +200,16 @@ class Memory:
             self._tables[quota] = table
         return table
 
-    @staticmethod
-    def _set(table: Table, key: bytes, state: State) -> None:
-        (table.young if key in table.young else table.old)[key] = state
-
     def _make_room(self, table: Table, state: State, now: int) -> None:
         """For one key more in `table`: sweeps, and when the memory is full, drops one of the table that has most."""
         table.sweep(now, SWEPT)
-        self._room -= 1
+        self._room -= 2  # it may come with a lease
         if self._room >= 0:
             return
-        count = len(self)
+        count = len(self) + 2
         self._room = self._keys - self._keys // 8 - count
-        if self._room <= 0:
-            largest = max(self._by_shape.values(), key=len)
+        if self._room < 0:
             newcomer = counting.share(state, table.quota, now)
-            largest.evict(now, newcomer, must=count >= self._keys)
+            largest = max(self._by_shape.values(), key=len)
+            while largest.evict(now, newcomer, must=count > self._keys) and count > self._keys:
+                count = len(self) + 2

@@ -44,6 +44,9 @@ class Table:
     def find(self, key: bytes) -> State | None:
         return self.young.get(key) or self.old.get(key)
 
+    def put(self, key: bytes, state: State) -> None:
+        (self.old if key in self.old else self.young)[key] = state
+
     def drop(self, key: bytes) -> None:
         state = self.young.pop(key, None) or self.old.pop(key, None)
         if state is not None and self.quota.kind == Kind.LEASES:
