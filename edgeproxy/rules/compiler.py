@@ -18,9 +18,10 @@ from typing import Any, Final
 from edgeproxy.rules.addresses import Ranges
 from edgeproxy.rules.fields import FIELDS, Facts, lower_slot, text_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
+from edgeproxy.rules.nodes import Swap, node_call, node_generator, node_loop, node_name, node_store, shared
 from edgeproxy.rules.optimise import cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
-from edgeproxy.rules.runtime import ZIPPED, entry, item, leaves, negated, unless_missing
+from edgeproxy.rules.runtime import ZIPPED, Separately, entry, item, leaves, negated, unless_missing
 from edgeproxy.rules.syntax import (
     BitAnd,
     Call,
@@ -46,6 +47,7 @@ from edgeproxy.rules.syntax import (
 from edgeproxy.rules.wildcards import Pattern, split
 
 _FACTS: Final = "facts"
+_ARGS: Final = (_FACTS, "found", "broken")  # of a batch
 _OPERATORS: Final[dict[str, ast.cmpop]] = {
     "eq": ast.Eq(), "ne": ast.NotEq(), "lt": ast.Lt(), "le": ast.LtE(), "gt": ast.Gt(), "ge": ast.GtE(),
 }  # fmt: skip
@@ -87,13 +89,26 @@ def compile_batch(rules: list[Batched], lists: Mapping[str, Container]) -> Calla
     """A function `(facts, found, broken)` that calls `found(rule)` for each rule that holds, in order, and
     `broken(rule, error)` for one that raises. One function for several rules saves a call for each."""
     maker = _Maker(lists)
+    tests = [maker.test(simplify(each.test)) for each in rules]
+    names = shared(tests, _FACTS)
     body: list[ast.stmt] = []
-    for each in rules:
+    if names:
+        # Who cannot read them ahead reads them where they are used: there it is one rule that fails.
+        alone = Separately([each.rule for each in rules], lambda: [compile_test(each.test, lists) for each in rules])
+        again = ast.Return(node_call(maker.constant(alone), *map(node_name, _ARGS)))
+        reads: list[ast.stmt] = [
+            ast.Assign([node_store(name)], ast.Attribute(node_name(_FACTS), slot, ast.Load())) for slot, name in names.items()
+        ]
+        body.append(ast.Try(reads, [ast.ExceptHandler(node_name("Exception"), None, [again])], [], []))
+        swap = Swap(names, _FACTS)
+        tests = [swap.visit(test) for test in tests]
+    for each, test in zip(rules, tests, strict=True):
         rule = maker.constant(each.rule)
-        hit = ast.Expr(_call(_name("found"), rule))
-        caught = ast.ExceptHandler(_name("Exception"), "error", [ast.Expr(_call(_name("broken"), rule, _name("error")))])
-        body.append(ast.Try([ast.If(maker.test(simplify(each.test)), [hit], [])], [caught], [], []))
-    return maker.build(body, (_FACTS, "found", "broken"))
+        hit = ast.Expr(node_call(node_name("found"), rule))
+        told = ast.Expr(node_call(node_name("broken"), rule, node_name("error")))
+        caught = ast.ExceptHandler(node_name("Exception"), "error", [told])
+        body.append(ast.Try([ast.If(test, [hit], [])], [caught], [], []))
+    return maker.build(body, _ARGS)
 
 
 class _Maker:
@@ -125,7 +140,7 @@ class _Maker:
         if key not in self.known:
             self.known[key] = name = f"c{len(self.known)}"
             self.globals[name] = value
-        return _name(self.known[key])
+        return node_name(self.known[key])
 
     def fresh(self) -> str:
         self.count += 1
@@ -136,8 +151,8 @@ class _Maker:
         if always(value):
             return use(self.value(value))
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), self.value(value)), [ast.IsNot()], [ast.Constant(None)])
-        return ast.BoolOp(ast.And(), [there, use(_name(name))])
+        there = ast.Compare(ast.NamedExpr(node_store(name), self.value(value)), [ast.IsNot()], [ast.Constant(None)])
+        return ast.BoolOp(ast.And(), [there, use(node_name(name))])
 
     # -- tests -------------------------------------------------------------------------------------------------------
 
@@ -195,10 +210,10 @@ class _Maker:
             return None
         info = FIELDS[field.name]
         slot = text_slot(lower_slot(info) if lowered else info.slot)
-        text: ast.expr = ast.Attribute(_name(_FACTS), slot, ast.Load())
+        text: ast.expr = ast.Attribute(node_name(_FACTS), slot, ast.Load())
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), text), [ast.IsNot()], [ast.Constant(None)])
-        text = text if info.always else _name(name)
+        there = ast.Compare(ast.NamedExpr(node_store(name), text), [ast.IsNot()], [ast.Constant(None)])
+        text = text if info.always else node_name(name)
         tests: list[ast.expr] = [ast.Compare(self.constant(word.decode("latin-1")), [ast.In()], [text]) for word in words]
         found = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
         return found if info.always else ast.BoolOp(ast.And(), [there, found])
@@ -210,19 +225,21 @@ class _Maker:
         """A field's lower-case twin is computed once, whatever number of rules compares it."""
         assert isinstance(test.left, Field)
         info = FIELDS[test.left.name]
-        value = ast.Attribute(_name(_FACTS), lower_slot(info), ast.Load())
+        value = ast.Attribute(node_name(_FACTS), lower_slot(info), ast.Load())
         strict = Wildcard(test.left, test.pattern.lower(), True)
         if info.always:
             return self.applied(strict, value)
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), value), [ast.IsNot()], [ast.Constant(None)])
-        return ast.BoolOp(ast.And(), [there, self.applied(strict, _name(name))])
+        there = ast.Compare(ast.NamedExpr(node_store(name), value), [ast.IsNot()], [ast.Constant(None)])
+        return ast.BoolOp(ast.And(), [there, self.applied(strict, node_name(name))])
 
     def applied(self, test: Test, value: ast.expr) -> ast.expr:
         """A comparison of a value that is there (its expression may be written twice: it is a name or an attribute)."""
         match test:
             case Contains(_, needle):
-                return ast.Compare(self.constant(needle), [ast.In()], [value])
+                # `in` of bytes takes the needle for a number first, and an exception tells it better.
+                place = node_call(ast.Attribute(value, "find", ast.Load()), self.constant(needle))
+                return ast.Compare(place, [ast.GtE()], [self.constant(0)])
             case Matches(_, pattern):
                 return self._matches(pattern, value)
             case Wildcard(_, pattern, strict):
@@ -240,7 +257,7 @@ class _Maker:
         if words is not None and len(words) <= _MANY_LITERALS and isinstance(value, ast.Name | ast.Attribute):
             tests: list[ast.expr] = [ast.Compare(self.constant(word), [ast.In()], [value]) for word in words]
             return tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
-        return _call(self.constant(searcher(compile_pattern(pattern, captures=False))), value)
+        return node_call(self.constant(searcher(compile_pattern(pattern, captures=False))), value)
 
     def _wildcard(self, pattern: bytes, strict: bool, value: ast.expr) -> ast.expr:
         pieces = split(pattern)
@@ -248,12 +265,12 @@ class _Maker:
         if strict and len(pieces) == 1:
             return ast.Compare(value, [ast.Eq()], [self.constant(pieces[0])])
         if strict and len(pieces) == 2 and not pieces[1]:
-            return _call(ast.Attribute(value, "startswith", ast.Load()), self.constant(pieces[0]))
+            return node_call(ast.Attribute(value, "startswith", ast.Load()), self.constant(pieces[0]))
         if strict and len(pieces) == 2 and not pieces[0]:
-            return _call(ast.Attribute(value, "endswith", ast.Load()), self.constant(pieces[1]))
+            return node_call(ast.Attribute(value, "endswith", ast.Load()), self.constant(pieces[1]))
         if strict and len(pieces) == 3 and not pieces[0] and not pieces[2]:
             return ast.Compare(self.constant(pieces[1]), [ast.In()], [value])
-        return _call(self.constant(Pattern(pieces, strict=strict).matches), value)
+        return node_call(self.constant(Pattern(pieces, strict=strict).matches), value)
 
     # -- vectors -----------------------------------------------------------------------------------------------------
 
@@ -262,7 +279,12 @@ class _Maker:
             items = self._plain_elements(test.left)
             if items is not None:
                 return ast.Compare(self.value(test.right), [ast.In()], [items])
-        return _call(_name("all" if every else "any"), self.vector(test))
+        if not every and isinstance(test, Contains):
+            # A list of a few answers is made faster than a generator; answers of `find` are truth values.
+            name = self.fresh()
+            answers = ast.ListComp(self.applied(test, node_name(name)), [node_loop(name, self.elements(test.left))])
+            return ast.Compare(ast.Constant(True), [ast.In()], [answers])
+        return node_call(node_name("all" if every else "any"), self.vector(test))
 
     def _plain_elements(self, value: Value) -> ast.expr | None:
         """The elements of `array[*]` as they are, () where the array is missing; None for anything else."""
@@ -283,7 +305,7 @@ class _Maker:
         while isinstance(value, Index | Each) and each_in(value):
             path.append(value.key if isinstance(value, Index) else None)
             value = value.base
-        return _call(self.constant(leaves), self._iterable(value), self.constant(tuple(reversed(path))))
+        return node_call(self.constant(leaves), self._iterable(value), self.constant(tuple(reversed(path))))
 
     def _iterable(self, value: Value) -> ast.expr:
         self.inside += 1
@@ -295,15 +317,15 @@ class _Maker:
         """An iterable of the answers, one for each element."""
         match test:
             case Not(inner):
-                return _call(self.constant(negated), self.vector(inner))
+                return node_call(self.constant(negated), self.vector(inner))
             case Combine(op, tests):
-                return _call(self.constant(ZIPPED[op]), *(self.vector(each) for each in tests))
+                return node_call(self.constant(ZIPPED[op]), *(self.vector(each) for each in tests))
             case Truth(value):
                 return self._or_nothing(value)
             case _:
                 assert isinstance(test, Compare | Contains | Matches | Wildcard | In | InList | BitAnd)
                 name = self.fresh()
-                return _generator(self.applied(test, _name(name)), name, self.elements(test.left))
+                return node_generator(self.applied(test, node_name(name)), name, self.elements(test.left))
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -313,7 +335,7 @@ class _Maker:
             case Literal(number):
                 return self.constant(number)
             case Field(name):
-                return ast.Attribute(_name(_FACTS), FIELDS[name].slot, ast.Load())
+                return ast.Attribute(node_name(_FACTS), FIELDS[name].slot, ast.Load())
             case Index(base, key):
                 return self._index(base, key)
             case Call():
@@ -323,14 +345,14 @@ class _Maker:
 
     def _index(self, base: Value, key: int | bytes) -> ast.expr:
         if isinstance(key, bytes) and always(base):
-            return _call(ast.Attribute(self.value(base), "get", ast.Load()), self.constant(key))
-        return _call(self.constant(item if isinstance(key, int) else entry), self.value(base), self.constant(key))
+            return node_call(ast.Attribute(self.value(base), "get", ast.Load()), self.constant(key))
+        return node_call(self.constant(item if isinstance(key, int) else entry), self.value(base), self.constant(key))
 
     def _call(self, call: Call) -> ast.expr:
         function, args = FUNCTIONS[call.name], call.args
         first = args[0]
         if call.name == "lower" and isinstance(first, Field):
-            return ast.Attribute(_name(_FACTS), lower_slot(FIELDS[first.name]), ast.Load())
+            return ast.Attribute(node_name(_FACTS), lower_slot(FIELDS[first.name]), ast.Load())
         run = self.constant(runner(call.name, first.type))
         prepared: list[Any] = [arg.value if isinstance(arg, Literal) else None for arg in args]
         if function.prepare is not None:
@@ -341,16 +363,16 @@ class _Maker:
         ]
         if call.mapped:
             name = self.fresh()
-            return ast.ListComp(_call(run, _name(name), *rest), [_loop(name, self.elements(first))])
+            return ast.ListComp(node_call(run, node_name(name), *rest), [node_loop(name, self.elements(first))])
         head = self.constant(prepared[0]) if isinstance(first, Literal) else self.value(first)
         if function.takes_missing or all(always(arg) for arg in args):
-            return _call(run, head, *rest)
+            return node_call(run, head, *rest)
         return self._guarded(run, [head, *rest], [always(arg) for arg in args])
 
     def _guarded(self, run: ast.expr, args: list[ast.expr], sure: list[bool]) -> ast.expr:
         """A call that gives None where one of its arguments is None."""
         if self.inside:
-            return _call(self.constant(unless_missing), run, *args)
+            return node_call(self.constant(unless_missing), run, *args)
         tests: list[ast.expr] = []
         names: list[ast.expr] = []
         for arg, is_there in zip(args, sure, strict=True):
@@ -358,10 +380,10 @@ class _Maker:
                 names.append(arg)
                 continue
             name = self.fresh()
-            tests.append(ast.Compare(ast.NamedExpr(_store(name), arg), [ast.IsNot()], [ast.Constant(None)]))
-            names.append(_name(name))
+            tests.append(ast.Compare(ast.NamedExpr(node_store(name), arg), [ast.IsNot()], [ast.Constant(None)]))
+            names.append(node_name(name))
         test = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
-        return ast.IfExp(test, _call(run, *names), ast.Constant(None))
+        return ast.IfExp(test, node_call(run, *names), ast.Constant(None))
 
 
 def always(value: Value) -> bool:
@@ -376,23 +398,3 @@ def always(value: Value) -> bool:
             return value.mapped or (not fallible and all(always(arg) for arg in args))
         case _:
             return False
-
-
-def _name(name: str) -> ast.expr:
-    return ast.Name(name, ast.Load())
-
-
-def _store(name: str) -> ast.Name:
-    return ast.Name(name, ast.Store())
-
-
-def _call(function: ast.expr, *args: ast.expr) -> ast.expr:
-    return ast.Call(function, list(args), [])
-
-
-def _loop(name: str, items: ast.expr) -> ast.comprehension:
-    return ast.comprehension(_store(name), items, [], 0)
-
-
-def _generator(result: ast.expr, name: str, items: ast.expr) -> ast.expr:
-    return ast.GeneratorExp(result, [_loop(name, items)])

@@ -66,14 +66,27 @@ def _joined(name: bytes) -> Callable[[Facts], bytes]:
 
 
 def _cookie(facts: Facts) -> bytes:
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers):
+        return lines.get(b"cookie", b"")  # type: ignore[no-any-return]  # a slot: a dict of bytes
     return b"; ".join(value for name, value in facts.request.headers if name == b"cookie")
 
 
 def _headers(facts: Facts) -> dict[bytes, list[bytes]]:
     found: dict[bytes, list[bytes]] = {b"host": [facts.request.authority]}
-    for name, value in facts.request.headers:
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers) and b"host" not in lines:  # no name twice
+        found.update({name: [value] for name, value in headers})
+        return found
+    for name, value in headers:
         found.setdefault(name, []).append(value)
     return found
+
+
+def _header_text(facts: Facts) -> bytes:
+    lines, headers = facts.header_lines, facts.request.headers
+    values = lines.values() if len(lines) == len(headers) else [value for _, value in headers]
+    return b"\n".join([facts.request.authority, *values])
 
 
 def _pairs(text: bytes, separator: bytes) -> dict[bytes, list[bytes]]:
@@ -254,14 +267,24 @@ def _as_text(slot: str) -> Callable[[Facts], str | None]:
     return value
 
 
-_STRING_SLOTS: Final = [
-    slot for info in FIELDS.values() if info.type == BYTES for slot in (info.slot, lower_slot(info))
-]
+def _lowered_text(slot: str) -> Callable[[Facts], str | None]:
+    def value(facts: Facts) -> str | None:
+        content: bytes | None = getattr(facts, slot)
+        return content.lower().decode("latin-1") if content is not None else None  # not str.lower: it knows É
+
+    return value
+
+
+_STRINGS: Final = [info for info in FIELDS.values() if info.type == BYTES]
 _BY_SLOT: Final[dict[str, Callable[[Facts], Any]]] = {
-    "header_lines": lambda facts: dict(facts.request.headers),  # the last line of each name, in one call of C
+    # No fields, but what others are made of or looked for in: the last line of each name, and all values as one text.
+    "header_lines": lambda facts: dict(facts.request.headers),
+    "lower_header_text": lambda facts: _header_text(facts).lower(),
+    "text_lower_header_text": lambda facts: _header_text(facts).lower().decode("latin-1"),
     **{info.slot: _SOURCES.get(info.name, lambda _: None) for info in FIELDS.values()},
-    **{lower_slot(info): _lowered(info.slot) for info in FIELDS.values() if info.type == BYTES},
-    **{text_slot(slot): _as_text(slot) for slot in _STRING_SLOTS},
+    **{lower_slot(info): _lowered(info.slot) for info in _STRINGS},
+    **{text_slot(info.slot): _as_text(info.slot) for info in _STRINGS},
+    **{text_slot(lower_slot(info)): _lowered_text(info.slot) for info in _STRINGS},
 }
 
 
