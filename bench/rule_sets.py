@@ -17,8 +17,8 @@ from edgeproxy.message import Headers, Peer, Request
 _AGENTS = """sqlmap nikto nessus openvas acunetix netsparker w3af dirbuster gobuster feroxbuster wfuzz ffuf masscan zgrab nmap
     nuclei wpscan joomscan droopescan havij pangolin jaeles arachni skipfish vega whatweb httprobe zmeu morfeus jorgee
     muieblackcat libwww-perl python-urllib go-http-client okhttp scrapy mechanize phantomjs headlesschrome puppeteer playwright
-    selenium webdriver ahrefsbot semrushbot mj12bot dotbot blexbot petalbot bytespider megaindex seznambot yandexbot baiduspider sogou
-    exabot linkdexbot rogerbot gigabot netcraft censysinspect expanse shodan binaryedge internetmeasurement leakix paloalto
+    selenium webdriver ahrefsbot semrushbot mj12bot dotbot blexbot petalbot bytespider megaindex seznambot yandexbot baiduspider
+    sogou exabot linkdexbot rogerbot gigabot netcraft censysinspect expanse shodan binaryedge internetmeasurement leakix paloalto
     l9explore l9tcpid fuzz-faster dirsearch cariddi hakrawler gospider katana interactsh commix xsser brutespray hydra medusa
     patator crowbar ncrack metasploit cobaltstrike empire sliver merlin covenant mythic havoc poshc2 pupy koadic"""
 _PLUGINS = """akismet jetpack elementor woocommerce contact-form-7 wordfence yoast rank-math litespeed autoptimize duplicator
@@ -88,6 +88,19 @@ def _request(target: bytes, headers: Headers, client: str) -> Request:
 REQUESTS = {
     "browser": _request(b"/api/conversation/6f1d2a90/messages?stream=true&model=small", BROWSER, "203.0.113.7"),
     "SDK": _request(b"/v1/chat/completions", SDK, "2001:db8:7::19"),
+}
+# Requests that some of the rules do match: all engines have to find the same ones.
+MATCHING = {
+    "scanner": _request(
+        b"/wp-content/plugins/akismet/readme.txt?cmd=dict://x&exec=../../etc/passwd&page_path=1234",
+        [(b"user-agent", b"sqlmap/1.8 nikto"), (b"x-original-url", b"jndi:x"), (b"cookie", b"phpsessid=1; kiosk_mode=2")],
+        "198.18.1.17",
+    ),
+    "probe": _request(
+        b"/api/a/.env?debug_mode=abc",
+        [(b"user-agent", b"Mozilla/5.0 zgrab/0.x nuclei"), (b"referer", b"http://elementor.example.org/"), (b"x-probe-id", b"1")],
+        "2001:db8:f004::1",
+    ),
 }
 
 

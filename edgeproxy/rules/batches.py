@@ -14,22 +14,18 @@ from operator import attrgetter
 from typing import Any, Final
 
 from edgeproxy.rules.compiler import Batched, Check, Container, compile_batch, compile_test
-from edgeproxy.rules.fields import Facts, text_slot
+from edgeproxy.rules.fields import Facts
 from edgeproxy.rules.gates import NEVER, WORTH, Atom, Equal, Found, Gate, Member, Within, Word, gate, rarity
-from edgeproxy.rules.regexes import Find, any_pattern, any_word
+from edgeproxy.rules.regexes import any_pattern
+from edgeproxy.rules.words import MANY_WORDS, Places, Probe, words_probe
 
 Batch = Callable[[Facts, Callable[[Any], None], Callable[[Any, Exception], None]], None]
-Places = tuple[int, ...]  # of rules, ascending
-Probe = Callable[[Facts], Iterable[int]]
 
 _TOGETHER: Final = 16  # rules of one function: fewer are more calls, more hold the interpreter for longer while compiling
-_FEW: Final = 3  # gates of a kind: the look-up costs about as much as asking as many rules
-_FEW_WORDS: Final = 24  # are looked for one by one
-_MANY_WORDS: Final = 256  # of one scan: RE2 makes states as it reads, and a text made for it finds all of them
+_FEW: Final = 3  # gates of a kind: looking them up costs about as much as asking as many rules
+_FEW_PATTERNS: Final = 2
 _MANY_PATTERNS: Final = 24
 _MOST_PARTS: Final = 100_000  # of ranges that lie over one another; more are asked one by one
-_HITS: Final = 8  # words found by scanning on; where more are, each is looked for
-_STEM: Final = 3  # bytes of a word by which those that may begin at one place are known
 
 
 def batches(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[Batch, ...]:
@@ -55,11 +51,15 @@ def _divided(rules: list[Batched]) -> tuple[dict[int, Gate], list[Batched]]:
         for place, found in gates.items():
             for atom in found:
                 users.setdefault((type(atom), atom.slot), set()).add(place)
-        lonely = {place for places in users.values() if len(places) < _FEW for place in places}
+        lonely = {place for (kind, _), places in users.items() if len(places) < _fewest(kind) for place in places}
         if not lonely:
             return gates, [rules[place] for place in sorted(plain)]
         plain |= lonely
         gates = {place: found for place, found in gates.items() if place not in lonely}
+
+
+def _fewest(kind: type[Atom]) -> int:
+    return _FEW_PATTERNS if kind is Found else _FEW
 
 
 class Index:
@@ -136,7 +136,7 @@ def _what(atom: Atom) -> Any:
 
 def _parts(kind: type[Atom], table: dict[Any, list[int]]) -> Iterable[dict[Any, list[int]]]:
     """A table in parts that one scan can hold."""
-    most = _MANY_WORDS if kind is Word else _MANY_PATTERNS if kind is Found else len(table)
+    most = MANY_WORDS if kind is Word else _MANY_PATTERNS if kind is Found else len(table)
     items = list(table.items())
     return [dict(items[start : start + most]) for start in range(0, len(items), most)]
 
@@ -200,51 +200,6 @@ def _found(slot: str, places: dict[Any, Places]) -> Probe:
     return probe
 
 
-def _words(slot: str, places: dict[bytes, Places]) -> Probe:
-    find = any_word(places) if len(places) > _FEW_WORDS else None
-    if find is None:
-        return _word_by_word(slot, places)
-    return _scan(slot, places, find)
-
-
-def _word_by_word(slot: str, places: dict[bytes, Places]) -> Probe:
-    read = attrgetter(text_slot(slot))
-    words = [(word.decode("latin-1"), found) for word, found in places.items()]
-
-    def probe(facts: Facts) -> list[int]:
-        text = read(facts)
-        return [place for word, found in words if word in text for place in found] if text else []
-
-    return probe
-
-
-def _scan(slot: str, places: dict[bytes, Places], find: Find) -> Probe:
-    """RE2 finds the place where a word begins; which words do so there is looked up, and the scan goes on behind it."""
-    read, all_of_them = attrgetter(slot), _word_by_word(slot, places)
-    stems: dict[bytes, list[tuple[bytes, Places]]] = {}
-    for word, found in places.items():
-        stems.setdefault(word[:_STEM], []).append((word, found))
-
-    def probe(facts: Facts) -> Iterable[int]:
-        value = read(facts)
-        if not value:
-            return ()
-        at = find(value)
-        if at < 0:
-            return ()
-        opened: set[int] = set()
-        for _ in range(_HITS):
-            for word, found in stems.get(value[at : at + _STEM], ()):
-                if value.startswith(word, at):
-                    opened.update(found)
-            at = find(value, at + 1)
-            if at < 0:
-                return opened
-        return all_of_them(facts)
-
-    return probe
-
-
 _MAKERS: Final[dict[type[Atom], Callable[[str, dict[Any, Places]], Probe]]] = {
-    Equal: _equal, Found: _found, Member: _member, Within: _within, Word: _words,
+    Equal: _equal, Found: _found, Member: _member, Within: _within, Word: words_probe,
 }  # fmt: skip

@@ -10,17 +10,17 @@ only the time depends on their order.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType
 from typing import Any, Final
 
 from edgeproxy.rules.addresses import Ranges
 from edgeproxy.rules.fields import FIELDS, Facts, lower_slot, text_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
-from edgeproxy.rules.nodes import Swap, node_call, node_generator, node_loop, node_name, node_store, shared
-from edgeproxy.rules.optimise import cost, simplify
+from edgeproxy.rules.nodes import Swap, function, node_call, node_generator, node_loop, node_name, node_store, shared
+from edgeproxy.rules.optimise import always, cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
+from edgeproxy.rules.required import required
 from edgeproxy.rules.runtime import ZIPPED, Separately, entry, item, leaves, negated, unless_missing
 from edgeproxy.rules.syntax import (
     BitAnd,
@@ -52,6 +52,8 @@ _OPERATORS: Final[dict[str, ast.cmpop]] = {
     "eq": ast.Eq(), "ne": ast.NotEq(), "lt": ast.Lt(), "le": ast.LtE(), "gt": ast.Gt(), "ge": ast.GtE(),
 }  # fmt: skip
 _MANY_LITERALS: Final = 12  # words of a pattern that are looked for one after the other; more are one scan of RE2
+_MANY_NEEDED: Final = 4  # words of a pattern one of which must be there; more cost as much as the pattern
+_SHORT: Final = 3  # bytes of such a word that is found too often
 Container = frozenset[Any] | Ranges
 Check = Callable[[Facts], Any]
 
@@ -68,13 +70,13 @@ def container(items: tuple[Any, ...]) -> Container:
 def compile_test(test: Test, lists: Mapping[str, Container]) -> Check:
     """A function of `Facts` whose result is true where the test holds. It costs nothing but what the test reads."""
     maker = _Maker(lists)
-    return maker.function(maker.test(simplify(test)))
+    return maker.answer(maker.test(simplify(test)))
 
 
 def compile_value(value: Value, lists: Mapping[str, Container]) -> Check:
     """A function of `Facts` that gives the value, None where it is missing."""
     maker = _Maker(lists)
-    return maker.function(maker.value(value))
+    return maker.answer(maker.value(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +118,18 @@ class _Maker:
 
     def __init__(self, lists: Mapping[str, Container]) -> None:
         self.lists = lists
-        self.globals: dict[str, Any] = {"__builtins__": {"Exception": Exception, "any": any, "all": all, "len": len}}
+        self.globals: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.count = 0
         self.inside = 0  # iterables of comprehensions around: Python allows no assignment there
 
     # -- the function ------------------------------------------------------------------------------------------------
 
-    def function(self, result: ast.expr) -> Check:
+    def answer(self, result: ast.expr) -> Check:
         return self.build([ast.Return(result)], (_FACTS,))
 
     def build(self, body: list[ast.stmt], args: tuple[str, ...]) -> Callable[..., Any]:
-        signature = ast.arguments([], [ast.arg(arg) for arg in args], None, [], [], None, [])
-        made = ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])
-        module = ast.fix_missing_locations(ast.Module([made], []))
-        code = compile(module, "<rules>", "exec", dont_inherit=True, optimize=2)
-        inner = next(each for each in code.co_consts if isinstance(each, CodeType))
-        return FunctionType(inner, self.globals)
+        return function(body, args, self.globals)
 
     def constant(self, value: Any) -> ast.expr:
         """A constant by name. Equal strings and numbers share one."""
@@ -206,17 +203,29 @@ class _Maker:
         words = [test.needle] if isinstance(test, Contains) else literals(test.pattern)
         lowered = isinstance(test.left, Call) and test.left.name == "lower"
         field = test.left.args[0] if isinstance(test.left, Call) and lowered else test.left
-        if words is None or len(words) > _MANY_LITERALS or not isinstance(field, Field):
+        if not isinstance(field, Field):
             return None
         info = FIELDS[field.name]
-        slot = text_slot(lower_slot(info) if lowered else info.slot)
-        text: ast.expr = ast.Attribute(node_name(_FACTS), slot, ast.Load())
+        if words is not None and len(words) <= _MANY_LITERALS:
+            return self._any_word(lower_slot(info) if lowered else info.slot, words, info.always)
+        if isinstance(test, Contains) or not isinstance(test.left, Field):
+            return None
+        needed = required(test.pattern)
+        if needed is None or len(needed) > _MANY_NEEDED or min(map(len, needed)) < _SHORT:
+            return None
+        # A look for a word costs a tenth of what RE2 does.
+        search = node_call(self.constant(searcher(compile_pattern(test.pattern, captures=False))), self.value(field))
+        return ast.BoolOp(ast.And(), [self._any_word(lower_slot(info), needed, info.always), search])
+
+    def _any_word(self, slot: str, words: Sequence[bytes], sure: bool) -> ast.expr:
+        """Whether one of some words is in the string at a slot, false where it is missing."""
+        text: ast.expr = ast.Attribute(node_name(_FACTS), text_slot(slot), ast.Load())
         name = self.fresh()
         there = ast.Compare(ast.NamedExpr(node_store(name), text), [ast.IsNot()], [ast.Constant(None)])
-        text = text if info.always else node_name(name)
+        text = text if sure else node_name(name)
         tests: list[ast.expr] = [ast.Compare(self.constant(word.decode("latin-1")), [ast.In()], [text]) for word in words]
         found = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
-        return found if info.always else ast.BoolOp(ast.And(), [there, found])
+        return found if sure else ast.BoolOp(ast.And(), [there, found])
 
     def _set(self, test: In | InList) -> Container:
         return self.lists[test.name] if isinstance(test, InList) else container(test.items)
@@ -384,17 +393,3 @@ class _Maker:
             names.append(node_name(name))
         test = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
         return ast.IfExp(test, node_call(run, *names), ast.Constant(None))
-
-
-def always(value: Value) -> bool:
-    """Whether a value can never be missing."""
-    match value:
-        case Literal():
-            return True
-        case Field(name):
-            return FIELDS[name].always
-        case Call(name, args):
-            fallible = name in ("decode_base64", "lookup_json_integer", "lookup_json_string")
-            return value.mapped or (not fallible and all(always(arg) for arg in args))
-        case _:
-            return False

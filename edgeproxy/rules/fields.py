@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.message import Request
@@ -76,7 +77,8 @@ def _headers(facts: Facts) -> dict[bytes, list[bytes]]:
     found: dict[bytes, list[bytes]] = {b"host": [facts.request.authority]}
     lines, headers = facts.header_lines, facts.request.headers
     if len(lines) == len(headers) and b"host" not in lines:  # no name twice
-        found.update({name: [value] for name, value in headers})
+        for name, value in headers:
+            found[name] = [value]
         return found
     for name, value in headers:
         found.setdefault(name, []).append(value)
@@ -251,25 +253,41 @@ def text_slot(slot: str) -> str:
     return f"text_{slot}"
 
 
-def _lowered(slot: str) -> Callable[[Facts], bytes | None]:
+# Fields that are mostly looked at as text or in lower case, and cost less to make again than to keep.
+_MADE_AGAIN: Final = frozenset({
+    "http.cookie", "http.referer", "http.request.uri.query", "http.user_agent", "http.x_forwarded_for",
+})  # fmt: skip
+
+
+def _reader(info: FieldInfo) -> Callable[[Facts], bytes | None]:
+    return _SOURCES[info.name] if info.name in _MADE_AGAIN else attrgetter(info.slot)
+
+
+def _lowered(info: FieldInfo) -> Callable[[Facts], bytes | None]:
+    read = _reader(info)
+
     def value(facts: Facts) -> bytes | None:
-        text: bytes | None = getattr(facts, slot)
-        return text.lower() if text is not None else None
+        content = read(facts)
+        return content.lower() if content is not None else None
 
     return value
 
 
-def _as_text(slot: str) -> Callable[[Facts], str | None]:
+def _as_text(info: FieldInfo) -> Callable[[Facts], str | None]:
+    read = _reader(info)
+
     def value(facts: Facts) -> str | None:
-        content: bytes | None = getattr(facts, slot)
+        content = read(facts)
         return content.decode("latin-1") if content is not None else None
 
     return value
 
 
-def _lowered_text(slot: str) -> Callable[[Facts], str | None]:
+def _lowered_text(info: FieldInfo) -> Callable[[Facts], str | None]:
+    read = _reader(info)
+
     def value(facts: Facts) -> str | None:
-        content: bytes | None = getattr(facts, slot)
+        content = read(facts)
         return content.lower().decode("latin-1") if content is not None else None  # not str.lower: it knows É
 
     return value
@@ -282,9 +300,9 @@ _BY_SLOT: Final[dict[str, Callable[[Facts], Any]]] = {
     "lower_header_text": lambda facts: _header_text(facts).lower(),
     "text_lower_header_text": lambda facts: _header_text(facts).lower().decode("latin-1"),
     **{info.slot: _SOURCES.get(info.name, lambda _: None) for info in FIELDS.values()},
-    **{lower_slot(info): _lowered(info.slot) for info in _STRINGS},
-    **{text_slot(info.slot): _as_text(info.slot) for info in _STRINGS},
-    **{text_slot(lower_slot(info)): _lowered_text(info.slot) for info in _STRINGS},
+    **{lower_slot(info): _lowered(info) for info in _STRINGS},
+    **{text_slot(info.slot): _as_text(info) for info in _STRINGS},
+    **{text_slot(lower_slot(info)): _lowered_text(info) for info in _STRINGS},
 }
 
 

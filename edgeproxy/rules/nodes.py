@@ -7,7 +7,21 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any, Final
+
+_BUILTINS: Final = {"Exception": Exception, "any": any, "all": all, "len": len}
+
+
+def function(body: list[ast.stmt], args: tuple[str, ...], globals_: dict[str, Any]) -> Callable[..., Any]:
+    """A function of these statements, whose constants are its globals."""
+    signature = ast.arguments([], [ast.arg(arg) for arg in args], None, [], [], None, [])
+    made = ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])
+    module = ast.fix_missing_locations(ast.Module([made], []))
+    code = compile(module, "<rules>", "exec", dont_inherit=True, optimize=2)
+    inner = next(each for each in code.co_consts if isinstance(each, CodeType))
+    return FunctionType(inner, {"__builtins__": _BUILTINS, **globals_})
 
 
 def node_name(name: str) -> ast.expr:

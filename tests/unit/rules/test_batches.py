@@ -106,7 +106,7 @@ def test_many_rules_of_one_kind_share_their_look_ups(data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("most", [3, 100])
 def test_more_words_than_one_by_one(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(batches_module, "_MANY_WORDS", most)
+    monkeypatch.setattr(batches_module, "MANY_WORDS", most)
     words = [f"w{number:03d}" for number in range(90)] + ["w00", "001", "w001w"]
     tests = read(*(f'http.user_agent contains "{word}"' for word in words))
     for agent in (b"", b"w0", b"xxw001w002", b"W001", " ".join(words).encode(), b"w001w w089"):
