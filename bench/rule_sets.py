@@ -92,13 +92,13 @@ REQUESTS = {
 # Requests that some of the rules do match: all engines have to find the same ones.
 MATCHING = {
     "scanner": _request(
-        b"/wp-content/plugins/akismet/readme.txt?cmd=dict://x&exec=../../etc/passwd&page_path=1234",
-        [(b"user-agent", b"sqlmap/1.8 nikto"), (b"x-original-url", b"jndi:x"), (b"cookie", b"phpsessid=1; kiosk_mode=2")],
+        b"/wp-content/plugins/akismet/readme.txt?cmd=dict://x&page_path=1234&" + "&".join(_ATTACKS.split()).encode(),
+        [(b"user-agent", " ".join(_AGENTS.split()[::2]).encode()), (b"x-original-url", b"jndi:x"), (b"cookie", b"phpsessid=1")],
         "198.18.1.17",
     ),
     "probe": _request(
-        b"/api/a/.env?debug_mode=abc",
-        [(b"user-agent", b"Mozilla/5.0 zgrab/0.x nuclei"), (b"referer", b"http://elementor.example.org/"), (b"x-probe-id", b"1")],
+        b"/api/a/" + "/".join(_FILES.split()).encode() + b"?debug_mode=abc",
+        [(b"user-agent", b"Mozilla/5.0 zgrab/0.x nuclei"), (b"referer", _PLUGINS.encode()), (b"x-probe-id", b"1")],
         "2001:db8:f004::1",
     ),
 }

@@ -24,7 +24,7 @@ Batch = Callable[[Facts, Callable[[Any], None], Callable[[Any, Exception], None]
 _TOGETHER: Final = 16  # rules of one function: fewer are more calls, more hold the interpreter for longer while compiling
 _FEW: Final = 3  # gates of a kind: looking them up costs about as much as asking as many rules
 _FEW_PATTERNS: Final = 2
-_MANY_PATTERNS: Final = 24
+_MANY_PATTERNS: Final = 16
 _MOST_PARTS: Final = 100_000  # of ranges that lie over one another; more are asked one by one
 
 

@@ -16,6 +16,7 @@ from typing import Final
 from edgeproxy.rules.addresses import V6, Range
 from edgeproxy.rules.fields import FIELDS, FieldInfo, lower_slot
 from edgeproxy.rules.functions import FUNCTIONS
+from edgeproxy.rules.regexes import is_small
 from edgeproxy.rules.required import required
 from edgeproxy.rules.syntax import (
     BYTES,
@@ -214,9 +215,11 @@ def _comparison(test: Comparison) -> Gate | None:
         case Matches(left, pattern):
             words = required(pattern)
             found = _words(left, words) if words is not None else None
-            if found is None or min(map(rarity, found)) < WORTH:
-                found = frozenset({Found(FIELDS[left.name].slot, pattern)}) if isinstance(left, Field) else None
-            return found
+            if found is not None and min(map(rarity, found)) >= WORTH:
+                return found
+            if not isinstance(left, Field) or not is_small(pattern):
+                return None
+            return frozenset({Found(FIELDS[left.name].slot, pattern)})
         case Wildcard(left, pattern):
             pieces = split(pattern)
             return _words(left, (max(pieces, key=len),)) if isinstance(pieces, list) else None

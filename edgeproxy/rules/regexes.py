@@ -20,6 +20,7 @@ from edgeproxy.rules.errors import RuleError
 MAX_PATTERN: Final = 4096
 _MAX_REPEAT: Final = 1000
 _MAX_MEMORY: Final = 1 << 20  # bytes of one compiled pattern (RE2's own limit is 8 MiB)
+_SMALL: Final = 200  # steps of RE2's program
 _MAX_UNION: Final = 8 << 20  # of many patterns in one
 _REPEAT: Final = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
 _FLAGS: Final = re.compile(r"\(\?([A-Za-z-]*)([:)])")
@@ -222,6 +223,11 @@ def searcher(compiled: Any) -> Search:
         return bool(match(anywhere, value, 0, len(value))[0][0] >= 0)
 
     return search
+
+
+def is_small(pattern: str) -> bool:
+    """Whether a pattern that `compile_pattern` accepts is one that many others can be run together with: no large repeats."""
+    return bool(compile_pattern(pattern, captures=False)._regexp.ProgramSize() <= _SMALL)
 
 
 def any_word(words: Iterable[bytes]) -> Find | None:

@@ -45,7 +45,7 @@ def read(*texts: str) -> list[Test]:
     return [parse(text, LISTS) for text in texts]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(trees(), min_size=1, max_size=20))
 def test_a_batch_finds_what_the_rules_say(tests: list[Test]) -> None:
     for request in requests():
@@ -79,7 +79,7 @@ def is_open(atom: Any, given: Facts) -> bool:
     raise AssertionError(atom)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_many_rules_of_one_kind_share_their_look_ups(data: st.DataObject) -> None:
     """Words one of which begins or contains another, ranges over one another, values, keys and patterns."""
@@ -150,6 +150,7 @@ _UA, _PATH, _QUERY = "lower_http_user_agent", "lower_http_request_uri_path", "lo
     ('http.user_agent contains "SQLmap" and ssl', {Word(_UA, b"sqlmap")}),
     ('http.user_agent matches "(?i)Nik[t]o|sqlmap"', {Word(_UA, b"nik"), Word(_UA, b"sqlmap")}),
     ('http.request.uri.path matches "^/[a-z]+$"', {Found("http_request_uri_path", "^/[a-z]+$")}),
+    ('http.request.uri.path matches "[a-z]{300}"', None),
     ('http.user_agent contains "Mozilla" and http.request.uri.path wildcard "/a*/Admin*"', {Word(_PATH, b"/admin")}),
     ('http.request.method eq "POST" and http.request.uri.path eq "/A"', {Equal("http_request_uri_path", b"/A")}),
     ("ip.src in {192.0.2.1 10.0.0.0/8}", {Within("ip_src", (0xC0000201,) * 2), Within("ip_src", (0x0A000000, 0x0AFFFFFF))}),
@@ -199,7 +200,7 @@ def patterns() -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(patterns(), st.lists(st.text("abBcA/.1x]\xe9 \n", max_size=8), min_size=1, max_size=8))
 @example("(?i)a|Bc", ["x", "bC"])
 def test_a_pattern_never_matches_without_its_words(pattern: str, texts: list[str]) -> None:
@@ -224,3 +225,33 @@ def test_any_word(words: list[bytes], text: bytes, start: int) -> None:
     start = min(start, len(text))
     places = [at for word in words if (at := text.find(word, start)) >= 0]
     assert find(text, start) == min(places, default=-1)
+
+
+def test_values_that_are_not_where_a_look_up_expects_them() -> None:
+    """A header that is there twice, Host among the lines, an empty value, a word that is one of another field's text."""
+    texts = (
+        'any(http.request.headers["user-agent"][*] eq "sqlmap")', 'any(http.request.headers["host"][*] eq "x")',
+        'any(http.request.headers["host"][*] eq "example.org")', 'http.request.headers["cookie"][1] eq "b=example.org"',
+        'any(http.request.headers.values[*] contains "qlma")', 'any(http.request.headers.names[*] eq "host")',
+        'any(http.request.headers.values[*] eq "example.org")', 'has_value(http.request.headers.names, "cookie")',
+        'any(http.request.uri.args.names[*] eq "abc")', 'any(http.request.uri.args["abc"][*] eq "")',
+        'any(http.request.uri.args.values[*] in {"xyz" "1=2"})', 'any(http.request.cookies["abcd"][*] eq "1")',
+        'http.cookie eq ""', 'http.request.uri.query eq ""', 'lower(http.user_agent) eq "a, sqlmap"',
+        'starts_with(http.user_agent, "a, SQL")', 'ends_with(http.user_agent, "sqlmap")',
+        'any(starts_with(http.request.headers.values[*], "sqlm"))',
+        'any(upper(http.request.headers.values[*])[*] eq "SQLMAP")',
+    )  # fmt: skip
+    tests = read(*texts)
+    tests *= 3  # enough of each kind for a look-up
+    for target in (b"/a?abc&d=1=2", b"/a?ABC=XYZ&=xyz", b"/"):
+        for headers in (_TWICE, [(b"user-agent", b"A, sqlmap"), (b"cookie", b" abcd=1;abcd")], []):
+            request = facts(target, headers=headers)
+            expected = [place for place, test in enumerate(tests) if evaluate(test, request)]
+            assert asked(tests, request) == (expected, [])
+
+
+def test_ranges_over_one_another_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "_MOST_PARTS", 20)
+    tests = read(*(f"ip.src in {{10.0.{low}.0..10.0.{255 - low}.0}}" for low in range(40)))
+    for last in (0, 3, 200, 255):
+        assert asked(tests, facts(client=f"10.0.{last}.0"))[0] == [low for low in range(40) if low <= last <= 255 - low]
