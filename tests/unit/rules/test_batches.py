@@ -232,7 +232,8 @@ def test_values_that_are_not_where_a_look_up_expects_them() -> None:
     texts = (
         'any(http.request.headers["user-agent"][*] eq "sqlmap")', 'any(http.request.headers["host"][*] eq "x")',
         'any(http.request.headers["host"][*] eq "example.org")', 'http.request.headers["cookie"][1] eq "b=example.org"',
-        'any(http.request.headers.values[*] contains "qlma")', 'any(http.request.headers.names[*] eq "host")',
+        'any(http.request.headers.values[*] contains "qlma")',
+        'any(http.request.headers.values[*] contains "a=x")', 'any(http.request.headers.names[*] eq "host")',
         'any(http.request.headers.values[*] eq "example.org")', 'has_value(http.request.headers.names, "cookie")',
         'any(http.request.uri.args.names[*] eq "abc")', 'any(http.request.uri.args["abc"][*] eq "")',
         'any(http.request.uri.args.values[*] in {"xyz" "1=2"})', 'any(http.request.cookies["abcd"][*] eq "1")',
@@ -255,3 +256,22 @@ def test_ranges_over_one_another_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     tests = read(*(f"ip.src in {{10.0.{low}.0..10.0.{255 - low}.0}}" for low in range(40)))
     for last in (0, 3, 200, 255):
         assert asked(tests, facts(client=f"10.0.{last}.0"))[0] == [low for low in range(40) if low <= last <= 255 - low]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), min_size=1, max_size=9), st.integers(0, 80))
+def test_ranges_are_open_where_they_are(parts: list[tuple[int, int]], number: int) -> None:
+    places: dict[Any, tuple[int, ...]] = {}
+    for place, (first, size) in enumerate(parts):
+        places[first, first + size] = (*places.get((first, first + size), ()), place)
+    request = facts()
+    request.cf_threat_score = number
+    opened = batches_module._within("cf_threat_score", places)(request)
+    assert sorted(opened) == [place for place, (first, size) in enumerate(parts) if first <= number <= first + size]
+
+
+def test_a_field_that_no_rule_comes_to_is_not_computed() -> None:
+    tests = read(*(f"not ssl and len(http.cookie) gt {size}" for size in range(8)))
+    for whole in (True, False):
+        request = facts()
+        assert asked(tests, request, whole=whole) == ([], [])
+        assert "ssl" in vars(request) and "http_cookie" not in vars(request)
