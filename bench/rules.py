@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import tempfile
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from bench import cel
+from bench import cel, proc
 from bench.children import Failure
 from bench.closures import compile_closure
 from bench.report import EDGE, Run, Table, Target
@@ -134,8 +135,13 @@ _ALL = [*REQUESTS.values(), *MATCHING.values()]
 
 def timed(ask: Ask, seconds: float) -> Run:
     """CPU µs of one request, each kind as often as the other; the figures of each kind beside it."""
+    cores = os.sched_getaffinity(0)
+    busy, cpu, begun = proc.busy(cores), time.process_time(), time.monotonic()
     more = {f"{name} µs": _mean(ask, request, seconds / len(REQUESTS)) for name, request in REQUESTS.items()}
-    return Run(sum(more.values()) / len(more), more)
+    value = sum(more.values()) / len(more)
+    others = proc.busy(cores) - busy - (time.process_time() - cpu)
+    more["others %"] = 100 * max(0.0, others) / (time.monotonic() - begun)
+    return Run(value, more)
 
 
 def _mean(ask: Ask, request: Request, seconds: float) -> float:
