@@ -10,6 +10,7 @@ from support.upstream import OK, Connection, echo, ok, replies, running_upstream
 from support.waiting import until
 
 from .stand import STREAM, Stand, chunk, routed, stand
+from .test_tunnel import tunnel
 
 # Asked once for a head, or for each request.
 WHEN = ["ssl", "http.request.timestamp.sec gt 0"]
@@ -192,7 +193,8 @@ async def test_headers_of_replies(protocol: str) -> None:
     async with stand(protocol, handler, rules=ruled(RESPONSES)) as s:
         wire = await s.dial()
         for path, status, was, body in (
-            ("/", 404, [b"b"], b"no"), ("/stream", 200, [b"s"], b"data: 1\n\n"), ("/no", 403, [], None), ("/", 404, [b"b"], b"no"),
+            ("/", 404, [b"b"], b"no"), ("/stream", 200, [b"s"], b"data: 1\n\n"), ("/no", 403, [], None),
+            ("/", 404, [b"b"], b"no"),
         ):  # fmt: skip
             call = await wire.get(path)
             assert (call.status, call.values(b"x-was"), call.values(b"x-a")) == (status, was, [])
@@ -246,6 +248,21 @@ async def test_many_at_once_are_each_judged_alone(multiplexed: str) -> None:
             assert call.body == (b"odd" if number % 2 else b"even" if number % 10 in (4, 8) else b"ok")
         assert sum(seen.line.startswith(b"POST /six ") for seen in s.upstream.requests) == 6
         assert hits(s) == {"odd": 30, "body": 12, "six": 6}
+
+
+async def test_a_websocket_is_rewritten_and_tunnelled() -> None:
+    rules = ruled("""
+- {id: move, expression: 'http.request.uri.path eq "/ws"', action: rewrite, path: /socket, headers: {set: {x-a: b}}}
+- {id: out, phase: response, expression: http.response.code eq 101, action: rewrite, headers: {set: {x-seen: "1"}}}
+- {id: stop, expression: 'http.request.headers["upgrade"][0] eq "websocket" and http.request.uri.path eq "/none"', action: block}
+""")
+    async with tunnel(rules=rules) as (s, client):
+        assert s.upstream.requests[0].line == b"GET /socket HTTP/1.1" and s.upstream.requests[0].values(b"x-a") == [b"b"]
+        await client.send(b"through")
+        assert await client.take(7) == b"through"
+        await client.leave()
+        record = await s.record()
+        assert (record["status"], record["rules"], record["path"]) == (101, ["move", "out"], "/ws")
 
 
 async def test_rules_of_a_reload_hold_on_old_connections(protocol: str) -> None:
