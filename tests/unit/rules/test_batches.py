@@ -135,12 +135,12 @@ def test_rules_that_raise_are_told_of_once_and_the_others_still_asked() -> None:
 
 
 def test_what_no_request_can_match_is_not_asked() -> None:
-    assert gate(parse('ip.src.country eq "KP" and ssl', LISTS)) == NEVER
+    assert gate(parse('cf.tls_client_random eq "KP" and ssl', LISTS)) == NEVER
     assert gate(parse('any(http.request.jwt.claims.aud["a"][*] eq "x")', LISTS)) == NEVER
-    assert gate(parse('concat(ip.src.country, "x") eq "x"', LISTS)) is None
-    assert gate(parse('ip.src.country eq "KP" or ssl', LISTS)) is None
-    assert gate(parse('not ip.src.country eq "KP"', LISTS)) is None
-    assert asked(read('ip.src.country eq "KP"', 'concat(ip.src.country, "x") eq "x"'), facts()) == ([1], [])
+    assert gate(parse('concat(cf.tls_client_random, "x") eq "x"', LISTS)) is None
+    assert gate(parse('cf.tls_client_random eq "KP" or ssl', LISTS)) is None
+    assert gate(parse('not cf.tls_client_random eq "KP"', LISTS)) is None
+    assert asked(read('cf.tls_client_random eq "KP"', 'concat(cf.tls_client_random, "x") eq "x"'), facts()) == ([1], [])
 
 
 _UA, _PATH, _QUERY = "lower_http_user_agent", "lower_http_request_uri_path", "lower_http_request_uri_query"
