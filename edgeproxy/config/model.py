@@ -36,7 +36,7 @@ from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
-    "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+    "Hsts", "Listen", "Route", "Shipped", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
 
 
@@ -70,6 +70,12 @@ def _workers(value: Any) -> Any:
     if isinstance(value, str) and not value[:1].isdigit():
         raise Invalid(f"expected a number or 'auto', not {describe(value)}")
     return value
+
+
+def _on_or_log(value: Any) -> Any:
+    if isinstance(value, bool) or value == "log":
+        return value
+    raise Invalid(f"expected true, false or 'log', not {describe(value)}")
 
 
 def _tls_version(value: Any) -> Any:
@@ -363,6 +369,26 @@ class Route(Section):
     trailers: Literal["drop", "pass"] = Field(default="drop", description="What happens to trailers, both ways.")
 
 
+ShippedFile = Annotated[
+    bool | Literal["log"],
+    PlainValidator(_on_or_log),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "log"}]}),
+]
+
+
+class Shipped(Section):
+    """The rule files that come with the edge; they run behind those of 'rules'."""
+
+    baseline: ShippedFile = Field(
+        default=True,
+        description="Scanners, probes and exploits in heads; 'log': hits are counted and logged, nothing is done.",
+    )
+    chat: ShippedFile = Field(
+        default=True,
+        description="On routes with a dialect: methods, content types and sizes that no chat API has; 'log' as above.",
+    )
+
+
 UpstreamName = Annotated[StrictStr, AfterValidator(names.upstream_name)]
 
 
@@ -393,3 +419,4 @@ class Config(Section):
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",
         json_schema_extra={"default": []},
     )
+    shipped: Shipped = Field(default_factory=Shipped, description="The rule files that come with the edge.")

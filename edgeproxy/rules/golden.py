@@ -58,6 +58,9 @@ Lines = dict[StrictStr, Annotated[tuple[StrictStr, ...], BeforeValidator(_listed
 Wanted = dict[StrictStr, StrictStr | None]
 
 
+Ending = Literal["pass", "refused", "block", "challenge", "managed_challenge", "js_challenge", "allow", "redirect"]
+
+
 class CaseRequest(_Section):
     """A request."""
 
@@ -92,7 +95,7 @@ class Expected(_Section):
         response_headers: of the reply that goes to the client.
     """
 
-    action: Literal["pass", "refused", "block", "challenge", "managed_challenge", "js_challenge", "allow", "redirect"] | None = None
+    action: Ending | None = None
     rule: StrictStr | None = None
     hits: tuple[StrictStr, ...] | None = None
     misses: tuple[StrictStr, ...] = ()
