@@ -294,7 +294,7 @@ def _named(sources: list[_Source], ids: set[str], upstreams: Collection[str] | N
 
 def _expressions(document: Document, index: int, raw: dict[str, Any], known: dict[str, Type], loaded: Loaded) -> None:
     phase = "response" if raw.get("phase") == "response" else "request"
-    for path, text, reader in _texts(raw):
+    for path, text, reader in expressions_of(raw):
         try:
             reader(text, known, phase=phase)
         except RuleError as error:
@@ -302,7 +302,7 @@ def _expressions(document: Document, index: int, raw: dict[str, Any], known: dic
             loaded.problems.append(document.problem(place, error.message, error.hint))
 
 
-def _texts(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]]:
+def expressions_of(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]]:
     """Every expression of a rule: where it stands, its text, and what reads it."""
     for key, reader in (("expression", parse), *((key, parse_value) for key in _VALUES)):
         if isinstance(raw.get(key), str):

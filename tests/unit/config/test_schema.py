@@ -14,6 +14,7 @@ import yaml
 from edgeproxy.config import schema
 from edgeproxy.config.load import load
 from edgeproxy.config.units import DURATION_PATTERN, SIZE_PATTERN
+from edgeproxy.rules.model import RuleFile
 
 from .samples import NOW, Writer
 
@@ -69,9 +70,10 @@ def _kind(field: dict[str, Any]) -> str:
     return kind + " or `auto`" if {"const": "auto"} in options else kind
 
 
-def test_the_schema_file_is_current() -> None:
-    """Otherwise: edgeproxy check --schema > docs/config.schema.json."""
+def test_the_schema_files_are_current() -> None:
+    """Otherwise: edgeproxy check --schema > docs/config.schema.json; edgeproxy rules schema > docs/rules.schema.json."""
     assert (DOCS / "config.schema.json").read_text("utf-8") == schema.text()
+    assert (DOCS / "rules.schema.json").read_text("utf-8") == schema.text(RuleFile)
 
 
 def test_the_schema_describes_values_as_they_are_written() -> None:

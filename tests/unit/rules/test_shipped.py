@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.edge import certificates
 
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
@@ -25,11 +26,9 @@ RULES = ROOT / "rules"
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> dict[str, Any]:
+def base() -> dict[str, Any]:
     """A configuration with a route for chat."""
-    from edgeproxy.certs import make_development
-
-    made = make_development(tmp_path / "certs")
+    made = certificates()
     return {
         "listen": {"https": "127.0.0.1:8443"},
         "tls": {"certificates": [{"cert": str(made.cert), "key": str(made.key)}]},
