@@ -181,7 +181,9 @@ class ListModel(_Section):
     kind: Literal["ip", "string", "number"] | None = Field(
         default=None, description="What it holds; absent: numbers if all are, else addresses if all are, else strings."
     )
-    items: tuple[Annotated[str, PlainValidator(_item, json_schema_input_type=str | int)], ...] = Field(default=(), description="The items.")
+    items: tuple[Annotated[str, PlainValidator(_item, json_schema_input_type=str | int)], ...] = Field(
+        default=(), description="The items."
+    )
     file: StrictStr | None = Field(
         default=None, description="Or a file with one item a line ('#' begins a comment), beside the rule file."
     )

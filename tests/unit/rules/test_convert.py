@@ -17,6 +17,8 @@ from edgeproxy.rules.files import read_rules
 from edgeproxy.rules.model import RuleModel
 
 CUSTOM = "http_request_firewall_custom"
+LATE = "http_request_late_transform"
+NO_A = {"headers": {"a": {"operation": "remove"}}}
 
 
 def ruleset(phase: str, *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -58,7 +60,8 @@ def loaded(made: Converted, tmp_path: Path) -> tuple[RuleModel, ...]:
     ("http_request_dynamic_redirect", "redirect", {"from_value": {"target_url": {"value": "https://b.example/"}}},
      {"action": "redirect", "location": "https://b.example/", "status": 301}),
     ("http_request_dynamic_redirect", "redirect",
-     {"from_value": {"target_url": {"expression": 'concat("/", ip.geoip.country)'}, "status_code": 307, "preserve_query_string": True}},
+     {"from_value": {"status_code": 307, "preserve_query_string": True,
+                     "target_url": {"expression": 'concat("/", ip.geoip.country)'}}},
      {"action": "redirect", "location_expression": 'concat("/", ip.src.country)', "status": 307, "preserve_query": True}),
     ("http_request_transform", "rewrite", {"uri": {"path": {"value": "/new"}, "query": {"expression": "http.request.uri.query"}}},
      {"action": "rewrite", "path": "/new", "query_expression": "http.request.uri.query"}),
@@ -84,10 +87,11 @@ def test_plain_actions(action: str) -> None:
 
 
 def test_phases_are_put_into_their_order() -> None:
+    target = {"from_value": {"target_url": {"value": "/"}}}
     made = convert({"result": [
-        ruleset("http_response_headers_transform", rule("r", "rewrite", action_parameters={"headers": {"a": {"operation": "remove"}}})),
+        ruleset("http_response_headers_transform", rule("r", "rewrite", action_parameters=NO_A)),
         ruleset(CUSTOM, rule("c", "block")),
-        ruleset("http_request_dynamic_redirect", rule("d", "redirect", action_parameters={"from_value": {"target_url": {"value": "/"}}})),
+        ruleset("http_request_dynamic_redirect", rule("d", "redirect", action_parameters=target)),
     ]})  # fmt: skip
     assert [each["id"] for each in made.rules] == ["d", "c", "r"]
 
@@ -113,7 +117,7 @@ def test_skips(tmp_path: Path) -> None:
     made = convert([
         ruleset(CUSTOM, rule("before", "block"), rule("s", "skip", action_parameters=everything), rule("a", "block"),
                 rule("refused", "block", "ip.scr eq 1"), rule("last", "skip", action_parameters={"ruleset": "current"})),
-        ruleset("http_request_late_transform", rule("t", "rewrite", action_parameters={"headers": {"a": {"operation": "remove"}}})),
+        ruleset("http_request_late_transform", rule("t", "rewrite", action_parameters=NO_A)),
     ])  # fmt: skip
     assert made.rules[1]["skip"] == {"rules": ["a"], "stages": ["limits"]}
     assert [line for line in left(made) if not line.startswith(" ")] == [
@@ -162,8 +166,8 @@ def test_a_custom_ruleset_runs_under_its_condition(tmp_path: Path) -> None:
     (CUSTOM, rule("a", "block", action_parameters={"response": {"content": "\ud800"}}), "control character"),
     (CUSTOM, rule("a", "blok"), "not known here"),
     (CUSTOM, rule("a", "log", exposed_credential_check={}), "exposed"),
-    ("http_request_late_transform", rule("a", "rewrite", action_parameters={"headers": {"X": {"operation": "bend"}}}), "operation"),
-    ("http_request_late_transform", rule("a", "rewrite", action_parameters={"headers": {"Host": {"operation": "remove"}}}), "host"),
+    (LATE, rule("a", "rewrite", action_parameters={"headers": {"X": {"operation": "bend"}}}), "operation"),
+    (LATE, rule("a", "rewrite", action_parameters={"headers": {"Host": {"operation": "remove"}}}), "host"),
     (CUSTOM, rule("a", "log", "http.response.code eq 200"), "response"),
 ])  # fmt: skip
 def test_what_is_left_out(phase: str, given: dict[str, Any], reason: str) -> None:
@@ -186,12 +190,12 @@ def test_texts_survive_the_yaml(tmp_path: Path) -> None:
     hard = 'http.host eq "a: b # c" and\n\thttp.user_agent contains r#"\\d"x"#\nor ssl'
     body = '<p>\u2028 null: ~\ttab\n\u00e9 \U0001f600 {{ "x" }}</p>\n'
     made = convert(ruleset(
-        CUSTOM, rule("1e3", "log", hard, description="yes"), rule("123", "block", action_parameters={"response": {"content": body}}),
-        rule("null", "log"),
+        CUSTOM, rule("1e3", "log", hard, description="yes"), rule("null", "log"),
+        rule("123", "block", action_parameters={"response": {"content": body}}),
     ))  # fmt: skip
     rules = loaded(made, tmp_path)
-    assert [each.id for each in rules] == ["1e3", "123", "null"]
-    assert rules[0].expression == hard and rules[0].description == "yes" and rules[1].body == body
+    assert [each.id for each in rules] == ["1e3", "null", "123"]
+    assert rules[0].expression == hard and rules[0].description == "yes" and rules[2].body == body
 
 
 @pytest.mark.parametrize("data", [None, 3, "x", {}, [], {"result": None}, {"result": [{"a": 1}]}, {"errors": [{"code": 1}]}])
