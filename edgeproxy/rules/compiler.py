@@ -114,8 +114,9 @@ class _Maker:
 
     def build(self, body: list[ast.stmt], args: tuple[str, ...]) -> Callable[..., Any]:
         signature = ast.arguments([], [ast.arg(arg) for arg in args], None, [], [], None, [])
-        made = ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])
-        module = ast.fix_missing_locations(ast.Module([made], []))
+        module = ast.Module([ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])], [])
+        for node in ast.walk(module):  # ast.fix_missing_locations would leave a reference cycle behind each time
+            node.lineno = node.col_offset = 1  # type: ignore[attr-defined]  # of no use where a node has none
         code = compile(module, "<rules>", "exec", dont_inherit=True, optimize=2)
         inner = next(each for each in code.co_consts if isinstance(each, CodeType))
         return FunctionType(inner, self.globals)

@@ -301,6 +301,32 @@ class RuleFiles(_Section):
     book: RuleBook = RuleBook()
 
 
+def _on_or_log(value: Any) -> Any:
+    if isinstance(value, bool) or value == "log":
+        return value
+    raise Invalid(f"expected true, false or 'log', not {describe(value)}")
+
+
+ShippedFile = Annotated[
+    bool | Literal["log"],
+    PlainValidator(_on_or_log),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "log"}]}),
+]
+
+
+class Shipped(_Section):
+    """The rule files that come with the edge; they run behind those of 'rules'."""
+
+    baseline: ShippedFile = Field(
+        default=True,
+        description="Scanners, probes and exploits in heads; 'log': hits are counted and logged, nothing is done.",
+    )
+    chat: ShippedFile = Field(
+        default=True,
+        description="On routes with a dialect: methods, content types and sizes that no chat API has; 'log' as above.",
+    )
+
+
 def _rule_files(value: Any, info: ValidationInfo) -> RuleFiles:
     if isinstance(value, RuleFiles):
         return value

@@ -13,7 +13,10 @@ from support.pipeline import RecordingPool, Stand
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 
-CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nuser-agent: OpenAI/Python 1.99\r\n"
+CHAT = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    b"user-agent: OpenAI/Python 1.99\r\n"
+)
 
 
 def stand(**shipped: Any) -> Stand:

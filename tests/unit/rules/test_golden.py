@@ -19,7 +19,8 @@ rules:
   - {id: moved, expression: 'http.request.uri.path eq "/new/1" and raw.http.request.uri.path eq "/old/1"', action: log}
   - {id: there, expression: 'http.request.uri.path eq "/r"', action: route, upstream: other, host: api.example}
   - {id: words, expression: 'http.request.uri.path eq "/r"', action: set, tags: [one, two]}
-  - {id: less, expression: 'http.request.uri.path eq "/less"', action: skip, skip: {rules: [dialect, reply], stages: [limits, bots]}}
+  - {id: less, expression: 'http.request.uri.path eq "/less"', action: skip,
+     skip: {rules: [dialect, reply], stages: [limits, bots]}}
   - {id: dialect, expression: 'edge.route.dialect eq "openai"', action: log}
   - {id: text, expression: 'http.request.body.raw contains "needle"', action: block}
   - {id: big, expression: 'http.request.body.size gt 1000', action: block, status: 413}
@@ -83,7 +84,8 @@ def test_what_is_met(tmp_path: Path, given: tuple[str, ...], expect: str) -> Non
     ("/less", "stages: []", "", "expected stages [], not [bots, limits]"),
     ("/x", "response_headers: {x-r: null}", FULL, "expected response_headers.x-r none, not 1"),
     ("/x", "response_headers: {server: x}", FULL, "expected response_headers.server x, not none"),
-    ("/a/../b", "action: pass", "", "the edge refuses this request before any rule: the path has a dot segment ('/./' or '/../')"),
+    ("/a/../b", "action: pass", "",
+     "the edge refuses this request before any rule: the path has a dot segment ('/./' or '/../')"),
 ])  # fmt: skip
 def test_what_is_missed(tmp_path: Path, path: str, expect: str, response: str, message: str) -> None:
     assert failures(tmp_path, case(path, expect, "", response)) == [f"case 1: {message}"]
