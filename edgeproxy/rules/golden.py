@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -36,7 +37,7 @@ from edgeproxy.rules.facts import Context, Facts
 from edgeproxy.rules.files import CASES, placed, read_rules
 from edgeproxy.rules.rule import Rule
 from edgeproxy.rules.ruleset import Ruleset, holds, judge
-from edgeproxy.rules.walk import Decision
+from edgeproxy.rules.walk import Broken, Decision
 
 _PROTOCOLS: Final = ("1.1", "2", "3")
 _REPEATED: Final = re.compile(r"\{([0-9]{1,6}) of '([^']{0,64})'\}")
@@ -241,7 +242,7 @@ def _seen(decision: Decision, facts: Facts, hits: list[str]) -> dict[str, Any]:
         "rule": final.id if final is not None else None,
         "hits": tuple(hits),
         "status": _status(final),
-        "location": _location(final, facts),
+        "location": decision.location.decode("ascii") if decision.location is not None else None,
         "path": path.decode("latin-1"),
         "query": query.decode("latin-1"),
         "upstream": decision.upstream,
@@ -257,18 +258,8 @@ def _status(final: Rule | None) -> int | None:
     return final.fault.status if final.fault is not None else final.model.status or 302
 
 
-def _location(final: Rule | None, facts: Facts) -> str | None:
-    location = final.location(facts) if final is not None and final.location is not None else None
-    if final is None or location is None:
-        return None
-    query = facts.http_request_uri_query if final.model.preserve_query else b""
-    if query:
-        location += (b"&" if b"?" in location else b"?") + query
-    return str(location, "latin-1")
-
-
 def _replied(
-    rules: Ruleset, given: CaseResponse, facts: Facts, decision: Decision, hits: list[str], failed: Any
+    rules: Ruleset, given: CaseResponse, facts: Facts, decision: Decision, hits: list[str], failed: Broken
 ) -> Headers:
     """The headers of a reply after the rules of the response phase; what they hit is added to `hits`."""
     original = Reply(given.status, _lines(given.headers), None)
@@ -278,7 +269,7 @@ def _replied(
             continue
         hits.append(rule.id)
         if rule.changes is not None and rule.acts:
-            headers, _ = rule.changes.headers(reply.headers, facts)
+            headers, _ = rule.changes.headers(reply.headers, facts, partial(failed, rule))
             reply = original.with_headers(headers)
             facts = facts.following(facts.request)
             facts.reply, facts.original_reply = reply, original
