@@ -32,7 +32,7 @@ from edgeproxy.config import names
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
-from edgeproxy.rules.model import RuleFiles, RulesKey
+from edgeproxy.rules.model import RuleFiles, RulesKey, Shipped
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
@@ -396,3 +396,4 @@ class Config(Section):
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",
         json_schema_extra={"default": []},
     )
+    shipped: Shipped = Field(default_factory=Shipped, description="The rule files that come with the edge.")

@@ -31,6 +31,7 @@ _HEX: Final = re.compile(r"\\x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,8})\})")
 _LETTERS: Final = frozenset("dDwWsSaftnrvx")  # escapes that mean the same everywhere
 _OUTSIDE: Final = _LETTERS | frozenset("bBAz")  # and those that make sense outside […] alone
 _SPACES: Final = {"s": "[:space:]", "S": "[:^space:]"}
+_SIGN: Final = re.compile(r"\\([\\.+*?()\[\]{}^$])")  # an escape that makes a sign an ordinary character
 _META: Final = frozenset("\\.+*?()|[]{}^$")
 
 Search = Callable[[bytes], bool]
@@ -257,8 +258,8 @@ def _finder(translated: bytes) -> Find | None:
 
 
 def literals(pattern: str) -> list[bytes] | None:
-    """The words of a pattern that is nothing but words (`sqlmap|nikto`), None for any other."""
-    if _META.intersection(pattern.replace("|", "")) or not pattern.isascii():
+    """The words of a pattern that is nothing but words (`sqlmap|wp-login\\.php`), None for any other."""
+    if _META.intersection(_SIGN.sub("", pattern).replace("|", "")) or not pattern.isascii():
         return None
-    words = pattern.split("|")
+    words = [_SIGN.sub(r"\1", word) for word in pattern.split("|")]
     return [word.encode("ascii") for word in words] if all(words) else None

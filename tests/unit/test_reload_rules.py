@@ -60,6 +60,7 @@ def configured(folder: Path, count: int, cidrs: int = 5000) -> Config:
         "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}},
         "routes": [{"upstream": "main"}],
         "rules": [str(folder / "r.yaml")],
+        "shipped": {"baseline": False, "chat": False},
     })  # fmt: skip
 
 

@@ -28,6 +28,7 @@ def stand(tmp_path: Path, rules: str, *routes: dict[str, Any]) -> Stand:
         "upstreams": {name: {"targets": [{"url": "http://127.0.0.1:1"}]} for name in ("main", "chat", "other")},
         "routes": routes or ({"upstream": "main"}, {"path": "/v1/", "upstream": "chat", "dialect": "openai"}),
         "rules": [str(tmp_path / "r.yaml")],
+        "shipped": {"baseline": False, "chat": False},
     })  # fmt: skip
     made = Stand(Config.model_validate_json(config.model_dump_json()))  # as it travels to a worker
     pools = {name: RecordingPool() for name in ("main", "chat", "other")}

@@ -64,6 +64,8 @@ def test_any_pattern_is_refused_or_runs(pattern: str) -> None:
 
 def test_literals() -> None:
     assert literals("a|bc") == [b"a", b"bc"]
+    assert literals(r"\.php|\$\{") == [b".php", b"${"] and literals(r"\\|a") == [b"\\", b"a"]
+    assert literals(r"\\.a") is None and literals(r"a\|b") is None and literals(r"\d") is None
     assert literals("a|") is None and literals("a.b") is None and literals("é") is None
 
 
