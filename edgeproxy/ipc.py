@@ -72,7 +72,7 @@ class GiveBack(msgspec.Struct, tag="give-back", frozen=True):
 
 
 class Reopen(msgspec.Struct, tag="reopen", frozen=True):
-    """Open the access log anew (it may have been rotated away)."""
+    """Open the access log and the events anew (they may have been rotated away)."""
 
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):

@@ -36,7 +36,7 @@ from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
-    "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+    "EventLog", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
 
 
@@ -178,6 +178,14 @@ class AccessLog(Section):
 
     file: Annotated[StrictStr, Field(min_length=1)] = Field(
         description="Path of the JSON-lines file, or '-' for standard output."
+    )
+
+
+class EventLog(Section):
+    """Where security events go."""
+
+    file: Annotated[StrictStr, Field(min_length=1)] = Field(
+        description="Path of the JSON-lines file of security events, or '-' for standard output."
     )
 
 
@@ -382,6 +390,7 @@ class Config(Section):
         json_schema_extra={"default": []},
     )
     access_log: AccessLog | None = Field(default=None, description="Absent: no access log.")
+    events: EventLog | None = Field(default=None, description="Absent: no security events.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
