@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.observe.access import with_rules
-from edgeproxy.rules.fields import Facts
+from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.ruleset import Decision, Rule, Ruleset, decide
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from types import CodeType, FunctionType
 from typing import Any, Final
 
 from edgeproxy.rules.addresses import Ranges
-from edgeproxy.rules.fields import FIELDS, Facts, lower_slot, text_slot
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS, lower_slot, text_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
 from edgeproxy.rules.optimise import cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher

@@ -1,30 +1,22 @@
-# Every field of the rules language: its type, where its value comes from, and what may change between equal heads.
-"""`FIELDS` by name, and `Facts`: the values of one request, each computed when it is first asked for and then kept.
+# Every field of the rules language: its type, what may change it between equal heads, and when and at what cost it is known.
+"""`FIELDS` by name. Cloudflare's fields, and ours, which begin with `edge.`
 
-A field that Cloudflare has and this edge does not know (yet) is a missing value, and so is a header that was not sent;
-`http.host`, `http.user_agent`, `http.referer`, `http.cookie` and `http.x_forwarded_for` are empty strings then, as there.
+A field that Cloudflare has and this edge does not know (yet) is a missing value.
 A field is *stable* if it follows from the head, the client and the configuration: rules that read nothing else are
 decided once for all equal heads of a connection (plan.py).
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
-from edgeproxy.message import Request
-from edgeproxy.rules.addresses import client_code
+from edgeproxy.rules.sources import SOURCES
 from edgeproxy.rules.syntax import BOOL, BYTES, INT, IP, Type, array, mapping
 
 STRINGS: Final = array(BYTES)
 _MULTI: Final = mapping(STRINGS)
-_VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
-_EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
-_QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
-_MAX_LANGUAGES: Final = 64
+Phase = Literal["request", "response"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +28,10 @@ class FieldInfo:
         stable: see the module.
         always: never a missing value.
         cost: about how dear the first look is (a comparison is 1).
-        refused: why rules cannot use it, empty when they can.
         known: this edge has a value for it at all.
+        phase: from when on it is known.
+        needs_body: it comes from the request body: missing until that was held (body.must_hold says of which requests).
+        declared: but not where the head declares the length of the body.
     """
 
     name: str
@@ -46,122 +40,29 @@ class FieldInfo:
     stable: bool = True
     always: bool = False
     cost: int = 1
-    refused: str = ""
     known: bool = True
+    phase: Phase = "request"
+    needs_body: bool = False
+    declared: bool = False
 
 
-# -- values ----------------------------------------------------------------------------------------------------------
-
-
-def _joined(name: bytes) -> Callable[[Facts], bytes]:
-    """All lines of a header as one; empty when it was not sent."""
-
-    def value(facts: Facts) -> bytes:
-        found = [each for key, each in facts.request.headers if key == name]
-        return found[0] if len(found) == 1 else b", ".join(found)
-
-    return value
-
-
-def _cookie(facts: Facts) -> bytes:
-    return b"; ".join(value for name, value in facts.request.headers if name == b"cookie")
-
-
-def _headers(facts: Facts) -> dict[bytes, list[bytes]]:
-    found: dict[bytes, list[bytes]] = {b"host": [facts.request.authority]}
-    for name, value in facts.request.headers:
-        found.setdefault(name, []).append(value)
-    return found
-
-
-def _pairs(text: bytes, separator: bytes) -> dict[bytes, list[bytes]]:
-    """`a=1&b=2` as a map; a name without `=` has an empty value. Nothing is decoded: Cloudflare does not either."""
-    found: dict[bytes, list[bytes]] = {}
-    for part in text.split(separator):
-        name, _, value = part.strip(b" ").partition(b"=") if separator == b";" else part.partition(b"=")
-        if part:
-            found.setdefault(name, []).append(value)
-    return found
-
-
-def _names(slot: str) -> Callable[[Facts], list[bytes]]:
-    return lambda facts: [name for name, values in getattr(facts, slot).items() for _ in values]
-
-
-def _values(slot: str) -> Callable[[Facts], list[bytes]]:
-    return lambda facts: [value for values in getattr(facts, slot).values() for value in values]
-
-
-def _extension(facts: Facts) -> bytes | None:
-    found = _EXTENSION.search(facts.http_request_uri_path)
-    return found[1].lower() if found is not None else None
-
-
-def _languages(facts: Facts) -> list[bytes]:
-    """Accept-Language, the most wanted first (RFC 9110 §12.5.4)."""
-    ranked = []
-    for part in _joined(b"accept-language")(facts).split(b",")[:_MAX_LANGUAGES]:
-        tag, _, _ = part.partition(b";")
-        quality = _QUALITY.search(part)
-        if tag.strip():
-            ranked.append((-float(quality[1]) if quality is not None else -1.0, tag.strip()))
-    return [tag for _, tag in sorted(ranked, key=lambda each: each[0])]
-
-
-def _seconds(facts: Facts) -> int:
-    return facts.http_request_timestamp_msec // 1000  # type: ignore[no-any-return]  # a field: an int
-
-
-_OWN: Final[dict[str, Callable[[Facts], Any]]] = {
-    "cf.random_seed": lambda _: os.urandom(32),
-    "cf.ray_id": lambda facts: facts.ray,
-    "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
-    "http.cookie": _cookie,
-    "http.host": lambda facts: facts.host.encode("ascii"),
-    "http.referer": _joined(b"referer"),
-    "http.request.accepted_languages": _languages,
-    "http.request.cookies": lambda facts: _pairs(facts.http_cookie, b";"),
-    "http.request.full_uri": lambda facts: (
-        (b"https://" if facts.ssl else b"http://") + facts.http_host + facts.http_request_uri
-    ),
-    "http.request.headers": _headers,
-    "http.request.headers.names": _names("http_request_headers"),
-    "http.request.headers.truncated": lambda _: False,  # longer heads are refused before rules
-    "http.request.headers.values": _values("http_request_headers"),
-    "http.request.method": lambda facts: facts.request.method,
-    "http.request.timestamp.msec": lambda facts: int(facts.clock() * 1000),
-    "http.request.timestamp.sec": _seconds,
-    "http.request.uri": lambda facts: facts.request.target,
-    "http.request.uri.args": lambda facts: _pairs(facts.http_request_uri_query, b"&"),
-    "http.request.uri.args.names": _names("http_request_uri_args"),
-    "http.request.uri.args.values": _values("http_request_uri_args"),
-    "http.request.uri.path": lambda facts: facts.request.target.partition(b"?")[0],
-    "http.request.uri.path.extension": _extension,
-    "http.request.uri.query": lambda facts: facts.request.target.partition(b"?")[2],
-    "http.request.version": lambda facts: _VERSIONS[facts.request.protocol],
-    "http.user_agent": _joined(b"user-agent"),
-    "http.x_forwarded_for": _joined(b"x-forwarded-for"),
-    "ip.src": lambda facts: client_code(facts.client),
-    "ssl": lambda facts: facts.request.peer.secure,
-}
-_URIS: Final = ("http.request.full_uri", "http.request.uri")
-# Nothing rewrites a request yet, so both say the same; when something does, these keep the request as it came.
-_RAW: Final = {f"raw.{name}": source for name, source in _OWN.items() if name.startswith(_URIS)}
-_SOURCES: Final = {**_OWN, **_RAW}
-
-# -- the table -------------------------------------------------------------------------------------------------------
-
-_BODY: Final = "request bodies are not read for rules yet"
-_RESPONSE: Final = "it is known in the response phase only, which is not built yet"
-_UNSTABLE: Final = frozenset({
+_BODY: Final = "http.request.body."
+_RESPONSE: Final = ("http.response.", "raw.http.response.")
+_VOLATILE: Final = frozenset({
     "cf.random_seed", "cf.ray_id", "http.request.timestamp.msec", "http.request.timestamp.sec",
 })  # fmt: skip
-_MAY_MISS: Final = frozenset({"http.request.uri.path.extension", "ip.src", "raw.http.request.uri.path.extension", "cf.ray_id"})
+_MAY_MISS: Final = frozenset({
+    "cf.ray_id", "edge.route.dialect", "http.request.body.mime", "http.request.uri.path.extension", "ip.src",
+    "raw.http.request.uri.path.extension",
+})  # fmt: skip
 _COSTS: Final = {
     "http.request.accepted_languages": 8, "http.request.cookies": 6, "http.request.headers": 4,
     "http.request.headers.names": 6, "http.request.headers.values": 6, "http.request.uri.args": 4,
     "http.request.uri.args.names": 6, "http.request.uri.args.values": 6, "http.request.uri.path.extension": 3,
-    "ip.src": 2, "cf.random_seed": 3, "http.request.full_uri": 2,
+    "ip.src": 2, "cf.random_seed": 3, "http.request.full_uri": 2, "http.request.body.form": 20,
+    "http.request.body.form.names": 20, "http.request.body.form.values": 20, "http.request.body.mime": 2,
+    "http.request.body.raw": 4, "http.response.headers": 4, "http.response.headers.names": 3,
+    "http.response.headers.values": 3, "http.response.content_type.media_type": 2,
 }  # fmt: skip
 _TYPES: Final[dict[Type, str]] = {
     BYTES: """
@@ -172,10 +73,10 @@ _TYPES: Final[dict[Type, str]] = {
         cf.tls_client_auth.cert_not_before cf.tls_client_auth.cert_serial cf.tls_client_auth.cert_ski
         cf.tls_client_auth.cert_subject_dn cf.tls_client_auth.cert_subject_dn_legacy
         cf.tls_client_auth.cert_subject_dn_rfc2253 cf.tls_client_random cf.tls_version cf.verified_bot_category http.cookie
-        http.host http.referer http.request.body.mime http.request.body.raw http.request.full_uri http.request.method
-        http.request.uri http.request.uri.path http.request.uri.path.extension http.request.uri.query http.request.version
-        http.response.content_type.media_type http.user_agent http.x_forwarded_for ip.src.city ip.src.continent
-        ip.src.country ip.src.region ip.src.region_code raw.http.request.full_uri raw.http.request.uri
+        edge.route.dialect http.host http.referer http.request.body.mime http.request.body.raw http.request.full_uri
+        http.request.method http.request.uri http.request.uri.path http.request.uri.path.extension http.request.uri.query
+        http.request.version http.response.content_type.media_type http.user_agent http.x_forwarded_for ip.src.city
+        ip.src.continent ip.src.country ip.src.region ip.src.region_code raw.http.request.full_uri raw.http.request.uri
         raw.http.request.uri.path raw.http.request.uri.path.extension raw.http.request.uri.query""",
     INT: """
         cf.bot_management.score cf.edge.server_port cf.llm.prompt.injection_score cf.llm.prompt.token_count cf.threat_score
@@ -209,17 +110,20 @@ _TYPES: Final[dict[Type, str]] = {
 
 
 def _info(name: str, kind: Type) -> FieldInfo:
-    known = name in _SOURCES
-    body, response = name.startswith("http.request.body."), name.startswith(("http.response.", "raw.http.response."))
+    known = name in SOURCES
+    needs_body = name.startswith(_BODY) and name != "http.request.body.mime"
+    response = name.startswith(_RESPONSE)
     return FieldInfo(
         name,
         kind,
         name.replace(".", "_"),
-        stable=name not in _UNSTABLE,
-        always=known and name not in _MAY_MISS,
+        stable=not (name in _VOLATILE or needs_body or response),
+        always=known and not (name in _MAY_MISS or needs_body or response),
         cost=_COSTS.get(name.removeprefix("raw."), 1),
-        refused=_BODY if body else _RESPONSE if response else "",
         known=known,
+        phase="response" if response else "request",
+        needs_body=needs_body,
+        declared=name == "http.request.body.size",
     )
 
 
@@ -234,65 +138,3 @@ def lower_slot(info: FieldInfo) -> str:
 def text_slot(slot: str) -> str:
     """Where a string is kept as Python's text, a character for each byte: `in` is seven times as fast there."""
     return f"text_{slot}"
-
-
-def _lowered(slot: str) -> Callable[[Facts], bytes | None]:
-    def value(facts: Facts) -> bytes | None:
-        text: bytes | None = getattr(facts, slot)
-        return text.lower() if text is not None else None
-
-    return value
-
-
-def _as_text(slot: str) -> Callable[[Facts], str | None]:
-    def value(facts: Facts) -> str | None:
-        content: bytes | None = getattr(facts, slot)
-        return content.decode("latin-1") if content is not None else None
-
-    return value
-
-
-_STRING_SLOTS: Final = [
-    slot for info in FIELDS.values() if info.type == BYTES for slot in (info.slot, lower_slot(info))
-]
-_BY_SLOT: Final[dict[str, Callable[[Facts], Any]]] = {
-    **{info.slot: _SOURCES.get(info.name, lambda _: None) for info in FIELDS.values()},
-    **{lower_slot(info): _lowered(info.slot) for info in FIELDS.values() if info.type == BYTES},
-    **{text_slot(slot): _as_text(slot) for slot in _STRING_SLOTS},
-}
-
-
-class Facts:
-    """The fields of one request, by slot. Reading one that is not there yet computes and keeps it.
-
-    Attributes:
-        request: as received.
-        host: of the authority, lower case, without port.
-        client: textual address of the client; empty for Unix sockets.
-        ray: id of the exchange; None while a plan is made, which no exchange owns.
-        clock: gives seconds since the epoch.
-    """
-
-    __slots__ = ("client", "clock", "host", "ray", "request", *_BY_SLOT)
-
-    request: Request
-    host: str
-    client: str
-    ray: bytes | None
-    clock: Callable[[], float]
-
-    def __init__(self, request: Request, host: str, client: str, ray: bytes | None, clock: Callable[[], float]) -> None:
-        self.request = request
-        self.host = host
-        self.client = client
-        self.ray = ray
-        self.clock = clock
-
-    def __getattr__(self, slot: str) -> Any:
-        """Called for a slot that is still empty (Python's own way of reading finds the others)."""
-        source = _BY_SLOT.get(slot)
-        if source is None:
-            raise AttributeError(slot)
-        value = source(self)
-        setattr(self, slot, value)
-        return value

@@ -29,7 +29,7 @@ from edgeproxy.config.units import FROM_FILE
 from edgeproxy.message import Headers, Peer, Request
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import parse_authority
-from edgeproxy.rules.fields import Facts
+from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.files import CASES, placed, read_rules
 from edgeproxy.rules.ruleset import Decision, Rule, Ruleset, decide
 

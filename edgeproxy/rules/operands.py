@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from edgeproxy.config.problems import one_of, quote, suggest
 from edgeproxy.rules.addresses import parse_range
 from edgeproxy.rules.errors import RuleError
-from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.fields import FIELDS, Phase
 from edgeproxy.rules.functions import FUNCTIONS, Function, Param
 from edgeproxy.rules.lexer import Lexer
 from edgeproxy.rules.syntax import BYTES, INT, IP, Call, Each, Field, Index, Kind, Literal, Type, Value, array, each_in
@@ -23,9 +23,10 @@ _T = TypeVar("_T")
 class Operands:
     """A place in an expression, the lists that it may name, and what reads values."""
 
-    def __init__(self, text: str, lists: Mapping[str, Type]) -> None:
+    def __init__(self, text: str, lists: Mapping[str, Type], phase: Phase) -> None:
         self.lexer = Lexer(text)
         self.lists = lists
+        self.phase = phase
         self.depth = 0
 
     def deeper(self, at: int, step: Callable[[], _T]) -> _T:
@@ -85,8 +86,8 @@ class Operands:
         if info is None:
             # `ip.src` of `ip.srcx`: difflib sees 500 names at most, and there are fewer.
             raise RuleError(f"unknown field {quote(name)}", start, suggest(name, FIELDS))
-        if info.refused:
-            raise RuleError(f"'{name}' cannot be used here: {info.refused}", start)
+        if info.phase == "response" and self.phase == "request":
+            raise RuleError(f"'{name}' is known in the response phase only", start, "set phase: response")
         return Field(name, info.type, start)
 
     def _index(self, base: Value, start: int) -> Value:

@@ -14,7 +14,7 @@ from typing import Final, cast
 from edgeproxy.config.problems import quote, suggest
 from edgeproxy.rules.addresses import Range, parse_range
 from edgeproxy.rules.errors import RuleError
-from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.fields import FIELDS, Phase
 from edgeproxy.rules.operands import SCALARS, Operands, kind_of, show_type
 from edgeproxy.rules.regexes import compile_pattern
 from edgeproxy.rules.syntax import (
@@ -67,17 +67,18 @@ _OF_TYPE: Final = {
 }  # fmt: skip
 
 
-def parse(text: str, lists: Mapping[str, Type]) -> Test:
+def parse(text: str, lists: Mapping[str, Type], phase: Phase = "request") -> Test:
     """The tree of an expression.
 
     Args:
         lists: the lists that may be named, with the type of their items.
+        phase: of the rule: what is known of a reply is refused before there is one.
 
     Raises: RuleError, and nothing else.
     """
     if len(text) > MAX_LENGTH:
         raise RuleError(f"an expression has at most {MAX_LENGTH} characters, not {len(text)}", MAX_LENGTH)
-    parser = _Parser(text, lists)
+    parser = _Parser(text, lists, phase)
     test = parser.whole()
     if not parser.lexer.ended:
         raise parser.stray()
@@ -86,14 +87,14 @@ def parse(text: str, lists: Mapping[str, Type]) -> Test:
     return test
 
 
-def parse_value(text: str, lists: Mapping[str, Type]) -> Value:
+def parse_value(text: str, lists: Mapping[str, Type], phase: Phase = "request") -> Value:
     """The tree of an expression that gives a string (a redirect's location).
 
     Raises: RuleError, and nothing else.
     """
     if len(text) > MAX_LENGTH:
         raise RuleError(f"an expression has at most {MAX_LENGTH} characters, not {len(text)}", MAX_LENGTH)
-    parser = _Parser(text, lists)
+    parser = _Parser(text, lists, phase)
     value = parser.operand(None)
     if not parser.lexer.ended:
         raise parser.lexer.error("this does not belong to the expression")

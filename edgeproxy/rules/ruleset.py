@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.rules.compiler import Batched, Check, Container, compile_batch, compile_value
-from edgeproxy.rules.fields import FIELDS, Facts
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.lists import TYPES, container
 from edgeproxy.rules.model import CHALLENGES, RuleBook, RuleModel
 from edgeproxy.rules.parser import parse, parse_value

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from edgeproxy.message import Headers, Peer, Request
 from edgeproxy.rules import syntax as s
 from edgeproxy.rules.addresses import LAST, Ranges
-from edgeproxy.rules.fields import FIELDS, Facts
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.functions import FUNCTIONS, runner
 from edgeproxy.rules.regexes import compile_pattern
 from edgeproxy.rules.wildcards import find, split

@@ -1,5 +1,5 @@
 # What expressions mean, one by one: operators, functions, missing values, both truth values.
-"""compiler.py, fields.py and functions.py through the language itself."""
+"""compiler.py, sources.py and functions.py through the language itself."""
 
 from __future__ import annotations
 

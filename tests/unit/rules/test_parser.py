@@ -62,7 +62,7 @@ def test_accepted(text: str, shown: str) -> None:
     ("concat(http.host, cf.threat_score) eq \"a\"", 18, "takes String"),
     ("split(http.host, \".\", 200)[0] eq \"a\"", 22, "1 to 128"), ("http.host wildcard \"a**\"", 19, "two stars"),
     ("http.host matches \"[a&&b]\"", 21, "operation on sets"), ("http.host matches r\"a{x}\"", 21, "repeats nothing"),
-    ("http.response.code eq 200", 0, "response phase"), ("http.request.body.raw contains \"a\"", 0, "bodies are not read"),
+    ("http.response.code eq 200", 0, "in the response phase only|set phase: response"),
     ("http.host eq ip.src", 13, "is compared with IP"),
     ("concat(\"x\", http.request.headers.names[*])[0] eq \"a\"", 12, "only the first"),
     ("any(http.request.headers.names[*])", 33, "expected an operator"), ("x" * 4097, 4096, "at most 4096"),
@@ -74,6 +74,15 @@ def test_refused(text: str, offset: int, words: str) -> None:
     said = f"{error.message} {error.hint}"
     assert all(word in said for word in words.split("|")), said
     assert error.offset == offset, said
+
+
+def test_what_is_known_of_a_reply_is_for_the_response_phase() -> None:
+    text = 'http.response.code eq 200 and raw.http.response.headers["a"][0] eq http.host'
+    assert show(parse(text, LISTS, "response")) == text
+    for name in ("http.response.headers.names[0]", "raw.http.response.headers.values[0]"):
+        assert parse_value(name, {}, "response").type.kind.value == "String"
+        with pytest.raises(RuleError, match="in the response phase only"):
+            parse_value(name, {})
 
 
 def test_values() -> None:

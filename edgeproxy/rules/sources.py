@@ -1,0 +1,178 @@
+# Where the value of each field of the rules language comes from; nothing here is kept, that is the business of facts.py.
+"""`SOURCES`: by the name of a field, a function of `Facts` that gives its value, None where it is missing.
+
+A header that was not sent is missing, but `http.host`, `http.user_agent`, `http.referer`, `http.cookie` and
+`http.x_forwarded_for` are empty strings then, as at Cloudflare.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from edgeproxy.rules import body
+from edgeproxy.rules.addresses import client_code
+
+if TYPE_CHECKING:
+    from edgeproxy.message import Headers
+    from edgeproxy.rules.facts import Facts
+
+Source = Callable[["Facts"], Any]
+
+_VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
+_EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
+_QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
+_MAX_LANGUAGES: Final = 64
+
+def _joined(name: bytes) -> Source:
+    """All lines of a header as one; empty when it was not sent."""
+
+    def value(facts: Facts) -> bytes:
+        found = [each for key, each in facts.request.headers if key == name]
+        return found[0] if len(found) == 1 else b", ".join(found)
+
+    return value
+
+
+def _cookie(facts: Facts) -> bytes:
+    return b"; ".join(value for name, value in facts.request.headers if name == b"cookie")
+
+
+def _headers(facts: Facts) -> dict[bytes, list[bytes]]:
+    return _grouped([(b"host", facts.request.authority), *facts.request.headers])
+
+
+def _pairs(text: bytes, separator: bytes) -> dict[bytes, list[bytes]]:
+    """`a=1&b=2` as a map; a name without `=` has an empty value. Nothing is decoded: Cloudflare does not either."""
+    found: dict[bytes, list[bytes]] = {}
+    for part in text.split(separator):
+        name, _, value = part.strip(b" ").partition(b"=") if separator == b";" else part.partition(b"=")
+        if part:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _names(slot: str) -> Source:
+    return lambda facts: [name for name, values in getattr(facts, slot).items() for _ in values]
+
+
+def _values(slot: str) -> Source:
+    return lambda facts: [value for values in getattr(facts, slot).values() for value in values]
+
+
+def _extension(facts: Facts) -> bytes | None:
+    found = _EXTENSION.search(facts.http_request_uri_path)
+    return found[1].lower() if found is not None else None
+
+
+def _languages(facts: Facts) -> list[bytes]:
+    """Accept-Language, the most wanted first (RFC 9110 §12.5.4)."""
+    ranked = []
+    for part in _joined(b"accept-language")(facts).split(b",")[:_MAX_LANGUAGES]:
+        tag, _, _ = part.partition(b";")
+        quality = _QUALITY.search(part)
+        if tag.strip():
+            ranked.append((-float(quality[1]) if quality is not None else -1.0, tag.strip()))
+    return [tag for _, tag in sorted(ranked, key=lambda each: each[0])]
+
+
+def _seconds(facts: Facts) -> int:
+    return facts.http_request_timestamp_msec // 1000  # type: ignore[no-any-return]  # a field: an int
+
+
+# -- the reply -------------------------------------------------------------------------------------------------------
+
+
+def _grouped(lines: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in lines:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _reply(value: Callable[[Headers], Any], slot: str) -> Source:
+    """Something of a reply's field lines; missing while there is no reply."""
+
+    def source(facts: Facts) -> Any:
+        reply = getattr(facts, slot)
+        return value(reply.headers) if reply is not None else None
+
+    return source
+
+
+def _replies(prefix: str, slot: str) -> dict[str, Source]:
+    return {
+        f"{prefix}http.response.headers": _reply(_grouped, slot),
+        f"{prefix}http.response.headers.names": _reply(lambda lines: [name for name, _ in lines], slot),
+        f"{prefix}http.response.headers.values": _reply(lambda lines: [value for _, value in lines], slot),
+    }
+
+
+def _reply_type(lines: Headers) -> bytes | None:
+    return body.media_type(next((value for name, value in lines if name == b"content-type"), None))
+
+
+def _dialect(facts: Facts) -> bytes | None:
+    return facts.dialect.encode("ascii") if facts.dialect is not None else None
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+_OWN: Final[dict[str, Source]] = {
+    "cf.random_seed": lambda _: os.urandom(32),
+    "cf.ray_id": lambda facts: facts.ray,
+    "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
+    "edge.route.dialect": _dialect,
+    "http.cookie": _cookie,
+    "http.host": lambda facts: facts.host.encode("ascii"),
+    "http.referer": _joined(b"referer"),
+    "http.request.accepted_languages": _languages,
+    "http.request.body.form": lambda facts: _grouped(facts.form) if facts.form is not None else None,
+    "http.request.body.form.names": lambda facts: [name for name, _ in facts.form] if facts.form is not None else None,
+    "http.request.body.form.values": lambda facts: [value for _, value in facts.form] if facts.form is not None else None,
+    "http.request.body.mime": lambda facts: body.media_type(facts.request.header(b"content-type")),
+    "http.request.body.raw": body.raw,
+    "http.request.body.size": body.size,
+    "http.request.body.truncated": body.truncated,
+    "http.request.cookies": lambda facts: _pairs(facts.http_cookie, b";"),
+    "http.request.full_uri": lambda facts: (
+        (b"https://" if facts.ssl else b"http://") + facts.http_host + facts.http_request_uri
+    ),
+    "http.request.headers": _headers,
+    "http.request.headers.names": _names("http_request_headers"),
+    "http.request.headers.truncated": lambda _: False,  # longer heads are refused before rules
+    "http.request.headers.values": _values("http_request_headers"),
+    "http.request.method": lambda facts: facts.request.method,
+    "http.request.timestamp.msec": lambda facts: int(facts.clock() * 1000),
+    "http.request.timestamp.sec": _seconds,
+    "http.request.uri": lambda facts: facts.request.target,
+    "http.request.uri.args": lambda facts: _pairs(facts.http_request_uri_query, b"&"),
+    "http.request.uri.args.names": _names("http_request_uri_args"),
+    "http.request.uri.args.values": _values("http_request_uri_args"),
+    "http.request.uri.path": lambda facts: facts.request.target.partition(b"?")[0],
+    "http.request.uri.path.extension": _extension,
+    "http.request.uri.query": lambda facts: facts.request.target.partition(b"?")[2],
+    "http.request.version": lambda facts: _VERSIONS[facts.request.protocol],
+    "http.response.code": lambda facts: facts.reply.status if facts.reply is not None else None,
+    "http.response.content_type.media_type": _reply(_reply_type, "reply"),
+    **_replies("", "reply"),
+    **_replies("raw.", "original_reply"),
+    "http.user_agent": _joined(b"user-agent"),
+    "http.x_forwarded_for": _joined(b"x-forwarded-for"),
+    "ip.src": lambda facts: client_code(facts.client),
+    "ssl": lambda facts: facts.request.peer.secure,
+}
+
+
+def _raw(slot: str) -> Source:
+    """The same of the request as it came: of other facts, when a rule has rewritten it since."""
+    return lambda facts: getattr(facts if facts.original is facts.request else facts.first, slot)
+
+
+_URIS: Final = ("http.request.full_uri", "http.request.uri")
+SOURCES: Final[dict[str, Source]] = {
+    **_OWN,
+    **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_URIS)},
+}
