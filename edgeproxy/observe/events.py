@@ -21,7 +21,7 @@ from edgeproxy.rules.syntax import IP, show_value
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.observe.metrics import WorkerStats
-    from edgeproxy.rules.fields import Facts
+    from edgeproxy.rules.facts import Facts
     from edgeproxy.rules.ruleset import Rule
 
 MAX_FIELDS: Final = 16  # of one event, and items of one field

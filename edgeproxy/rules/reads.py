@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeproxy.rules.fields import FIELDS, Facts
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.runtime import leaves
 from edgeproxy.rules.syntax import (
     Call,
