@@ -43,6 +43,7 @@ from edgeproxy.rules.syntax import (
     Value,
     Wildcard,
     each_in,
+    is_vector,
 )  # fmt: skip
 from edgeproxy.rules.wildcards import Pattern, split
 
@@ -65,15 +66,15 @@ def container(items: tuple[Any, ...]) -> Container:
 
 
 def compile_test(test: Test, lists: Mapping[str, Container]) -> Check:
-    """A function of `Facts` whose result is true where the test holds. It costs nothing but what the test reads."""
+    """A function of `Facts` whose result is true where the test holds (of a vector: an iterable of its answers)."""
     maker = _Maker(lists)
-    return maker.function(maker.test(simplify(test)))
+    return maker.function(maker.vector(simplify(test)) if is_vector(test) else maker.test(simplify(test)))
 
 
 def compile_value(value: Value, lists: Mapping[str, Container]) -> Check:
-    """A function of `Facts` that gives the value, None where it is missing."""
+    """A function of `Facts` that gives the value, None where it is missing (with `[*]`: an iterable of the elements)."""
     maker = _Maker(lists)
-    return maker.function(maker.value(value))
+    return maker.function(maker.elements(value) if each_in(value) else maker.value(value))
 
 
 @dataclass(frozen=True, slots=True)

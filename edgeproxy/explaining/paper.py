@@ -1,0 +1,52 @@
+# A snapshot on paper: all that decides, without what serves (certificates, connections). Made in milliseconds, from a
+# configuration that was checked.
+"""`PaperSnapshot`: what explanations are made by. A process that has no private keys can have one."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, cast
+
+from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
+from edgeproxy.observe.metrics import RouteStats
+from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.hsts import compile_hsts
+from edgeproxy.policy.routing import Router
+from edgeproxy.rules.ruleset import compile_rules
+
+if TYPE_CHECKING:
+    from edgeproxy.config.model import Config
+
+INSTANCE = b"cdn-loop: edgeproxy;id=this-edge"  # each start of an edge has another id
+# Attributes of a snapshot that a paper one has not.
+ABSENT = frozenset({"contexts", "quic_certificates"})
+
+
+class PaperSnapshot(Snapshot):
+    """See the module. `Route.pool_for` of its routes gives the name of an upstream instead of a pool."""
+
+    __slots__ = ()
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.client = config.client
+        self.trusted = config.trusted_proxies
+        self.hsts = compile_hsts(config.hsts)
+        self.alt_svc = compile_alt_svc(config.listen)
+        self.redirect_port = config.listen.redirect_port
+        # Nobody connects: an empty context stands for each CA file.
+        contexts = {each.ca: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for each in config.upstreams.values()}
+        self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
+        self.routes = tuple(Route(route, config.client) for route in config.routes)
+        names: Any = {name: name for name in config.upstreams}
+        for route in self.routes:
+            route.stats = RouteStats(route.name)
+            route.pools, route.pool = names, names[route.upstream]
+        self.router = Router(self.routes)
+        self.rules = compile_rules(config.rules.book)
+        self.instance = INSTANCE
+
+
+def upstream_for(route: Route, model: str | None) -> str:
+    """The name of the upstream that a route of a paper snapshot takes for a model."""
+    return cast("str", route.pool_for(model))
