@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from edgeproxy import ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
-from edgeproxy.faults import OK, Fault, client_fault
+from edgeproxy.faults import OK, Fault, client_fault, edge_fault
 from edgeproxy.message import Body, Peer, Reply, Request, Sink
 from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.pages import error_page
-from edgeproxy.preview import Preview
+from edgeproxy.preview import Preview, read_pool
 from edgeproxy.rays import Rays
 from edgeproxy.upstream.h1 import UpstreamConnection
 
 if TYPE_CHECKING:
     import asyncio
 
-    from edgeproxy.config.snapshot import Snapshot
+    from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
@@ -43,7 +43,7 @@ class Gateway:
         events: where hits of rules are told; None without configuration.
     """
 
-    __slots__ = ("_no_route", "_rays", "deadlines", "events", "log", "loop", "pools", "snapshot", "stats", "time")
+    __slots__ = ("_rays", "deadlines", "events", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -56,16 +56,16 @@ class Gateway:
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
-        self._no_route = stats.route(NO_ROUTE)
+        self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
     # -- a request -----------------------------------------------------------------------------------------------
 
     def plan(self, request: Request) -> Plan:
         """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
-        plan = Plan(self.snapshot, request, self._no_route)
+        plan = Plan(self.snapshot, request, self.no_route)
         if self.snapshot.rules is not None:
-            ruling.prepare(plan, request, self.snapshot.rules, self.stats)
+            ruling.prepare(self, plan, request, self.snapshot.rules)
         return plan
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
@@ -77,29 +77,52 @@ class Gateway:
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
         plan = exchange.plan
+        if plan.ruling is not None and plan.ruling.apply(exchange):
+            return
+        self.forward(exchange)
+
+    def forward(self, exchange: Exchange) -> None:
+        """What comes behind the rules."""
+        plan = exchange.plan
         if plan.fault is not None:
             exchange.fail(plan.fault)
             return
-        route = plan.route
+        route, pool = plan.route, plan.pool
         if route is None:
             self._redirect(exchange)
-            return
-        body = exchange.body
-        limit = route.max_body
+        elif not self.oversized(exchange, route):
+            if pool is not None and (plan.direct or plan.chosen or not route.reads_body or exchange.request.length == 0):
+                pool.submit(exchange)
+            elif pool is None:
+                exchange.fail(_gone())
+            else:
+                self._by_model(exchange, route)
+
+    def oversized(self, exchange: Exchange, route: Route) -> bool:
+        """Bounds the body to what the route allows. True when it is larger already: then it is refused."""
+        body, limit = exchange.body, route.max_body
         length = exchange.request.length
         if body.received > limit or (length is not None and length > limit):
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))
-            return
+            return True
         body.limit = limit
-        if plan.direct:
-            route.pool.submit(exchange)
-            return
-        if plan.ruling is not None and plan.ruling.apply(exchange):
-            return
-        if length == 0 or not route.reads_body:
-            route.pool.submit(exchange)
+        return False
+
+    def _by_model(self, exchange: Exchange, route: Route) -> None:
+        """To the upstream of the model that the body names."""
+
+        def held(content: bytes, truncated: bool) -> None:
+            chosen = read_pool(content, truncated, route)
+            if isinstance(chosen, Fault):
+                exchange.fail(chosen)
+            else:
+                chosen.submit(exchange)
+
+        length = exchange.request.length
+        if length is not None and length > route.preview:
+            held(b"", True)
         else:
-            Preview(exchange, route).begin()
+            Preview(exchange, route.preview, held).begin()
 
     def _redirect(self, exchange: Exchange) -> None:
         """The plain port: the same host and path over https, method and body kept (RFC 9110 §15.4.9). No HSTS here."""
@@ -115,6 +138,9 @@ class Gateway:
         headers = reply.headers
         if reply.stream:
             mark_stream(headers)
+        if exchange.plan.answering is not None:
+            exchange.plan.answering.apply(exchange, reply)
+            headers = reply.headers
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
@@ -135,9 +161,12 @@ class Gateway:
         self, exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes, outcome: str = OK
     ) -> None:
         """A reply of the edge's own."""
-        fields = [(b"date", _date()), *headers, *exchange.plan.reply_fields, (RAY, exchange.ray)]
         bodiless = exchange.request.method == b"HEAD" or status in _BODILESS
-        exchange.start(Reply(status, fields, len(content), bodiless=bodiless), b"" if bodiless else content, True, outcome)
+        reply = Reply(status, headers, len(content), bodiless=bodiless)
+        if exchange.plan.answering is not None:
+            exchange.plan.answering.apply(exchange, reply)
+        reply.headers = [(b"date", _date()), *reply.headers, *exchange.plan.reply_fields, (RAY, exchange.ray)]
+        exchange.start(reply, b"" if bodiless else content, True, outcome)
 
     def fail(self, exchange: Exchange, fault: Fault, tail: bytes = b"") -> None:
         """The one place where an exchange fails: an error reply while that is possible, afterwards a reset.
@@ -187,7 +216,7 @@ class Gateway:
         self.stats.fault(fault.source.value, fault.reason)
         content_type, content = error_page(fault, ray.decode("ascii"), None)
         size = len(content)
-        record(self._no_route, protocol, fault.status, 0.0, 0, size)
+        record(self.no_route, protocol, fault.status, 0.0, 0, size)
         if self.log is not None:
             static = static_part(
                 client=peer.address, protocol=PROTOCOLS[protocol], method=b"", host=b"", path=b"", route=NO_ROUTE, agent=b""
@@ -251,6 +280,10 @@ class Gateway:
             )  # fmt: skip
             if len(lines) >= BATCH:
                 log.flush()
+
+
+def _gone() -> Fault:
+    return edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration.")
 
 
 def _date() -> bytes:

@@ -67,6 +67,13 @@ class Request:
         self.upgrade = False
         self.expects = False
 
+    def altered(self, target: bytes, headers: Headers) -> Request:
+        """The same request with another target and other field lines, as a rule wants it."""
+        made = Request(self.method, self.authority, target, headers, self.length, self.protocol, self.peer)
+        made.upgrade = self.upgrade
+        made.expects = self.expects
+        return made
+
     def header(self, name: bytes) -> bytes | None:
         """The first value of a field, None when absent. `name` in lower case."""
         for key, value in self.headers:
@@ -96,6 +103,10 @@ class Reply:
         self.headers = headers
         self.length = length
         self.bodiless = bodiless
+
+    def with_headers(self, headers: Headers) -> Reply:
+        """The same head with other field lines."""
+        return Reply(self.status, headers, self.length, self.bodiless, self.stream)
 
 
 class Sink(Protocol):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
-from edgeproxy.observe.access import static_part
+from edgeproxy.observe.access import static_part, with_route
 from edgeproxy.observe.metrics import H3, PROTOCOLS
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.message import Request
     from edgeproxy.observe.metrics import RouteStats
-    from edgeproxy.ruling import Ruling
+    from edgeproxy.rules.walk import Decision
+    from edgeproxy.ruling import Answering, Ruling
+    from edgeproxy.upstream.pool import Pool
 
 NO_ROUTE = "-"  # label of requests that no route took
+NO_ROUTE_REASON = "no_route"
 
 
 class Plan:
@@ -39,15 +42,19 @@ class Plan:
         fields: field lines for the upstream, from behind Host to the start of the ray id's value.
         reply_fields: fields of the edge's own on every reply (HSTS where RFC 6797 wants it, Alt-Svc over h1 and h2).
         log: constant end of the access-log line.
-        direct: neither rules nor the body need be looked at: straight to the route's pool.
+        direct: neither rules nor the body need be looked at: straight to the pool.
         client: textual address of the client.
         host: of the authority, in one form; "" when it is malformed.
-        ruling: what the rules say about this head; None where no rule can say anything.
+        pool: of the upstream that the route or a rule chose; None where there is no route.
+        chosen: a rule chose it: the body is not asked for its model.
+        forward: the request as rules rewrote it; None: it goes on as it came.
+        ruling: what the rules say about this head before it is forwarded; None where no rule can say anything.
+        answering: the same about replies.
     """
 
     __slots__ = (
-        "_target", "_target_head", "client", "direct", "fault", "fields", "host", "location", "log", "reply_fields", "route",
-        "ruling", "snapshot", "stats",
+        "_host", "_target", "_target_head", "answering", "chosen", "client", "direct", "fault", "fields", "forward", "host",
+        "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -57,6 +64,12 @@ class Plan:
         self.location: bytes | None = None
         self.fields = b""
         self.reply_fields: Headers = []
+        self.pool: Pool | None = None
+        self.chosen = False
+        self.forward: Request | None = None
+        self.ruling: Ruling | None = None
+        self.answering: Answering | None = None
+        self._host: bytes | None = None
         self._target: bytes | None = None
         self._target_head = b""
         authority = snapshot.router.authority(request.authority)
@@ -67,12 +80,10 @@ class Plan:
         if snapshot.alt_svc is not None and secure and request.protocol != H3:
             self.reply_fields.append(snapshot.alt_svc)
         self.fault = self._decide(request, authority)
-        route = self.route
-        self.direct = route is not None and not route.reads_body
-        self.ruling: Ruling | None = None
+        self._routed(no_route)
         self.host = "" if authority is None else authority.host
         self.client = client_address(request, snapshot.trusted)
-        self.stats = no_route if route is None else route.stats
+        route = self.route
         self.log = static_part(
             client=self.client,
             protocol=PROTOCOLS[request.protocol],
@@ -104,12 +115,59 @@ class Plan:
         if method in {b"TRACE", b"CONNECT"}:
             return client_fault(405, "method", "This method is not available here.")
         if route is None:
-            return edge_fault(404, "no_route", "No route of this server matches the request's host and path.")
+            return _unrouted()
         fields = request_fields(request, route, authority, self.snapshot.instance)
         if isinstance(fields, Fault):
             return fields
         self.fields = fields
         return None
+
+    def _routed(self, no_route: RouteStats) -> None:
+        """What follows from the route."""
+        route = self.route
+        self.stats = no_route if route is None else route.stats
+        self.pool = None if route is None else route.pool
+        self.chosen = False
+        self.direct = route is not None and self.fault is None and not route.reads_body
+
+    def copy(self) -> Plan:
+        """A plan for one exchange alone, to be changed."""
+        made = Plan.__new__(Plan)
+        for name in Plan.__slots__:
+            setattr(made, name, getattr(self, name))
+        return made
+
+    def follow(self, decision: Decision, request: Request, no_route: RouteStats) -> None:
+        """Go where rules want the request to go. Only the fault of having no route can go away by this.
+
+        Args:
+            request: as it came.
+        """
+        before, authority = self.route, self.snapshot.router.authority(request.authority)
+        if authority is None:
+            return
+        upstream, forward = decision.upstream, decision.request
+        if forward is not request:
+            self.forward = forward
+            self._target = None
+            if upstream is None:
+                self.route = find_route(authority, forward.target)
+                self.fault = None if self.route is not None else _unrouted()
+                self._routed(no_route)
+                if self.route is not before:
+                    self.log = with_route(self.log, NO_ROUTE if self.route is None else self.route.name)
+            if self.route is not None:
+                fields = request_fields(forward, self.route, authority, self.snapshot.instance, decision.written)
+                if isinstance(fields, Fault):
+                    self.fault = fields
+                else:
+                    self.fields = fields
+        if upstream is not None and self.route is not None:
+            self.pool = self.route.pools.get(upstream)
+            self.chosen = True
+            self._host = decision.host
+            self._target = None
+            self.direct = self.fault is None
 
     def _https(self, authority: Authority, target: bytes) -> bytes:
         """The same host and path over https."""
@@ -127,5 +185,11 @@ class Plan:
         """
         if host != self._target:
             self._target = host
-            self._target_head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (request.method, request.target, host, self.fields)
+            target = request.target if self.forward is None else self.forward.target
+            host = host if self._host is None else self._host
+            self._target_head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (request.method, target, host, self.fields)
         return self._target_head
+
+
+def _unrouted() -> Fault:
+    return edge_fault(404, NO_ROUTE_REASON, "No route of this server matches the request's host and path.")

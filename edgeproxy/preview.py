@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeproxy.faults import client_fault, edge_fault
+from edgeproxy.faults import Fault, client_fault, edge_fault
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route
     from edgeproxy.exchange import Exchange
+    from edgeproxy.upstream.pool import Pool
 
 
 class _Model(msgspec.Struct):
@@ -31,14 +33,39 @@ def read_model(content: bytes) -> str | None:
     return _decode(content).model
 
 
+def read_pool(content: bytes, truncated: bool, route: Route) -> Pool | Fault:
+    """The pool of the model that a held body names, or why there is none.
+
+    Args:
+        truncated: the body is longer than what was held.
+    """
+    if truncated:
+        # Half a JSON document says nothing that a second `model` key further on could not take back.
+        return client_fault(413, "preview_too_large", f"Bodies on this route may have at most {route.preview} bytes.")
+    try:
+        model = read_model(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return client_fault(400, "body", "The request body is not a JSON object with a string 'model'.")
+    pool = route.pool_for(model)
+    if pool is None:
+        return edge_fault(503, "upstream_gone", "The model's upstream was taken out of the configuration.")
+    return pool
+
+
+Held = Callable[[bytes, bool], None]
+"""Told of the bytes that were held, and whether there are more."""
+
+
 class Preview:
-    """Holds the body of one exchange: its consumer until all of it is here, an `Attempt` for the exchange."""
+    """Holds the body of one exchange: its consumer until there is enough, an `Attempt` for the exchange meanwhile."""
 
-    __slots__ = ("_exchange", "_parts", "_route", "_size")
+    __slots__ = ("_exchange", "_held", "_most", "_parts", "_size")
 
-    def __init__(self, exchange: Exchange, route: Route) -> None:
+    def __init__(self, exchange: Exchange, most: int, held: Held) -> None:
+        """Hold up to `most` bytes, then call `held`, which goes on with the exchange."""
         self._exchange = exchange
-        self._route = route
+        self._most = most
+        self._held: Held | None = held
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -46,9 +73,7 @@ class Preview:
         """Take what is here; decide at once when that is all."""
         exchange = self._exchange
         body = exchange.body
-        length = exchange.request.length
-        if body.done or (length is not None and length > self._route.preview):
-            self._size = body.received if body.done else length or 0
+        if body.done:
             self._decide(body.take())
             return
         exchange.attempt = self
@@ -63,8 +88,8 @@ class Preview:
         """More of the body."""
         self._parts.append(data)
         self._size += len(data)
-        if self._size > self._route.preview:
-            self._decide(b"")
+        if self._size > self._most and self._held is not None:
+            self._decide(b"".join(self._parts))
 
     def body_end(self) -> None:
         """All of it."""
@@ -72,26 +97,13 @@ class Preview:
             self._decide(b"".join(self._parts))
 
     def _decide(self, content: bytes) -> None:
-        exchange, route = self._exchange, self._route
-        exchange.attempt = None
+        exchange, held = self._exchange, self._held
         self._parts = []
-        if self._size > route.preview:
-            # Half a JSON document says nothing that a second `model` key further on could not take back.
-            exchange.fail(
-                client_fault(413, "preview_too_large", f"Bodies on this route may have at most {route.preview} bytes.")
-            )
-            return
-        try:
-            model = read_model(content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            exchange.fail(client_fault(400, "body", "The request body is not a JSON object with a string 'model'."))
-            return
+        self._held = None
+        exchange.attempt = None
         exchange.body.restore(content)
-        pool = route.pool_for(model)
-        if pool is None:
-            exchange.fail(edge_fault(503, "upstream_gone", "The model's upstream was taken out of the configuration."))
-        else:
-            pool.submit(exchange)
+        if held is not None:
+            held(content[: self._most], len(content) > self._most)
 
     def pause(self) -> None:
         """Nothing is read for the client yet."""
@@ -102,3 +114,4 @@ class Preview:
     def cancel(self) -> None:
         """The client left."""
         self._parts = []
+        self._held = None

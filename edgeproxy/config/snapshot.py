@@ -16,6 +16,7 @@ from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
+from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "alt_svc", "client", "config", "contexts", "hsts", "instance", "quic_certificates", "redirect_port", "router", "routes",
-        "rules", "trusted", "upstreams",
+        "alt_svc", "client", "config", "context", "contexts", "hsts", "instance", "quic_certificates", "redirect_port",
+        "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -160,6 +161,7 @@ class Snapshot:
         self.routes = tuple(Route(route, config.client) for route in config.routes)
         self.router = Router(self.routes)
         self.rules = compile_rules(config.rules.book)  # None: there are none
+        self.context = Context(dialect=self.router.dialect)
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
 

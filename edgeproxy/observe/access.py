@@ -41,9 +41,24 @@ def static_part(
     })[1:] + b"\n"  # fmt: skip
 
 
-def with_rules(static: bytes, rules: tuple[str, ...]) -> bytes:
-    """A static part that also names the rules that matched, in order."""
-    return static[:-2] + b',"rules":' + _encode(rules) + b"}\n"
+def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...] = ()) -> bytes:
+    """A static part that also names the rules that matched, in order, and the tags that they set.
+
+    Args:
+        static: may have such names already; they come first then.
+    """
+    told = msgspec.json.decode(b"{" + static)
+    told["rules"] = [*told.get("rules", ()), *rules]
+    if tags:
+        told["tags"] = [*told.get("tags", ()), *tags]
+    return _encode(told)[1:] + b"\n"
+
+
+def with_route(static: bytes, route: str) -> bytes:
+    """A static part with another route."""
+    told = msgspec.json.decode(b"{" + static)
+    told["route"] = route
+    return _encode(told)[1:] + b"\n"
 
 
 def line(

@@ -44,6 +44,13 @@ _NO_TRAILERS = REQUEST_FIELDS | _OWNED | {
 # only the edge may set. Content-Type is passed on, and looked at.
 REPLY_FIELDS = CONNECTION_FIELDS | {b"strict-transport-security", b"alt-svc", RAY, b"content-type"}
 
+# What no rule may write: framing, the edge's own words, and what others believe of the edge.
+_WRITTEN = frozenset({
+    b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via", b"cdn-loop", RAY,
+})  # fmt: skip
+REQUEST_FIXED = REQUEST_FIELDS | _WRITTEN
+REPLY_FIXED = CONNECTION_FIELDS | {b"strict-transport-security", b"alt-svc", b"date", RAY}
+
 
 def nominated(values: list[bytes]) -> set[bytes]:
     """Lower-case field names that the given Connection values nominate (RFC 9110 §7.6.1)."""
@@ -82,12 +89,15 @@ def client_address(request: Request, networks: tuple[ipaddress.IPv4Network | ipa
     return address
 
 
-def request_fields(request: Request, route: Route, authority: Authority, instance: bytes) -> bytes | Fault:
+def request_fields(
+    request: Request, route: Route, authority: Authority, instance: bytes, written: frozenset[tuple[bytes, bytes]] = frozenset()
+) -> bytes | Fault:
     """The field lines for the upstream: everything but request line, Host, the ray id's value and framing.
 
     Args:
         authority: of the request, understood.
         instance: this edge's own CDN-Loop id (RFC 8586), a whole field line.
+        written: field lines that rules wrote: those are sent, whatever a client may not say.
 
     Returns: lines behind Host, ending in `x-ray-id: `; or the fault when the request runs in a circle.
     """
@@ -101,6 +111,7 @@ def request_fields(request: Request, route: Route, authority: Authority, instanc
         if name not in owned and (trusted or name[:12] != b"x-forwarded-")
     ]
     special = len(lines) < len(headers)
+    lines += [name + b": " + value for name, value in written if name in _OWNED or name[:12] == b"x-forwarded-"]
     if special and (fault := _append_special(lines, request, instance)) is not None:
         return fault
     if not special or not any(name == b"cdn-loop" for name, _ in headers):

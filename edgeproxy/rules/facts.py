@@ -20,12 +20,14 @@ class Context:
 
     Attributes:
         geo: where addresses are, None when nobody knows.
+        dialect: of the route of an authority and a target; None: it has none.
     """
 
-    __slots__ = ("geo",)
+    __slots__ = ("dialect", "geo")
 
-    def __init__(self, geo: object | None = None) -> None:
+    def __init__(self, geo: object | None = None, dialect: Callable[[bytes, bytes], str | None] | None = None) -> None:
         self.geo = geo
+        self.dialect = dialect
 
 
 ALONE: Final = Context()
@@ -56,10 +58,15 @@ def _forms(info: FieldInfo) -> dict[str, Source]:
     return made
 
 
+def _dialect(facts: Facts) -> str | None:
+    dialect, request = facts.context.dialect, facts.request
+    return dialect(request.authority, request.target) if dialect is not None else None
+
+
 # What the pipeline may set; so the constructor does not have to.
 _SET: Final[dict[str, Source]] = {
     "body": lambda _: None,
-    "dialect": lambda _: None,
+    "dialect": _dialect,
     "original": lambda facts: facts.request,
     "original_reply": lambda facts: facts.reply,
     "reply": lambda _: None,
@@ -119,6 +126,13 @@ class Facts:
         self.ray = ray
         self.clock = clock
         self.context = context
+
+    def following(self, request: Request) -> Facts:
+        """The facts for later rules, when one has made another request of this one."""
+        made = Facts(request, self.host, self.client, self.ray, self.clock, self.context)
+        made.original = self.original
+        made.body = self.body
+        return made
 
     def __getattr__(self, slot: str) -> Any:
         """Called for a slot that is still empty (Python's own way of reading finds the others)."""

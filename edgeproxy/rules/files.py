@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -18,14 +18,15 @@ from edgeproxy.config.document import parse as parse_yaml
 from edgeproxy.config.problems import ConfigError, Problem, quote, suggest
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.rules import lists
+from edgeproxy.rules.actions import action_findings
 from edgeproxy.rules.errors import RuleError
-from edgeproxy.rules.model import KEYS, NOT_BUILT, ListModel, LoadedList, RuleBook, RuleFile, RuleModel
+from edgeproxy.rules.model import ListModel, LoadedList, RuleBook, RuleFile, RuleModel
 from edgeproxy.rules.parser import parse, parse_value
 from edgeproxy.rules.syntax import Type
 
 CASES: Final = (".cases.yaml", ".cases.yml")  # golden cases lie beside rule files, and are none
 MAX_FILES: Final = 1000
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_VALUES: Final = ("location_expression", "path_expression", "query_expression")
 
 
 @dataclass(slots=True)
@@ -185,47 +186,31 @@ def _rules(documents: list[tuple[Document, RuleFile | None]], known: dict[str, T
                     message, hint = f"id {quote(name)} is there twice", f"the first one is at {first[name]}"
                     loaded.problems.append(placed(document, Finding(("rules", index, "id"), message, hint)))
             _expressions(document, index, raw, known, loaded)
-            loaded.problems += [placed(document, finding) for finding in _action(("rules", index), raw)]
+            loaded.problems += [placed(document, finding) for finding in action_findings(("rules", index), raw)]
     for document, model in documents:
         for index, rule in enumerate(model.rules if model is not None else ()):
             loaded.problems += [placed(document, finding) for finding in _skips(index, rule, first)]
 
 
 def _expressions(document: Document, index: int, raw: dict[str, Any], known: dict[str, Type], loaded: Loaded) -> None:
-    for key, reader in (("expression", parse), ("location_expression", parse_value)):
-        text = raw.get(key)
-        if not isinstance(text, str):
-            continue
+    phase = "response" if raw.get("phase") == "response" else "request"
+    for path, text, reader in _texts(raw):
         try:
-            reader(text, known)
+            reader(text, known, phase=phase)
         except RuleError as error:
-            place = locate(document, ("rules", index, key), text, error.offset)
+            place = locate(document, ("rules", index, *path), text, error.offset)
             loaded.problems.append(document.problem(place, error.message, error.hint))
 
 
-def _action(path: Path, raw: dict[str, Any]) -> Iterator[Finding]:
-    action = raw.get("action")
-    if not isinstance(action, str):
-        return
-    if action in NOT_BUILT:
-        hint = "a rule that is silently ignored would be worse than an error"
-        yield Finding((*path, "action"), f"'{action}' ({NOT_BUILT[action]}) is not built yet: remove the rule", hint)
-        return
-    if raw.get("phase") == "response":
-        yield Finding((*path, "phase"), "the response phase is not built yet: remove the rule")
-    for key, actions in KEYS.items():
-        if key in raw and action not in actions:
-            yield Finding((*path, key), f"'{key}' has no meaning for the action '{action}'", on_key=True)
-    status = raw.get("status")
-    if isinstance(status, int) and not isinstance(status, bool):
-        if action == "block" and not 400 <= status <= 499:
-            yield Finding((*path, "status"), f"a block answers with 400 to 499, not {status}")
-        if action == "redirect" and status not in _REDIRECTS:
-            yield Finding((*path, "status"), f"a redirect answers with 301, 302, 303, 307 or 308, not {status}")
-    if action == "redirect" and ("location" in raw) == ("location_expression" in raw):
-        yield Finding(path, "a redirect needs either 'location' or 'location_expression'", on_key=True)
-    if action == "block" and "content_type" in raw and "body" not in raw:
-        yield Finding((*path, "content_type"), "'content_type' needs 'body'", on_key=True)
+def _texts(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]]:
+    """Every expression of a rule: where it stands, its text, and what reads it."""
+    for key, reader in (("expression", parse), *((key, parse_value) for key in _VALUES)):
+        if isinstance(raw.get(key), str):
+            yield (key,), raw[key], reader
+    for part in ("set", "add"):
+        for name, value in _mapping(raw.get("headers"), part).items():
+            if isinstance(value, dict) and isinstance(value.get("expression"), str):
+                yield ("headers", part, name, "expression"), value["expression"], parse_value
 
 
 def _skips(index: int, rule: RuleModel, known: dict[str, str]) -> Iterator[Finding]:

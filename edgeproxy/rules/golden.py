@@ -31,7 +31,8 @@ from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import parse_authority
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.files import CASES, placed, read_rules
-from edgeproxy.rules.ruleset import Decision, Rule, Ruleset, decide
+from edgeproxy.rules.rule import Rule
+from edgeproxy.rules.ruleset import Ruleset, judge
 
 _PROTOCOLS: Final = ("1.1", "2", "3")
 
@@ -168,11 +169,6 @@ def _status(final: Rule | None) -> int | None:
     if final is None or final.model.action == "allow":
         return None
     return final.fault.status if final.fault is not None else final.model.status or 302
-
-
-def judge(rules: Ruleset, facts: Facts, broken: Any) -> Decision:
-    """What rules say about one request, all at once."""
-    return decide(rules.match(facts, rules.stable(facts, broken), broken), lambda: 0.0)
 
 
 def facts_of(given: CaseRequest) -> Facts | str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -22,18 +23,33 @@ from pydantic import (
 
 from edgeproxy.config.problems import Invalid, quote
 from edgeproxy.config.units import FROM_FILE, describe
+from edgeproxy.policy.normalise import path_problem
+from edgeproxy.policy.routing import parse_authority
 
 MAX_RULES: Final = 10_000
 MAX_BODY: Final = 30_000  # bytes of a rule's own answer, as at Cloudflare
+MAX_HEADERS: Final = 64  # header changes of one rule
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 §5.6.2, without '_': upstreams confuse it with '-'
+_FIELD_VALUE: Final = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]{0,4094}[\x21-\x7e])?)?")
 
 Action = Literal[
     "block", "challenge", "managed_challenge", "js_challenge", "skip", "log", "allow", "redirect", "rewrite", "route", "set"
 ]
 CHALLENGES: Final = frozenset({"challenge", "managed_challenge", "js_challenge"})
-NOT_BUILT: Final = {"rewrite": "a rewrite of the request", "route": "another upstream", "set": "tags and settings"}
+RESPONSE_ACTIONS: Final = frozenset({"rewrite", "log"})
 
 # Keys that only some actions have.
 KEYS: Final[dict[str, frozenset[str]]] = {
+    "path": frozenset({"rewrite"}),
+    "path_expression": frozenset({"rewrite"}),
+    "query": frozenset({"rewrite"}),
+    "query_expression": frozenset({"rewrite"}),
+    "headers": frozenset({"rewrite"}),
+    "upstream": frozenset({"route"}),
+    "host": frozenset({"route"}),
+    "tags": frozenset({"set"}),
+    "cache": frozenset({"set"}),
+    "limits": frozenset({"set"}),
     "status": frozenset({"block", "redirect"}),
     "body": frozenset({"block"}),
     "content_type": frozenset({"block"}),
@@ -96,6 +112,61 @@ def _short_skip(value: Any) -> Any:
     return {"rules": value} if isinstance(value, list) else value
 
 
+def _short_header(value: Any) -> Any:
+    """`x-a: text` for `x-a: {text: text}`."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return value
+    return {"text": str(value)}
+
+
+def _header_name(value: str) -> str:
+    if _TOKEN.fullmatch(value) is None or len(value) > 128:
+        raise Invalid(f"{quote(value)} is not the name of a header", "letters, digits and '-', like x-tenant")
+    return value.lower()
+
+
+def _header_text(value: str) -> str:
+    if _FIELD_VALUE.fullmatch(value) is None:
+        raise Invalid(f"{quote(value)} cannot be the value of a header", "printable ASCII, no blank at either end")
+    return value
+
+
+def _path(value: str) -> str:
+    problem = "it begins with '/'" if not value.startswith("/") else None
+    if problem is None:
+        problem = "a '?' begins the query: use the key 'query'" if "?" in value else path_problem(value.encode("utf-8"))
+    if problem is not None:
+        raise Invalid(f"{quote(value)} is not a path that can be sent", problem)
+    return value
+
+
+def _query(value: str) -> str:
+    if value.startswith("?") or not value.isascii() or (value and path_problem(b"/?" + value.encode("ascii")) is not None):
+        raise Invalid(f"{quote(value)} is not a query that can be sent", "without '?', percent-encoded; '' for none")
+    return value
+
+
+def _tag(value: str) -> str:
+    if not value.isascii() or not value.replace("-", "").replace("_", "").replace(".", "").isalnum() or len(value) > 64:
+        raise Invalid(f"{quote(value)} is not a tag", "letters, digits, '-', '_' and '.', at most 64")
+    return value
+
+
+def _authority(value: str) -> str:
+    if parse_authority(value.encode("utf-8", "replace")) is None:
+        raise Invalid(f"{quote(value)} is not a host", "like api.example or api.example:8443")
+    return value
+
+
+def _later(value: Any, info: ValidationInfo) -> Any:
+    if value is None:
+        return value
+    raise Invalid(f"'{info.field_name}' is not built yet: remove it", "a setting that is silently ignored would be worse")
+
+
+Stage = Literal["bots", "limits", "cache"]
+HeaderName = Annotated[StrictStr, AfterValidator(_header_name)]
+HeaderText = Annotated[StrictStr, AfterValidator(_header_text)]
 RuleId = Annotated[StrictStr, AfterValidator(_id)]
 ListName = Annotated[StrictStr, AfterValidator(_list_name)]
 
@@ -122,7 +193,30 @@ ListEntry = Annotated[ListModel, BeforeValidator(_short_list)]
 class Skip(_Section):
     """What a skip leaves out."""
 
-    rules: tuple[RuleId, ...] = Field(min_length=1, description="The ids of rules that come later.")
+    rules: tuple[RuleId, ...] = Field(default=(), description="The ids of rules that come later.")
+    stages: tuple[Stage, ...] = Field(default=(), description="Stages behind the rules: bots, limits, cache.")
+
+
+class HeaderValue(_Section):
+    """What a header is set to: text, or `{expression: …}`."""
+
+    text: HeaderText | None = Field(default=None, description="As it is.")
+    expression: StrictStr | None = Field(default=None, description="Or what gives it; missing: the header stays as it was.")
+
+
+HeaderEntry = Annotated[HeaderValue, BeforeValidator(_short_header)]
+
+
+class HeaderChanges(_Section):
+    """What a rewrite does to headers, in this order."""
+
+    remove: tuple[HeaderName, ...] = Field(default=(), max_length=MAX_HEADERS, description="Names of headers to take out.")
+    set: dict[HeaderName, HeaderEntry] = Field(
+        default_factory=dict, max_length=MAX_HEADERS, description="One line of this name instead of all that are there."
+    )
+    add: dict[HeaderName, HeaderEntry] = Field(
+        default_factory=dict, max_length=MAX_HEADERS, description="One more line of this name."
+    )
 
 
 class RuleModel(_Section):
@@ -133,7 +227,9 @@ class RuleModel(_Section):
     action: Action = Field(description="What it does.")
     description: StrictStr = Field(default="", description="For people.")
     enabled: StrictBool = Field(default=True, description="false: checked, but never run.")
-    phase: Literal["request", "response"] = Field(default="request", description="When it runs.")
+    phase: Literal["request", "response"] = Field(
+        default="request", description="When it runs; in the response phase there are 'rewrite' (of headers) and 'log'."
+    )
     mode: Literal["act", "log"] = Field(default="act", description="log: hits are counted and logged, nothing is done.")
     sample: Annotated[float, PlainValidator(_share)] = Field(
         default=1.0, description="The share of matching requests it acts on."
@@ -153,6 +249,24 @@ class RuleModel(_Section):
     location: Annotated[StrictStr, AfterValidator(_location)] | None = Field(default=None, description="redirect: where to.")
     location_expression: StrictStr | None = Field(default=None, description="redirect: or an expression that gives it.")
     preserve_query: StrictBool = Field(default=False, description="redirect: the request's query goes along.")
+    path: Annotated[StrictStr, AfterValidator(_path)] | None = Field(
+        default=None, description="rewrite: the path, without query."
+    )
+    path_expression: StrictStr | None = Field(default=None, description="rewrite: or an expression that gives it.")
+    query: Annotated[StrictStr, AfterValidator(_query)] | None = Field(
+        default=None, description="rewrite: the query, without '?'; '' takes it away."
+    )
+    query_expression: StrictStr | None = Field(default=None, description="rewrite: or an expression that gives it.")
+    headers: HeaderChanges | None = Field(default=None, description="rewrite: headers of the request, or of the reply.")
+    upstream: StrictStr | None = Field(default=None, description="route: the name of an upstream.")
+    host: Annotated[StrictStr, AfterValidator(_authority)] | None = Field(
+        default=None, description="route: the Host that is sent to it; absent: as the upstream is configured."
+    )
+    tags: tuple[Annotated[StrictStr, AfterValidator(_tag)], ...] = Field(
+        default=(), max_length=32, description="set: words for the access log and events."
+    )
+    cache: Annotated[Any, BeforeValidator(_later)] = Field(default=None, description="set: settings of the cache; not built yet.")
+    limits: Annotated[Any, BeforeValidator(_later)] = Field(default=None, description="set: limits by name; not built yet.")
 
 
 class RuleFile(_Section):

@@ -1,8 +1,9 @@
-# The rules of a snapshot, compiled, and what those that match come to together; how that is carried out is not known here.
-"""`Ruleset.matches` finds the rules that hold for a request, `decide` walks over them in order until one ends the matter.
+# All rules of a snapshot, compiled, and in which order and on what knowledge they are asked.
+"""`Ruleset.prepare` asks what can be asked of a head, once per plan; `Asking` asks the rest, for one request.
 
-Rules are split in two: *stable* ones, which read only what follows from the head, the client and the configuration, are
-found once per plan; the others once per request. Both meet again, in the order of the files, in `decide`.
+*Stable* rules read only what follows from the head, the client and the configuration. Of the others a plan knows which
+can match at all (`may_hold`). Rules stand in segments, in order: behind a rewrite begins a new one, since later rules see
+what it made of the request, and so does before rules about the body, since what stands before them need not wait.
 """
 
 from __future__ import annotations
@@ -10,92 +11,65 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from edgeproxy.faults import Fault, client_fault, edge_fault
-from edgeproxy.rules.compiler import Batched, Check, Container, compile_batch, compile_value
+from edgeproxy.rules.compiler import Batched, Container, compile_batch
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.lists import TYPES, container
-from edgeproxy.rules.model import CHALLENGES, RuleBook, RuleModel
-from edgeproxy.rules.parser import parse, parse_value
-from edgeproxy.rules.syntax import Test, Type, Value, fields_of
+from edgeproxy.rules.may import may_hold
+from edgeproxy.rules.model import RuleBook
+from edgeproxy.rules.parser import parse
+from edgeproxy.rules.rule import Rule
+from edgeproxy.rules.syntax import Constant, Test
+from edgeproxy.rules.walk import Broken, Decision, Walk
 
 _BATCH: Final = 16  # rules of one function: fewer are more calls, more hold the interpreter for longer while compiling
-_FINAL: Final = frozenset({"block", "allow", "redirect"}) | CHALLENGES
-_SLOTS = ("acts", "body", "content_type", "fault", "final", "id", "index", "label", "location", "model", "sampled")
-
-Broken = Callable[["Rule", Exception], None]
+Batches = tuple[Callable[..., None], ...]
 
 
-class Rule:
-    """One compiled rule.
+class Segment(NamedTuple):
+    """Rules that see the same request.
 
     Attributes:
-        index: its place among all rules.
-        label: what counts in metrics: its action, or `log` for one that only tries.
-        acts: it does something, it is not in mode `log`.
-        final: it ends the matter when it acts.
-        sampled: it acts on a share of what it matches.
-        fault: of a block or challenge: how the request is refused.
-        body, content_type: of a block with an answer of its own, else None.
-        location: of a redirect: gives the target.
+        stable: finds the stable ones that hold.
+        may: finds the others that can hold, as far as a head says.
+        rewrites: the last rule, if it is one that changes the request.
     """
 
-    __slots__ = _SLOTS
-
-    def __init__(self, index: int, model: RuleModel, lists: dict[str, Container], types: dict[str, Type]) -> None:
-        self.index = index
-        self.model = model
-        self.id = model.id
-        self.acts = model.mode == "act"
-        self.label: str = model.action if self.acts else "log"
-        self.final = self.acts and model.action in _FINAL
-        self.sampled = model.sample < 1
-        self.fault = _fault(model)
-        self.body = model.body.encode("utf-8", "surrogatepass") if model.body is not None else None
-        self.content_type = (model.content_type or _guessed(model.body or "")).encode("ascii")
-        self.location: Check | None = None
-        if model.location is not None:
-            fixed = model.location.encode("ascii")
-            self.location = lambda _: fixed
-        elif model.location_expression is not None:
-            self.location = compile_value(parse_value(model.location_expression, types), lists)
+    stable: Batches
+    may: Batches
+    rewrites: Rule | None
 
 
-def _fault(model: RuleModel) -> Fault | None:
-    if model.action == "block":
-        return client_fault(model.status or 403, "rule_block", "This request was blocked by a rule of this site.")
-    if model.action in CHALLENGES:
-        message = "This request has to pass a challenge, and this server cannot show one yet."
-        return edge_fault(403, "rule_challenge", message)
-    return None
+class Part(NamedTuple):
+    """What a plan knows about one segment: stable rules that hold, and those to be asked for each request."""
+
+    found: list[Rule]
+    candidates: list[Rule]
 
 
-def _guessed(body: str) -> str:
-    start = body.lstrip()[:1]
-    if start in ("{", "["):
-        return "application/json"
-    return f"text/{'html' if start == '<' else 'plain'}; charset=utf-8"
+class Prepared(NamedTuple):
+    """What a plan knows.
 
+    Attributes:
+        parts: of the first segments; the rest is not known before earlier rules are.
+        closed: no request of this plan gets behind these.
+        decision: when it is the same for all requests of the plan; else None.
+    """
 
-class Decision(NamedTuple):
-    """What the rules came to: those that were hit, in order, and the one that ended the matter (None: go on)."""
-
-    hits: tuple[Rule, ...]
-    final: Rule | None
-
-
-NOTHING: Final = Decision((), None)
+    parts: tuple[Part, ...]
+    closed: bool
+    decision: Decision | None
 
 
 class Ruleset:
     """All enabled rules of a snapshot.
 
     Attributes:
-        volatile: there are rules that have to be asked for each request.
-        size: how many rules there are.
+        rules: of the request phase, in order.
+        responses: of the response phase, in order.
     """
 
-    __slots__ = ("_skips", "_stable", "_volatile", "size", "volatile")
+    __slots__ = ("_skips", "_split", "responses", "rules", "segments")
 
     def __init__(self, book: RuleBook) -> None:
         """Compiles; takes about half a millisecond a rule, in pieces that let other threads run.
@@ -104,72 +78,167 @@ class Ruleset:
         """
         lists: dict[str, Container] = {each.name: container(each) for each in book.lists}
         types = {each.name: TYPES[each.kind] for each in book.lists}
-        stable: list[Batched] = []
-        volatile: list[Batched] = []
-        self.size = 0
+        tests: dict[int, Test] = {}
+        rules = []
         for index, model in enumerate(book.rules):
             if model.enabled:
-                self.size += 1
-                test = parse(model.expression, types)
-                (stable if is_stable(test) else volatile).append(Batched(test, Rule(index, model, lists, types)))
-        self._stable = tuple(_batches(stable, lists))
-        self._volatile = tuple(_batches(volatile, lists))
-        self._skips = any(rule.enabled and rule.action == "skip" for rule in book.rules)
-        self.volatile = bool(volatile)
+                tests[index] = test = parse(model.expression, types, phase=model.phase)
+                rules.append(Rule(index, model, test, lists, types))
+        self.rules = tuple(rule for rule in rules if rule.model.phase == "request")
+        self.responses = Responses(tuple(rule for rule in rules if rule.model.phase == "response"), tests, lists)
+        self._skips = any(rule.acts and rule.model.action == "skip" for rule in self.rules)
+        self.segments = tuple(_segment(group, tests, lists) for group in _grouped(self.rules))
 
-    def stable(self, facts: Facts, broken: Broken) -> list[Rule]:
-        """The stable rules that hold, in order; none behind one that is sure to end the matter, if none can be skipped."""
-        found: list[Rule] = []
-        for batch in self._stable:
-            batch(facts, found.append, broken)
-            if found and not self._skips and any(rule.final and not rule.sampled for rule in found):
+    def prepare(self, facts: Facts, broken: Broken) -> Prepared:
+        """Asks about a head what can be asked."""
+        walk = Walk(facts.request, _never, broken)
+        parts: list[Part] = []
+        settled = True
+        for segment in self.segments:
+            part = Part(_ask(segment.stable, facts, broken), _ask(segment.may, facts, broken))
+            parts.append(part)
+            if settled and not part.candidates and not any(rule.sampled for rule in part.found):
+                facts = walk.all(part.found, facts)
+                if walk.over:
+                    break
+                continue
+            settled = False
+            if not self._skips and any(rule.final and not rule.sampled for rule in part.found):
+                return Prepared(tuple(parts), True, None)
+            rewrites = segment.rewrites
+            if rewrites in part.candidates or (rewrites in part.found and (self._skips or rewrites.sampled)):
+                return Prepared(tuple(parts), False, None)
+            if rewrites in part.found:
+                facts = Walk(facts.request, _never, broken).take(rewrites, facts)
+        return Prepared(tuple(parts), True, walk.decision() if settled else None)
+
+
+class Asking:
+    """The rules about one request, asked in turn; it can wait for the body in between.
+
+    Attributes:
+        facts: in force for the next rules; `facts.body` is to be set when the body was held.
+        walk: what they have come to.
+    """
+
+    __slots__ = ("_at", "_broken", "_prepared", "_segments", "facts", "walk")
+
+    def __init__(
+        self, rules: Ruleset, prepared: Prepared, facts: Facts, draw: Callable[[], float], broken: Broken
+    ) -> None:
+        self._segments = rules.segments
+        self._prepared = prepared
+        self._broken = broken
+        self._at = 0
+        self.facts = facts
+        self.walk = Walk(facts.request, draw, broken)
+
+    def go(self) -> bool:
+        """Asks on. False: a rule that can match reads the body, which was not held yet."""
+        walk, parts, broken = self.walk, self._prepared.parts, self._broken
+        end = len(parts) if self._prepared.closed else len(self._segments)
+        while self._at < end:
+            facts, at = self.facts, self._at
+            if at < len(parts):
+                found, candidates = parts[at]
+            else:
+                segment = self._segments[at]
+                found, candidates = _ask(segment.stable, facts, broken), _ask(segment.may, facts, broken)
+            if candidates:
+                if facts.body is None and any(rule.waits(facts.request) for rule in candidates):
+                    return False
+                found = sorted([*found, *(rule for rule in candidates if holds(rule, facts, broken))], key=_index)
+            self.facts = walk.all(found, facts)
+            if walk.over:
                 break
-        return found
+            self._at += 1
+        return True
 
-    def match(self, facts: Facts, stable: list[Rule], broken: Broken) -> list[Rule]:
-        """These stable rules and the others that hold, in order."""
-        found = list(stable)
-        for batch in self._volatile:
-            batch(facts, found.append, broken)
-        found.sort(key=_index)
-        return found
+
+class Responses:
+    """The rules of the response phase."""
+
+    __slots__ = ("_may", "rules")
+
+    def __init__(self, rules: tuple[Rule, ...], tests: dict[int, Test], lists: dict[str, Container]) -> None:
+        self.rules = rules
+        self._may = tuple(_batches([(may_hold(tests[rule.index], _known), rule) for rule in rules], lists))
+
+    def candidates(self, facts: Facts, broken: Broken) -> list[Rule]:
+        """Those that can hold, as far as the request says."""
+        return _ask(self._may, facts, broken)
+
+
+def holds(rule: Rule, facts: Facts, broken: Broken) -> bool:
+    """Whether one rule holds; one that fails does not, and is told of."""
+    try:
+        return bool(rule.check(facts))
+    except Exception as e:
+        broken(rule, e)
+        return False
+
+
+def judge(rules: Ruleset, facts: Facts, broken: Broken, draw: Callable[[], float] = lambda: 0.0) -> Decision:
+    """What the request rules say about one request whose body, if there is one, was held."""
+    asking = Asking(rules, rules.prepare(facts, broken), facts, draw, broken)
+    asking.go()
+    return asking.walk.decision()
+
+
+def compile_rules(book: RuleBook) -> Ruleset | None:
+    """The rules of a book, None when none is enabled: who has no rules pays for none."""
+    return Ruleset(book) if any(rule.enabled for rule in book.rules) else None
+
+
+def _grouped(rules: Iterable[Rule]) -> Iterator[list[Rule]]:
+    """Cuts behind each rewrite, and before rules about the body that follow others."""
+    group: list[Rule] = []
+    for rule in rules:
+        if group and _reads_body(rule) and not _reads_body(group[-1]):
+            yield group
+            group = []
+        group.append(rule)
+        if rule.changes is not None and rule.acts:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _reads_body(rule: Rule) -> bool:
+    return any(FIELDS[name].needs_body for name in rule.fields)
+
+
+def _segment(rules: list[Rule], tests: dict[int, Test], lists: dict[str, Container]) -> Segment:
+    stable = [(tests[rule.index], rule) for rule in rules if rule.stable]
+    may = [(may_hold(tests[rule.index], _known), rule) for rule in rules if not rule.stable]
+    last = rules[-1]
+    return Segment(
+        tuple(_batches(stable, lists)),
+        tuple(_batches([each for each in may if each[0] != Constant(False)], lists)),
+        last if last.changes is not None and last.acts else None,
+    )
+
+
+def _known(name: str) -> bool:
+    return FIELDS[name].stable
+
+
+def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Iterator[Callable[..., None]]:
+    for start in range(0, len(rules), _BATCH):
+        yield compile_batch([Batched(test, rule) for test, rule in rules[start : start + _BATCH]], lists)
+
+
+def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:
+    found: list[Rule] = []
+    for batch in batches:
+        batch(facts, found.append, broken)
+    return found
 
 
 def _index(rule: Rule) -> int:
     return rule.index
 
 
-def _batches(rules: list[Batched], lists: dict[str, Container]) -> Iterator[Callable[..., None]]:
-    for start in range(0, len(rules), _BATCH):
-        yield compile_batch(rules[start : start + _BATCH], lists)
-
-
-def is_stable(node: Test | Value) -> bool:
-    """Whether what is read is the same for every request with the same head of the same client."""
-    return all(FIELDS[name].stable for name in fields_of(node))
-
-
-def decide(rules: Iterable[Rule], draw: Callable[[], float]) -> Decision:
-    """What matching rules, in order, come to.
-
-    Args:
-        draw: a random number from 0 to 1, for rules that act on a share of what they match.
-    """
-    hits: list[Rule] = []
-    left_out: set[str] = set()
-    for rule in rules:
-        if rule.id in left_out or (rule.sampled and draw() >= rule.model.sample):
-            continue
-        hits.append(rule)
-        if rule.final:
-            return Decision(tuple(hits), rule)
-        if rule.acts and rule.model.action == "skip":
-            if rule.model.skip is None:
-                break
-            left_out.update(rule.model.skip.rules)
-    return Decision(tuple(hits), None) if hits else NOTHING
-
-
-def compile_rules(book: RuleBook) -> Ruleset | None:
-    """The rules of a book, None when none is enabled: who has no rules pays for none."""
-    return Ruleset(book) if any(rule.enabled for rule in book.rules) else None
+def _never() -> float:
+    raise AssertionError("a sampled rule is no matter of a plan")

@@ -119,10 +119,10 @@ def test_a_rule_that_raises_is_counted_and_passed_over(tmp_path: Path) -> None:
     rules = made.snapshot.rules
     assert rules is not None
 
-    def fails(facts: object, found: object, broken: Any) -> None:
-        broken(SimpleNamespace(id="a"), ValueError("no"))
+    def fails(_facts: object) -> None:
+        raise ValueError("no")
 
-    rules._volatile = (fails,)
+    rules.rules[0]._check = fails
     driver = made.h1().feed(GET % (b"/", b"")).feed(GET % (b"/", b""))
     assert len(driver.seen()) == 2
     assert made.stats.rule_errors == {"a": 2} and made.stats.rule_hits == {("b", "log"): 2}

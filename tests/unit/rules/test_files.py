@@ -9,8 +9,9 @@ import pytest
 from support.rules import facts
 
 from edgeproxy.rules.files import Loaded, read_rules
-from edgeproxy.rules.golden import case_files, judge, run
-from edgeproxy.rules.ruleset import Ruleset, decide
+from edgeproxy.rules.golden import case_files, run
+from edgeproxy.rules.rule import Rule
+from edgeproxy.rules.ruleset import Ruleset, judge
 
 
 def load(tmp_path: Path, **files: str) -> Loaded:
@@ -64,7 +65,7 @@ rules:
         "a.yaml:10:94 'status' has no meaning for the action 'log'",
         "b.yaml:2:9 id 'a' is there twice",
         "b.yaml:3:50 a '{' that repeats nothing",
-        "b.yaml:4:13 'rewrite' (a rewrite of the request) is not built yet: remove the rule",
+        "b.yaml:2:5 a rewrite needs 'path', 'query' or 'headers'",
         "b.yaml:5:53 a block answers with 400 to 499, not 200",
         "b.yaml:6:5 a redirect needs either 'location' or 'location_expression'",
         "b.yaml:7:50 unknown rule 'cc'",
@@ -84,7 +85,7 @@ rules:
   - {id: i, expression: "cf.threat_score in $numbers", action: log}
   - {id: off, expression: "ssl", action: block, enabled: false}
 """)
-    assert [rule.id for rule in judge(ruleset, facts(), None).hits] == ["n", "w", "i"]
+    assert [rule.id for rule in judge(ruleset, facts(), unexpected).hits] == ["n", "w", "i"]
     (tmp_path / "nets.txt").write_text("192.0.2.0/24\n192.0.2.1/24\n")
     assert said(read_rules((str(tmp_path / "a.yaml"),))) == [
         "nets.txt:2:1 bits are set beyond the prefix: '192.0.2.0/24' is the network"
@@ -103,6 +104,10 @@ def line(name: str, action: str, expression: str = "ssl", more: str = "") -> str
     return f"- {{id: {name}, expression: '{expression}', action: {action}{more}}}"
 
 
+def unexpected(rule: Rule, error: Exception) -> None:
+    raise AssertionError(rule.id) from error
+
+
 LATE = "http.request.timestamp.sec gt 0"
 
 
@@ -117,19 +122,19 @@ LATE = "http.request.timestamp.sec gt 0"
 ])  # fmt: skip
 def test_decisions(tmp_path: Path, lines: list[str], hits: list[str], final: str | None) -> None:
     ruleset = rules(tmp_path, "\n".join(["rules:", *lines, ""]))
-    decision = judge(ruleset, facts(), None)
+    decision = judge(ruleset, facts(), unexpected)
     assert [rule.id for rule in decision.hits] == hits
     assert (decision.final.id if decision.final else None) == final
 
 
 def test_samples_and_failures(tmp_path: Path) -> None:
     ruleset = rules(tmp_path, "\n".join(["rules:", line("a", "block", more=", sample: 0.25"), line("b", "log"), ""]))
-    found = ruleset.stable(facts(), lambda *_: None)
-    assert [[rule.id for rule in decide(found, lambda each=draw: each).hits] for draw in (0.1, 0.25)] == [["a"], ["b"]]
+    drawn = [judge(ruleset, facts(), unexpected, lambda each=draw: each) for draw in (0.1, 0.25)]  # type: ignore[misc]
+    assert [[rule.id for rule in each.hits] for each in drawn] == [["a"], ["b"]]
     broken: list[str] = []
     given = facts()
     given.request.peer = None  # type: ignore[assignment]  # so that `ssl` raises
-    assert ruleset.stable(given, lambda rule, _error: broken.append(rule.id)) == []
+    assert judge(ruleset, given, lambda rule, _error: broken.append(rule.id)).hits == ()
     assert broken == ["a", "b"]
 
 

@@ -1,0 +1,211 @@
+# One rule, compiled: its test and what its action needs, ready to be used; when it is asked is the ruleset's business.
+"""`Rule`, and `Changes`: what a rewrite does to a request's target and to headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from edgeproxy.faults import Fault, client_fault, edge_fault
+from edgeproxy.message import Headers, Request
+from edgeproxy.policy.normalise import path_problem
+from edgeproxy.rules.body import must_hold
+from edgeproxy.rules.compiler import Check, Container, compile_test, compile_value
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.model import CHALLENGES, HeaderChanges, HeaderValue, RuleModel
+from edgeproxy.rules.parser import parse, parse_value
+from edgeproxy.rules.syntax import Test, Type, Value, fields_of
+
+MAX_TARGET: Final = 16 * 1024  # bytes of a path and query that a rewrite makes
+MAX_VALUE: Final = 8 * 1024  # bytes of a header that a rewrite makes
+_FINAL: Final = frozenset({"block", "allow", "redirect"}) | CHALLENGES
+_NOT_IN_PATH: Final = re.compile(rb"[^\x21\x22\x24-\x3e\x40-\x5b\x5d-\x7e]")  # a '?' or '#' would end it
+_NOT_IN_QUERY: Final = re.compile(rb"[^\x21\x22\x24-\x7e]")
+_NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class RunError(Exception):
+    """An action cannot be carried out for this request; the text says why."""
+
+
+class Rule:
+    """One compiled rule.
+
+    Attributes:
+        index: its place among all rules.
+        label: what counts in metrics: its action, or `log` for one that only tries.
+        acts: it does something, it is not in mode `log`.
+        final: it ends the matter when it acts.
+        sampled: it acts on a share of what it matches.
+        fields: the fields its expressions read.
+        stable: they, and what its action reads, follow from the head, the client and the configuration.
+        fault: of a block or challenge: how the request is refused.
+        body, content_type: of a block with an answer of its own, else None.
+        location: of a redirect: gives the target.
+        changes: of a rewrite.
+    """
+
+    __slots__ = (
+        "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id", "index",
+        "label", "location", "model", "sampled", "stable",
+    )  # fmt: skip
+
+    def __init__(
+        self, index: int, model: RuleModel, test: Test, lists: Mapping[str, Container], types: Mapping[str, Type]
+    ) -> None:
+        self.index = index
+        self.model = model
+        self.id = model.id
+        self.acts = model.mode == "act"
+        self.label: str = model.action if self.acts else "log"
+        self.final = self.acts and model.action in _FINAL
+        self.sampled = model.sample < 1
+        self.fields = fields_of(test)
+        self.stable = is_stable(self.fields)
+        self.fault = _fault(model)
+        self.body = model.body.encode("utf-8", "surrogatepass") if model.body is not None else None
+        self.content_type = (model.content_type or _guessed(model.body or "")).encode("ascii")
+        self._lists = lists
+        self._types = types
+        self._check: Check | None = None
+        self.location = self._either(model.location, model.location_expression)
+        self.changes = Changes(self, model) if model.action == "rewrite" else None
+
+    @property
+    def check(self) -> Check:
+        """The test alone, as a function of `Facts`; most rules are asked in batches and never need it."""
+        if self._check is None:
+            self._check = compile_test(self.test(), self._lists)
+        return self._check
+
+    def waits(self, request: Request) -> bool:
+        """Whether it reads what is known only after the body of this request was held."""
+        return any(must_hold(FIELDS[name], request) for name in self.fields)
+
+    def test(self) -> Test:
+        """The tree of its expression, read anew."""
+        return parse(self.model.expression, self._types, phase=self.model.phase)
+
+    def _either(self, text: str | None, expression: str | None) -> Check | None:
+        """What gives a value: text, or an expression."""
+        if text is not None:
+            fixed = text.encode("utf-8", "surrogatepass")
+            return lambda _: fixed
+        return self.compiled(expression) if expression is not None else None
+
+    def compiled(self, expression: str) -> Check:
+        """An expression of its action."""
+        value: Value = parse_value(expression, self._types, phase=self.model.phase)
+        names = fields_of(value)
+        self.fields |= names
+        self.stable = self.stable and is_stable(names)
+        return compile_value(value, self._lists)
+
+
+def is_stable(names: frozenset[str]) -> bool:
+    """Whether fields are the same for every request with the same head of the same client."""
+    return all(FIELDS[name].stable for name in names)
+
+
+def _fault(model: RuleModel) -> Fault | None:
+    if model.action == "block":
+        return client_fault(model.status or 403, "rule_block", "This request was blocked by a rule of this site.")
+    if model.action in CHALLENGES:
+        message = "This request has to pass a challenge, and this server cannot show one yet."
+        return edge_fault(403, "rule_challenge", message)
+    return None
+
+
+def _guessed(body: str) -> str:
+    start = body.lstrip()[:1]
+    if start in ("{", "["):
+        return "application/json"
+    return f"text/{'html' if start == '<' else 'plain'}; charset=utf-8"
+
+
+class Changes:
+    """What a rewrite does. Either all of it can be done for a request, or nothing is."""
+
+    __slots__ = ("_add", "_path", "_query", "_remove", "_set")
+
+    def __init__(self, rule: Rule, model: RuleModel) -> None:
+        headers = model.headers or HeaderChanges()
+        self._path = rule._either(model.path, model.path_expression)
+        self._query = rule._either(model.query, model.query_expression)
+        self._remove = frozenset(name.encode("ascii") for name in (*headers.remove, *headers.set))
+        self._set = tuple((name.encode("ascii"), _source(rule, value)) for name, value in headers.set.items())
+        self._add = tuple((name.encode("ascii"), _source(rule, value)) for name, value in headers.add.items())
+
+    @property
+    def of_target(self) -> bool:
+        """It changes where the request goes."""
+        return self._path is not None or self._query is not None
+
+    def target(self, facts: Facts) -> bytes:
+        """The target a request has after it, in origin form.
+
+        Raises: RunError when an expression has no value, or one that cannot be sent.
+        """
+        path: bytes | None = facts.http_request_uri_path
+        query: bytes | None = facts.http_request_uri_query
+        if self._path is not None:
+            path = self._path(facts)
+            if not path or not path.startswith(b"/"):
+                raise RunError(f"the new path is {_shown(path)}: it must begin with '/'")
+            path = _NOT_IN_PATH.sub(_escaped, path)
+        if self._query is not None:
+            query = self._query(facts)
+            if query is None:
+                raise RunError("the new query is a missing value")
+            query = _NOT_IN_QUERY.sub(_escaped, query.removeprefix(b"?"))
+        assert path is not None
+        target = path + b"?" + query if query else path
+        problem = "it is too long" if len(target) > MAX_TARGET else path_problem(target)
+        if problem is not None:
+            raise RunError(f"the new target {_shown(target[:100])} cannot be sent: {problem}")
+        return target
+
+    def headers(self, before: Headers, facts: Facts) -> tuple[Headers, Headers]:
+        """The field lines after it, and those of them that it wrote.
+
+        Raises: RunError when a value cannot be sent.
+        """
+        new: Headers = []
+        kept = self._remove
+        for name, source in self._set:
+            value = _value(name, source, facts)
+            if value is None:
+                kept -= {name}  # the header stays as it was
+            else:
+                new.append((name, value))
+        for name, source in self._add:
+            value = _value(name, source, facts)
+            if value is not None:
+                new.append((name, value))
+        return [line for line in before if line[0] not in kept] + new, new
+
+
+def _source(rule: Rule, value: HeaderValue) -> Check | bytes:
+    return rule.compiled(value.expression) if value.expression is not None else (value.text or "").encode("ascii")
+
+
+def _value(name: bytes, source: Check | bytes, facts: Facts) -> bytes | None:
+    if isinstance(source, bytes):
+        return source
+    value: bytes | None = source(facts)
+    if value is None:
+        return None
+    value = value.strip(b" \t")
+    if len(value) > MAX_VALUE or _NOT_IN_VALUE.search(value) is not None:
+        raise RunError(f"the value for the header {name.decode('ascii')} cannot be sent: {_shown(value[:100])}")
+    return value
+
+
+def _shown(value: bytes | None) -> str:
+    return "a missing value" if value is None else repr(value)[1:]
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % found[0][0]
