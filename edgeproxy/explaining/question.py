@@ -59,7 +59,10 @@ class Understood(msgspec.Struct):
     fault: Fault | None
 
 
-def understand(question: Question, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network], bounds: Client) -> Understood:
+Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+def understand(question: Question, trusted: Networks, bounds: Client) -> Understood:
     """The request of a question.
 
     Args:
@@ -155,7 +158,7 @@ def _headers(given: list[tuple[str, str]]) -> Headers:
     return made
 
 
-def _peer(client: str, trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network], secure: bool) -> Peer:
+def _peer(client: str, trusted: Networks, secure: bool) -> Peer:
     if not client:
         return Peer("", trusted=False, secure=secure)
     try:

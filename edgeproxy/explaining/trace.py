@@ -74,8 +74,10 @@ def hidden(value: Any) -> str:
 
 def clean(value: bytes) -> str:
     """Bytes as text for people, nothing in it that moves a cursor."""
-    text = value[:MAX_TEXT].decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text) + ("…" if len(value) > MAX_TEXT else "")
+    text = "".join(
+        char if char.isprintable() else f"\\x{ord(char):02x}" for char in value[:MAX_TEXT].decode("utf-8", "replace")
+    )
+    return text + "…" if len(value) > MAX_TEXT else text
 
 
 def shown(found: Any, *, address: bool = False) -> str:

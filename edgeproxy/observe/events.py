@@ -13,8 +13,6 @@ from edgeproxy.observe.access import MAX_AGENT, MAX_TEXT
 from edgeproxy.observe.lines import BATCH, LineWriter
 from edgeproxy.observe.metrics import PROTOCOLS
 from edgeproxy.rules.addresses import show_ip
-from edgeproxy.rules.lists import TYPES
-from edgeproxy.rules.parser import parse
 from edgeproxy.rules.reads import Read, private, reads, value_of
 from edgeproxy.rules.syntax import IP, show_value
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.rules.facts import Facts
-    from edgeproxy.rules.ruleset import Rule
+    from edgeproxy.rules.rule import Rule
 
 MAX_FIELDS: Final = 16  # of one event, and items of one field
 MAX_VALUE: Final = 256  # characters kept of a value
@@ -80,20 +78,18 @@ class Events:
             event["status"] = status
         if rule.model.tags:
             event["tags"] = rule.model.tags
-        event["fields"] = {show_value(read): seen(read, facts) for read in self._read_by(exchange, rule)[:MAX_FIELDS]}
+        event["fields"] = {show_value(read): seen(read, facts) for read in self._read_by(rule)[:MAX_FIELDS]}
         lines = self.writer.lines
         lines.append(_encode(event) + b"\n")
         if len(lines) >= BATCH:
             self.writer.flush()
 
-    def _read_by(self, exchange: Exchange, rule: Rule) -> tuple[Read, ...]:
+    def _read_by(self, rule: Rule) -> tuple[Read, ...]:
         known = self._reads.get(rule.id)
         if known is None or known[0] is not rule:
             if known is not None:
                 self._reads.clear()
-            lists = exchange.plan.snapshot.config.rules.book.lists
-            test = parse(rule.model.expression, {each.name: TYPES[each.kind] for each in lists})
-            known = self._reads[rule.id] = (rule, reads(test))
+            known = self._reads[rule.id] = (rule, reads(rule.test()))
         return known[1]
 
 
