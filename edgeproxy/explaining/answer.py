@@ -41,6 +41,7 @@ class Node(msgspec.Struct, omit_defaults=True):
         answer: None: it failed; a list: one answer for each element (`[*]`).
         values: what stands in it, by its text.
         parts: the tests that it is made of.
+        join: what is made of them: and, or, xor, not, any, all.
         error: why it failed.
     """
 
@@ -48,6 +49,7 @@ class Node(msgspec.Struct, omit_defaults=True):
     answer: bool | list[bool] | None
     values: list[Named] = []
     parts: list[Node] = []
+    join: str = ""
     error: str = ""
 
 

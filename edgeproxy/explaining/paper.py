@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
+from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -44,9 +45,5 @@ class PaperSnapshot(Snapshot):
             route.pools, route.pool = names, names[route.upstream]
         self.router = Router(self.routes)
         self.rules = compile_rules(config.rules.book)
+        self.context = Context(dialect=self.router.dialect)
         self.instance = INSTANCE
-
-
-def upstream_for(route: Route, model: str | None) -> str:
-    """The name of the upstream that a route of a paper snapshot takes for a model."""
-    return cast("str", route.pool_for(model))

@@ -117,16 +117,18 @@ def trace(test: Test, facts: Facts, lists: Mapping[str, Container], veil: Veil) 
     except Exception as error:  # a rule that fails counts as not matching, and here is where one sees why
         node.error = f"{type(error).__name__}: {error}"
     match test:
-        case Combine(_, parts):
-            node.parts = [trace(part, facts, lists, veil) for part in parts]
-        case Not(inner) | Quantifier(_, inner):
-            node.parts = [trace(inner, facts, lists, veil)]
+        case Combine(op, parts):
+            node.join, node.parts = op, [trace(part, facts, lists, veil) for part in parts]
+        case Not(inner):
+            node.join, node.parts = "not", [trace(inner, facts, lists, veil)]
+        case Quantifier(every, inner):
+            node.join, node.parts = "all" if every else "any", [trace(inner, facts, lists, veil)]
         case Constant():
             pass
         case _:
             node.values = [value_of(value, facts, lists, veil) for value in dict.fromkeys(_values(test))]
-            if isinstance(test, Truth) and len(node.values) == 1 and node.values[0].name == node.text:
-                node.values = []  # `ssl → true (ssl = true)` says it twice
+            # `ssl → true (ssl = true)` says it twice.
+            node.values = [each for each in node.values if each.name != node.text]
     return node
 
 

@@ -80,6 +80,11 @@ class Rule:
             self._check = compile_test(self.test(), self._lists)
         return self._check
 
+    @property
+    def lists(self) -> Mapping[str, Container]:
+        """The lists that its expressions may name."""
+        return self._lists
+
     def waits(self, request: Request) -> bool:
         """Whether it reads what is known only after the body of this request was held."""
         return any(must_hold(FIELDS[name], request) for name in self.fields)
