@@ -67,7 +67,9 @@ def _rule_files(data: dict[str, Any]) -> Loaded:
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
         return Loaded()
-    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns))
+    upstreams = data.get("upstreams")
+    names = [str(name) for name in upstreams] if isinstance(upstreams, dict) else None
+    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns), names)
 
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:

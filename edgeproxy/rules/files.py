@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -46,8 +46,12 @@ class Loaded:
     files: list[str] = field(default_factory=list)
 
 
-def read_rules(patterns: tuple[str, ...]) -> Loaded:
-    """Reads every file that the patterns name (relative to the working directory), in their order, then by name."""
+def read_rules(patterns: tuple[str, ...], upstreams: Collection[str] | None = None) -> Loaded:
+    """Reads every file that the patterns name (relative to the working directory), in their order, then by name.
+
+    Args:
+        upstreams: that rules may name; None: nobody knows them.
+    """
     loaded = Loaded()
     documents: list[tuple[Document, RuleFile | None]] = []
     for path in _paths(patterns, loaded):
@@ -55,7 +59,7 @@ def read_rules(patterns: tuple[str, ...]) -> Loaded:
         if document is not None:
             documents.append((document, _validated(document, loaded)))
     known, book_lists = _lists(documents, loaded)
-    _rules(documents, known, loaded)
+    _rules(documents, known, upstreams, loaded)
     if not loaded.problems:
         rules = tuple(rule for _, model in documents if model is not None for rule in model.rules)
         loaded.book = RuleBook(rules=rules, lists=tuple(book_lists))
@@ -170,7 +174,9 @@ def _list_of_file(document: Document, name: str, model: ListModel, loaded: Loade
 # -- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _rules(documents: list[tuple[Document, RuleFile | None]], known: dict[str, Type], loaded: Loaded) -> None:
+def _rules(
+    documents: list[tuple[Document, RuleFile | None]], known: dict[str, Type], upstreams: Collection[str] | None, loaded: Loaded
+) -> None:
     """Everything about rules that the model does not say, also of rules that have other problems."""
     first: dict[str, str] = {}
     total = 0
@@ -190,6 +196,9 @@ def _rules(documents: list[tuple[Document, RuleFile | None]], known: dict[str, T
     for document, model in documents:
         for index, rule in enumerate(model.rules if model is not None else ()):
             loaded.problems += [placed(document, finding) for finding in _skips(index, rule, first)]
+            if upstreams is not None and rule.upstream is not None and rule.upstream not in upstreams:
+                message, hint = f"unknown upstream {quote(rule.upstream)}", suggest(rule.upstream, upstreams)
+                loaded.problems.append(placed(document, Finding(("rules", index, "upstream"), message, hint)))
 
 
 def _expressions(document: Document, index: int, raw: dict[str, Any], known: dict[str, Type], loaded: Loaded) -> None:
