@@ -158,7 +158,13 @@ class State(msgspec.Struct, tag="state", frozen=True):
     last_reload: ReloadState | None
 
 
-ToControl = State | Drain | Abort
+class Use(msgspec.Struct, tag="use", frozen=True):
+    """This generation is in use; its configuration is the blob (JSON). What control explains by."""
+
+    generation: int
+
+
+ToControl = State | Use | Drain | Abort
 
 
 # Worker ↔ control
