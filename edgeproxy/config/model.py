@@ -136,7 +136,8 @@ class Listen(Section):
     )
     admin: ListenAddress | None = Field(
         default=Address("127.0.0.1", 9180),
-        description="/metrics, /healthz and /readyz. It has no authentication: keep it on loopback. null turns it off.",
+        description="/metrics, /healthz, /readyz and /api/explain. It has no authentication: keep it on loopback. null turns "
+        "it off.",
         json_schema_extra={"default": "127.0.0.1:9180"},
     )
     public_port: Port | None = Field(

@@ -26,7 +26,8 @@ def head(ways: Ways) -> Stage:
     if ways.flaw is not None:
         return _refused(ways, "head", ways.flaw)
     size = sum(len(name) + len(value) + 4 for name, value in ways.request.headers)
-    says = f"{len(ways.request.headers)} header lines of {size} bytes: within client.max_headers and client.max_head"
+    count = len(ways.request.headers)
+    says = f"{count} header lines, {size} bytes: within client.max_headers and client.max_head"
     return Stage("head", "passes", says, [Named("max_head", str(bounds.max_head)), Named("max_headers", str(bounds.max_headers))])
 
 
