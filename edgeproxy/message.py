@@ -3,13 +3,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from edgeproxy.faults import Fault
 
 Headers = list[tuple[bytes, bytes]]
 """Field lines in order; names are lower case."""
+
+
+class Described(NamedTuple):
+    """A client's connection.
+
+    Attributes:
+        version: of TLS, `TLSv1.3`; "" without TLS.
+        cipher: OpenSSL's name of its cipher suite.
+        hello: bytes of the ClientHello message, 0 when it is not known.
+        address, port: that the client came to; "" and 0 on a Unix socket.
+    """
+
+    version: str
+    cipher: str
+    hello: int
+    address: str
+    port: int
+
+
+class Link(Protocol):
+    """A client's connection as rules may ask about it. Nothing is computed or kept for those who do not."""
+
+    def describe(self) -> Described:
+        """What stays the same for its whole life."""
+
+    def rtt(self) -> float | None:
+        """The smoothed round-trip time in seconds as it is now, None when it is not known."""
 
 
 class Peer:
@@ -19,15 +46,17 @@ class Peer:
         address: textual IP address without zone, `""` for Unix sockets.
         trusted: the address is inside `trusted_proxies`.
         secure: the connection is TLS.
+        link: the connection itself; it holds the application that holds this, until it ends.
         names: DNS names of the certificate that was served when the client sent SNI, else None (RFC 9110 §15.5.20).
     """
 
-    __slots__ = ("address", "names", "secure", "trusted")
+    __slots__ = ("address", "link", "names", "secure", "trusted")
 
     def __init__(self, address: str, *, trusted: bool, secure: bool) -> None:
         self.address = address
         self.trusted = trusted
         self.secure = secure
+        self.link: Link | None = None
         self.names: frozenset[str] | None = None
 
 

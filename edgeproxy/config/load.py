@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
@@ -20,6 +21,7 @@ from edgeproxy.rules.files import Loaded, read_rules
 from edgeproxy.rules.model import RuleFiles
 
 MAX_PAIRS = 1000  # as the model allows
+MAX_GEO_FILES = 16
 
 
 def load(path: str | FilePath, *, now: float | None = None) -> Config:
@@ -73,7 +75,7 @@ def _rule_files(data: dict[str, Any]) -> Loaded:
 
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:
-    """Certificates and CA files, also those of a configuration that has other problems."""
+    """Certificates, CA files and geo files, also those of a configuration that has other problems."""
     quic = speaks_h3(data)
     tls = data.get("tls")
     pairs = tls.get("certificates") if isinstance(tls, dict) else None
@@ -88,6 +90,13 @@ def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:
         if ca is not None and upstream["ca"] != "system":
             for message, hint in certificates.check_ca(ca):
                 yield Finding(("upstreams", name, "ca"), message, hint)
+    section = data.get("geo")
+    files = section.get("files") if isinstance(section, dict) else None
+    for index, value in enumerate(files[:MAX_GEO_FILES] if isinstance(files, list | tuple) else ()):
+        path = _file(value)
+        found = geo.check(path) if path is not None else None
+        if found is not None:
+            yield Finding(("geo", "files", index), *found)
 
 
 def _file(value: Any) -> FilePath | None:

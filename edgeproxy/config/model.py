@@ -36,7 +36,7 @@ from edgeproxy.rules.model import RuleFiles, RulesKey
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
-    "EventLog", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+    "EventLog", "Geo", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
 
 
@@ -151,9 +151,7 @@ class Listen(Section):
         description="What is spoken at the https addresses: h1 and h2 over TCP (by ALPN, h2 first), h3 over UDP on the "
         "same ports.",
     )
-    alt_svc: StrictBool = Field(
-        default=True, description="Tells clients of h1 and h2 by the field Alt-Svc that there is h3."
-    )
+    alt_svc: StrictBool = Field(default=True, description="Tells clients of h1 and h2 by the field Alt-Svc that there is h3.")
     alt_svc_max_age: Age = Field(
         default=86400,
         description="How long clients may remember that: seconds, or like 24h.",
@@ -224,6 +222,18 @@ class Hsts(Section):
     )
 
 
+class Geo(Section):
+    """Files that say where addresses are."""
+
+    files: tuple[File, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Files in MaxMind's format (.mmdb), of cities, countries or networks; a value is that of the first "
+        "that has one. Put new ones in place by renaming.",
+        json_schema_extra={"default": []},
+    )
+
+
 class ClientTimeouts(Section):
     """How long a client may take."""
 
@@ -238,9 +248,7 @@ class ClientH2(Section):
     """HTTP/2 towards clients (RFC 9113)."""
 
     max_streams: StrictInt = _count(100, "Concurrent streams of a connection.", most=10_000)
-    stream_window: Size = _size(
-        "64KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB"
-    )
+    stream_window: Size = _size("64KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
     connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="65535B", most="1GiB")
     reset_burst: StrictInt = _count(100, "Streams a client may reset at once before the connection is closed.")
     reset_rate: StrictInt = _count(2, "Resets a second that are forgiven again.")
@@ -250,24 +258,16 @@ class ClientH3(Section):
     """HTTP/3 towards clients (RFC 9000, RFC 9114)."""
 
     max_streams: StrictInt = _count(100, "Concurrent requests of a connection.", most=10_000)
-    stream_window: Size = _size(
-        "256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB"
-    )
+    stream_window: Size = _size("256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
     connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="64KiB", most="1GiB")
     retry_at: StrictInt = _count(
         100,
         "Unfinished handshakes of one worker from which on a client has to prove its address (Retry) first; 0: always.",
         least=0,
     )
-    max_per_source: StrictInt = _count(
-        200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits."
-    )
-    max_bodies: Size = _size(
-        "64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB"
-    )
-    max_datagram: Size = _size(
-        "1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B"
-    )
+    max_per_source: StrictInt = _count(200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits.")
+    max_bodies: Size = _size("64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB")
+    max_datagram: Size = _size("1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B")
 
 
 class Client(Section):
@@ -394,6 +394,7 @@ class Config(Section):
     events: EventLog | None = Field(default=None, description="Absent: no security events.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
+    geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
     drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")

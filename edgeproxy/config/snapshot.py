@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
@@ -131,7 +132,7 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "alt_svc", "client", "config", "context", "contexts", "hsts", "instance", "quic_certificates", "redirect_port",
+        "alt_svc", "client", "config", "context", "contexts", "geo", "hsts", "instance", "quic_certificates", "redirect_port",
         "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
@@ -160,8 +161,9 @@ class Snapshot:
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         self.routes = tuple(Route(route, config.client) for route in config.routes)
         self.router = Router(self.routes)
+        self.geo = Geo(config.geo.files) if config.geo.files else None
         self.rules = compile_rules(config.rules.book)  # None: there are none
-        self.context = Context(dialect=self.router.dialect)
+        self.context = Context(self.geo, self.router.dialect)
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
 

@@ -8,6 +8,8 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
+from edgeproxy.explaining.question import Unclear
+from edgeproxy.geo import Geo
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
@@ -29,6 +31,7 @@ class PaperSnapshot(Snapshot):
     __slots__ = ()
 
     def __init__(self, config: Config) -> None:
+        """Raises: Unclear when a file of `geo` is gone since the configuration was checked."""
         self.config = config
         self.client = config.client
         self.trusted = config.trusted_proxies
@@ -44,6 +47,14 @@ class PaperSnapshot(Snapshot):
             route.stats = RouteStats(route.name)
             route.pools, route.pool = names, names[route.upstream]
         self.router = Router(self.routes)
+        self.geo = _geo(config)
         self.rules = compile_rules(config.rules.book)
-        self.context = Context(dialect=self.router.dialect)
+        self.context = Context(self.geo, self.router.dialect)
         self.instance = INSTANCE
+
+
+def _geo(config: Config) -> Geo | None:
+    try:
+        return Geo(config.geo.files) if config.geo.files else None
+    except ValueError as error:
+        raise Unclear(f"nothing can be explained: {error}") from None

@@ -43,6 +43,11 @@ def rules(ways: Ways) -> Stage | None:
         return Stage("rules", "passes", "there are no rules")
     asked = _Asked(ways, ruleset, facts)
     traces = [asked.rule(model) for model in ways.snapshot.config.rules.book.rules if model.phase == "request"]
+    if asked.too_large is not None:
+        # As the gateway: the body was to be read before anything was carried out, so nothing is, and no hit is counted.
+        says = f"413: {asked.too_large}"
+        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), Outcome(f"the edge answers {says}", "rules", 413))
+        return Stage("rules", "answers", says, rules=traces)
     walk = asked.walk
     ways.decision = walk.decision()
     if walk.hits:
@@ -52,10 +57,6 @@ def rules(ways: Ways) -> Stage | None:
     hits = [rule.id for rule in walk.hits]
     told = f"{', '.join(hits[:10])}{', …' if len(hits) > 10 else ''}" if hits else ""
     count = f"{len(hits)} of {len(traces)} rules hit: {told}" if hits else f"none of {len(traces)} rules matches"
-    if asked.too_large is not None:
-        outcome = Outcome(f"the edge answers 413: {asked.too_large}", "rules", 413, hits=hits)
-        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), outcome)
-        return Stage("rules", "answers", f"413: {asked.too_large} {count}", rules=traces)
     if walk.final is not None and (says := _end(ways, walk.final, hits)) is not None:
         return Stage("rules", "answers", f"{says}; {count}", rules=traces)
     if ways.body_unknown:

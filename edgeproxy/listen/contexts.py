@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -23,6 +24,7 @@ CIPHERS = ":".join((
     "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305",
 ))  # fmt: skip
 TICKET_KEYS = 80  # bytes: 16 of name, 32 of HMAC key, 32 of AES key
+_DEFAULT = "default"  # stands for the first context in tables of names
 _GET_TICKET_KEYS, _SET_TICKET_KEYS = 58, 59  # SSL_CTRL_GET/SET_TLSEXT_TICKET_KEYS in openssl/ssl.h
 
 
@@ -39,44 +41,49 @@ class Contexts:
         default: for clients without SNI or with an unknown name; the first certificate in the configuration.
     """
 
-    __slots__ = ("_by_name", "_names", "default")
+    __slots__ = ("_contexts", "_names", "default")
 
     def __init__(self, tls: Tls, protocols: tuple[str, ...], ticket_keys: bytes) -> None:
         """Load every certificate.
 
         Raises: OSError or ssl.SSLError when a file cannot be used (configuration loading has said so by path before).
         """
-        self._by_name: ByName[ssl.SSLContext] = ByName()
         self._names: dict[int, frozenset[str]] = {}
-        contexts = []
+        self._contexts: list[ssl.SSLContext] = []  # kept, or their ids would be somebody else's
+        table: ByName[ssl.SSLContext | str] = ByName()
         for certificate in tls.certificates:
             context = _context(tls.min_version, protocols)
             context.load_cert_chain(certificate.cert, certificate.key)
             names = certificate_names(certificate.cert.read_bytes())
             self._names[id(context)] = names
-            self._by_name.add(names, context)
-            contexts.append(context)
-        self.default = contexts[0]
+            # The default one holds this table by its callback: were it in there, the two would never be freed.
+            table.add(names, context if self._contexts else _DEFAULT)
+            self._contexts.append(context)
+        self.default = self._contexts[0]
         # OpenSSL takes ticket keys from the context a connection began with, which is always the default one.
         share_ticket_keys(self.default, ticket_keys)
-        self.default.sni_callback = self._choose
-
-    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
-        """OpenSSL asks, in the middle of the handshake. An unknown name gets the default certificate."""
-        if name is None or not isinstance(connection, EdgeSSLObject):
-            return None
-        name = name.lower()
-        connection.server_name = name
-        chosen = self._by_name.get(name)
-        if chosen is not None and chosen is not context:
-            connection.context = chosen
-        return None
+        self.default.sni_callback = _chooser(table)
 
     def names(self, connection: ssl.SSLObject) -> frozenset[str] | None:
         """Names of the certificate this connection was served, None when the client sent no SNI."""
         if not isinstance(connection, EdgeSSLObject) or connection.server_name is None:
             return None
         return self._names.get(id(connection.context))
+
+
+def _chooser(table: ByName[ssl.SSLContext | str]) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]:
+    def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        """OpenSSL asks, in the middle of the handshake. An unknown name gets the default certificate."""
+        if name is None or not isinstance(connection, EdgeSSLObject):
+            return None
+        name = name.lower()
+        connection.server_name = name
+        chosen = table.get(name)
+        if isinstance(chosen, ssl.SSLContext):
+            connection.context = chosen
+        return None
+
+    return choose
 
 
 def covers(names: frozenset[str], host: str) -> bool:

@@ -254,14 +254,16 @@ class QuicListener:
 
     # -- accounts ------------------------------------------------------------------------------------------------
 
-    def peer(self, address: Address) -> Peer:
-        """The client at an address, as the pipeline needs it."""
+    def peer(self, address: Address, session: Session) -> Peer:
+        """The client of a session at an address, as the pipeline needs it."""
         host = address[0].partition("%")[0]
         if host.startswith("::ffff:"):
             host = host[7:]  # an IPv4 client of a dual-stack socket
         networks = self.gateway.snapshot.trusted
         trusted = bool(networks) and any(ipaddress.ip_address(host) in network for network in networks)
-        return Peer(host, trusted=trusted, secure=True)
+        peer = Peer(host, trusted=trusted, secure=True)
+        peer.link = session
+        return peer
 
     def held(self, size: int) -> bool:
         """Request content is held, or (negative) not any more. Returns: it is too much."""

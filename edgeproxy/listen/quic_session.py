@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.listen.h3 import H3Connection
+from edgeproxy.listen.link import address_of, hello_size
 from edgeproxy.listen.tls import MAX_HELLO
+from edgeproxy.message import Described
 from edgeproxy.observe.metrics import H3
 from edgeproxy.quic.connection import Connection
 from edgeproxy.quic.contracts import NOBODY
@@ -88,7 +90,7 @@ class Session:
         """The client is somewhere else, or back again."""
         self.address = address
         if self.app is not None:
-            peer = self.listener.peer(address)
+            peer = self.listener.peer(address, self)
             peer.names = self.app.peer.names
             self.app.moved(peer)
 
@@ -110,7 +112,7 @@ class Session:
         connection = Connection(self, made, limits, now)
         self.state = connection
         self.address = connection.paths.address
-        peer = listener.peer(made.address)
+        peer = listener.peer(made.address, self)
         peer.names = handshake.names
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder, listener.decoder)
         connection.application = app
@@ -280,6 +282,20 @@ class Session:
     def begin_later(self, app: H3Connection) -> None:
         """See `h3.Session`."""
         self.listener.beginning.append(app)
+
+    # -- the link of a peer --------------------------------------------------------------------------------------
+
+    def describe(self) -> Described:
+        """See `message.Link`."""
+        state = self.state
+        # QUIC is TLS 1.3 (RFC 9001 §4.2).
+        suite = f"TLS_{state.protection.suite.name}" if type(state) is Connection else ""
+        return Described("TLSv1.3", suite, hello_size(self.hello), *address_of(self.endpoint.udp.name(self.local)))
+
+    def rtt(self) -> float | None:
+        """See `message.Link`."""
+        state = self.state
+        return state.recovery.smoothed if type(state) is Connection and state.recovery.latest else None
 
     # -- accounts ------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER, Deadlines
 from edgeproxy.listen.h1 import H1Connection
+from edgeproxy.listen.link import tcp_address, tcp_rtt
 from edgeproxy.listen.tls import TlsConnection
-from edgeproxy.message import Peer
+from edgeproxy.message import Described, Peer
 from edgeproxy.observe.metrics import H1, H2
 from edgeproxy.transport import LINGER_TIME, LINGER_TOTAL, READ_BUFFER, Application
 
@@ -22,6 +23,7 @@ except ImportError:  # no ngh2 for this platform: h2 leaves ALPN (config/snapsho
 
 if TYPE_CHECKING:
     from edgeproxy.gateway import Gateway
+    from edgeproxy.message import Link
 
 _UNIX_PEER = "127.0.0.1"  # what is known of a client behind a Unix socket: it is on this machine
 
@@ -95,7 +97,7 @@ class Listener:
         if tls.session_reused:
             stats.handshakes_resumed += 1
         assert connection.transport is not None
-        peer = self._peer(connection.transport)
+        peer = self._peer(connection.transport, connection)
         peer.names = self.gateway.snapshot.contexts.names(tls)
         if H2Connection is not None and tls.selected_alpn_protocol() == "h2":
             protocol = H2
@@ -129,7 +131,7 @@ class Listener:
 
     def plain_opened(self, connection: PlainConnection, transport: asyncio.Transport) -> Application:
         """A plain connection was accepted."""
-        app = H1Connection(connection, self.gateway, self._peer(transport))
+        app = H1Connection(connection, self.gateway, self._peer(transport, connection))
         self._counted(connection, H1)
         self.deadlines.members.add(connection)
         return app
@@ -139,14 +141,16 @@ class Listener:
         self.stats.connections_open[protocol] += 1
         self.stats.connections_total[protocol] += 1
 
-    def _peer(self, transport: asyncio.Transport) -> Peer:
+    def _peer(self, transport: asyncio.Transport, link: Link) -> Peer:
         name = transport.get_extra_info("peername")
         address = name[0].partition("%")[0] if isinstance(name, tuple) and name else _UNIX_PEER
         if address.startswith("::ffff:"):
             address = address[7:]  # an IPv4 client of a dual-stack socket
         networks = self.gateway.snapshot.trusted
         trusted = bool(networks) and any(ipaddress.ip_address(address) in network for network in networks)
-        return Peer(address, trusted=trusted, secure=self.secure)
+        peer = Peer(address, trusted=trusted, secure=self.secure)
+        peer.link = link
+        return peer
 
     def drain(self) -> None:
         """Tell every client that this is the end: idle connections close, the others after their last answer.
@@ -182,6 +186,14 @@ class PlainConnection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         self._closing = False
         self._linger_until = NEVER
+
+    def describe(self) -> Described:
+        """See `message.Link`."""
+        return Described("", "", 0, *tcp_address(self.transport))
+
+    def rtt(self) -> float | None:
+        """See `message.Link`."""
+        return tcp_rtt(self.transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accepted."""

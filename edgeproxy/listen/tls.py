@@ -14,6 +14,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import NEVER
+from edgeproxy.listen.link import hello_size_tcp, tcp_address, tcp_rtt
+from edgeproxy.message import Described
 from edgeproxy.transport import LINGER_TIME, LINGER_TOTAL, READ_BUFFER, Application
 
 if TYPE_CHECKING:
@@ -78,6 +80,17 @@ class TlsConnection(asyncio.BufferedProtocol):
     def tls(self) -> ssl.SSLObject:
         """Version, cipher, ALPN, session: for logs, rules and tests."""
         return self._object
+
+    def describe(self) -> Described:
+        """See `message.Link`."""
+        cipher = self._object.cipher()
+        address, port = tcp_address(self.transport)
+        name = cipher[0] if cipher is not None else ""
+        return Described(self._object.version() or "", name, hello_size_tcp(self.hello), address, port)
+
+    def rtt(self) -> float | None:
+        """See `message.Link`."""
+        return tcp_rtt(self.transport)
 
     # -- the protocol below --------------------------------------------------------------------------------------
 

@@ -52,16 +52,17 @@ class Protection:
     Attributes:
         phase: the key phase bit we send, 0 or 1.
         forged: packets that failed to open.
+        suite: the cipher suite.
         violated: the peer went back to old keys (KEY_UPDATE_ERROR).
     """
 
     __slots__ = (
         "_mask_in", "_mask_out", "_next", "_open", "_open_iv", "_previous", "_receive", "_seal", "_seal_iv",
-        "_sealed", "_send", "_suite", "_unconfirmed", "_version", "forged", "phase", "updates", "violated",
+        "_sealed", "_send", "_unconfirmed", "_version", "forged", "phase", "suite", "updates", "violated",
     )  # fmt: skip
 
     def __init__(self, suite: CipherSuite, receive: bytes, send: bytes, version: int) -> None:
-        self._suite = suite
+        self.suite = suite
         self._version = version
         keys = Keys(suite, receive, version), Keys(suite, send, version)
         self._mask_in = _mask(suite, keys[0].mask_key)
@@ -179,10 +180,10 @@ class Protection:
         self._use(receive, self._following(self._send))
 
     def _following(self, keys: Keys) -> Keys:
-        algorithm = cipher_suite_hash(self._suite)
+        algorithm = cipher_suite_hash(self.suite)
         label = b"quicv2 ku" if self._version == 0x6B3343CF else b"quic ku"
         secret = hkdf_expand_label(algorithm, keys.secret, label, b"", algorithm.digest_size)
-        return Keys(self._suite, secret, self._version)
+        return Keys(self.suite, secret, self._version)
 
 
 def _try(keys: Keys, number: int, sealed: bytes, header: bytes) -> bytes | None:

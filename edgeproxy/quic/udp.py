@@ -114,6 +114,17 @@ class UdpSocket:
             self._backlog.append((rest, address, local))
             self._waiting += len(rest)
 
+    def name(self, local: Local) -> Address:
+        """Address and port that a datagram came to whose answer leaves from `local`; `("", 0)` when the socket is closed."""
+        try:
+            host, port = self.sock.getsockname()[:2]
+        except OSError:
+            return "", 0
+        if local is not None:
+            v4 = local[0] == socket.IPPROTO_IP
+            host = socket.inet_ntop(socket.AF_INET, local[2][4:8]) if v4 else socket.inet_ntop(socket.AF_INET6, local[2][:16])
+        return host, port
+
     @property
     def blocked(self) -> bool:
         """Datagrams wait: call `flush` when the socket is writable."""

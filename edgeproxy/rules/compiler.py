@@ -115,8 +115,9 @@ class _Maker:
 
     def build(self, body: list[ast.stmt], args: tuple[str, ...]) -> Callable[..., Any]:
         signature = ast.arguments([], [ast.arg(arg) for arg in args], None, [], [], None, [])
-        made = ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])
-        module = ast.fix_missing_locations(ast.Module([made], []))
+        module = ast.Module([ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])], [])
+        for node in ast.walk(module):  # ast.fix_missing_locations would leave a reference cycle behind each time
+            node.lineno = node.col_offset = 1  # type: ignore[attr-defined]  # of no use where a node has none
         code = compile(module, "<rules>", "exec", dont_inherit=True, optimize=2)
         inner = next(each for each in code.co_consts if isinstance(each, CodeType))
         return FunctionType(inner, self.globals)
@@ -173,9 +174,7 @@ class _Maker:
     def _compare(self, op: str, left: Value, right: Value) -> ast.expr:
         if op == "eq" and isinstance(right, Literal):
             return ast.Compare(self.value(left), [ast.Eq()], [self.value(right)])  # None is equal to no literal
-        return self.present(
-            left, lambda one: self.present(right, lambda other: ast.Compare(one, [_OPERATORS[op]], [other]))
-        )
+        return self.present(left, lambda one: self.present(right, lambda other: ast.Compare(one, [_OPERATORS[op]], [other])))
 
     def _comparison(self, test: Test) -> ast.expr:
         """A comparison with a literal, a set or a pattern."""

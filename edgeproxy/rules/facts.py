@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeproxy.rules import body
+from edgeproxy.rules import body, client
 from edgeproxy.rules.fields import FIELDS, FieldInfo, lower_slot, text_slot
 from edgeproxy.rules.sources import SOURCES, Source
 from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
+    from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
 
 
@@ -25,7 +26,7 @@ class Context:
 
     __slots__ = ("dialect", "geo")
 
-    def __init__(self, geo: object | None = None, dialect: Callable[[bytes, bytes], str | None] | None = None) -> None:
+    def __init__(self, geo: Geo | None = None, dialect: Callable[[bytes, bytes], str | None] | None = None) -> None:
         self.geo = geo
         self.dialect = dialect
 
@@ -49,9 +50,13 @@ def _as_text(slot: str) -> Source:
     return value
 
 
+def _missing(_: Facts) -> None:
+    """The value of a field that this edge does not know."""
+
+
 def _forms(info: FieldInfo) -> dict[str, Source]:
     """The slots of one field, and what fills them."""
-    made: dict[str, Source] = {info.slot: SOURCES.get(info.name, lambda _: None)}
+    made: dict[str, Source] = {info.slot: SOURCES.get(info.name, _missing)}
     if info.type == BYTES:
         made[lower_slot(info)] = _lowered(info.slot)
         made |= {text_slot(slot): _as_text(slot) for slot in tuple(made)}
@@ -65,15 +70,17 @@ def _dialect(facts: Facts) -> str | None:
 
 # What the pipeline may set; so the constructor does not have to.
 _SET: Final[dict[str, Source]] = {
-    "body": lambda _: None,
+    "body": _missing,
     "dialect": _dialect,
     "original": lambda facts: facts.request,
     "original_reply": lambda facts: facts.reply,
-    "reply": lambda _: None,
+    "reply": _missing,
 }
 _BY_SLOT: Final[dict[str, Source]] = {
-    **{slot: source for info in FIELDS.values() for slot, source in _forms(info).items()},
+    **{slot: source for info in FIELDS.values() if info.known for slot, source in _forms(info).items()},
     **_SET,
+    "link": client.link,
+    "place": client.place,
     "first": lambda facts: Facts(facts.original, facts.host, facts.client, facts.ray, facts.clock, facts.context),
     "form": body.form,
 }
@@ -143,3 +150,8 @@ class Facts:
         if value is not None or slot not in _LATE:
             setattr(self, slot, value)
         return value
+
+
+# What is missing for everybody needs no place in everybody's facts.
+for _slot in (slot for info in FIELDS.values() if not info.known for slot in _forms(info)):
+    setattr(Facts, _slot, None)

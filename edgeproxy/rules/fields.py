@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from edgeproxy.rules.client import CLIENT
 from edgeproxy.rules.sources import SOURCES
 from edgeproxy.rules.syntax import BOOL, BYTES, INT, IP, Type, array, mapping
 
@@ -49,13 +50,15 @@ class FieldInfo:
 _BODY: Final = "http.request.body."
 _RESPONSE: Final = ("http.response.", "raw.http.response.")
 _VOLATILE: Final = frozenset({
-    "cf.random_seed", "cf.ray_id", "http.request.timestamp.msec", "http.request.timestamp.sec",
+    "cf.random_seed", "cf.ray_id", "cf.timings.client_quic_rtt_msec", "cf.timings.client_tcp_rtt_msec",
+    "http.request.timestamp.msec", "http.request.timestamp.sec",
 })  # fmt: skip
 _MAY_MISS: Final = frozenset({
-    "cf.ray_id", "edge.route.dialect", "http.request.body.mime", "http.request.uri.path.extension", "ip.src",
-    "raw.http.request.uri.path.extension",
+    *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.ray_id", "edge.route.dialect",
+    "http.request.body.mime", "http.request.uri.path.extension", "ip.src", "raw.http.request.uri.path.extension",
 })  # fmt: skip
 _COSTS: Final = {
+    **dict.fromkeys(CLIENT, 12), "cf.edge.client_tcp": 1,
     "http.request.accepted_languages": 8, "http.request.cookies": 6, "http.request.headers": 4,
     "http.request.headers.names": 6, "http.request.headers.values": 6, "http.request.uri.args": 4,
     "http.request.uri.args.names": 6, "http.request.uri.args.values": 6, "http.request.uri.path.extension": 3,
@@ -97,14 +100,16 @@ _TYPES: Final[dict[Type, str]] = {
         http.request.jwt.claims.iss.names http.request.jwt.claims.iss.values http.request.jwt.claims.jti.names
         http.request.jwt.claims.jti.values http.request.jwt.claims.nbf.sec.names http.request.jwt.claims.sub.names
         http.request.jwt.claims.sub.values http.request.uri.args.names http.request.uri.args.values
-        http.response.headers.names http.response.headers.values raw.http.request.uri.args.names
-        raw.http.request.uri.args.values raw.http.response.headers.names raw.http.response.headers.values""",
+        http.response.headers.names http.response.headers.values raw.http.request.headers.names
+        raw.http.request.headers.values raw.http.request.uri.args.names raw.http.request.uri.args.values
+        raw.http.response.headers.names raw.http.response.headers.values""",
     array(INT): """
         cf.bot_management.detection_ids http.request.jwt.claims.iat.sec.values http.request.jwt.claims.nbf.sec.values""",
     _MULTI: """
         http.request.body.form http.request.cookies http.request.headers http.request.jwt.claims.aud
         http.request.jwt.claims.iss http.request.jwt.claims.jti http.request.jwt.claims.sub http.request.uri.args
-        http.response.headers raw.http.request.uri.args raw.http.response.headers""",
+        http.response.headers raw.http.request.headers raw.http.request.uri.args
+        raw.http.response.headers""",
     mapping(array(INT)): "http.request.jwt.claims.iat.sec http.request.jwt.claims.nbf.sec",
 }
 

@@ -38,7 +38,6 @@ _WORDS: Final = (
 _CREDENTIALS: Final = frozenset({"http.cookie", "http.request.cookies"})
 _HEADERS: Final = (
     "http.request.headers", "http.request.headers.values", "http.response.headers", "http.response.headers.values",
-    "raw.http.response.headers", "raw.http.response.headers.values",
 )  # fmt: skip
 _PRIVATE: Final = (
     "http.request.uri.query", "http.request.uri.args", "http.request.full_uri", "http.request.body.", "http.referer",
@@ -87,6 +86,7 @@ def root(value: Value) -> Value:
 def credential(read: Read) -> bool:
     """Whether a part of a request is a credential, or a whole that may have one in it."""
     name, path = _parts(read)
+    name = name.removeprefix("raw.")
     if name in _CREDENTIALS:
         return True
     if name in _HEADERS:

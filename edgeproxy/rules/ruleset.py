@@ -22,7 +22,10 @@ from edgeproxy.rules.rule import Rule
 from edgeproxy.rules.syntax import Constant, Test
 from edgeproxy.rules.walk import Broken, Decision, Walk
 
-_BATCH: Final = 16  # rules of one function: fewer are more calls, more hold the interpreter for longer while compiling
+# Rules of one function, and characters of their expressions: fewer are more calls while asking, more hold the interpreter
+# for longer while compiling (16 rules as long as they may be: 40 ms, during which a worker's loop would stand).
+_BATCH: Final = 16
+_BATCH_TEXT: Final = 2048
 Batches = tuple[Callable[..., None], ...]
 
 
@@ -225,8 +228,17 @@ def _known(name: str) -> bool:
 
 
 def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Iterator[Callable[..., None]]:
-    for start in range(0, len(rules), _BATCH):
-        yield compile_batch([Batched(test, rule) for test, rule in rules[start : start + _BATCH]], lists)
+    batch: list[Batched] = []
+    text = 0
+    for test, rule in rules:
+        length = len(rule.model.expression)
+        if batch and (len(batch) == _BATCH or text + length > _BATCH_TEXT):
+            yield compile_batch(batch, lists)
+            batch, text = [], 0
+        batch.append(Batched(test, rule))
+        text += length
+    if batch:
+        yield compile_batch(batch, lists)
 
 
 def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:

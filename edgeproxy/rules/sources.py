@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules import body
 from edgeproxy.rules.addresses import client_code
+from edgeproxy.rules.client import CLIENT
 
 if TYPE_CHECKING:
     from edgeproxy.message import Headers
@@ -171,8 +172,9 @@ def _raw(slot: str) -> Source:
     return lambda facts: getattr(facts if facts.original is facts.request else facts.first, slot)
 
 
-_URIS: Final = ("http.request.full_uri", "http.request.uri")
+_RAW: Final = ("http.request.full_uri", "http.request.headers", "http.request.uri")  # what rewrites change
 SOURCES: Final[dict[str, Source]] = {
+    **CLIENT,
     **_OWN,
-    **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_URIS)},
+    **{f"raw.{name}": _raw(name.replace(".", "_")) for name in _OWN if name.startswith(_RAW) and "truncated" not in name},
 }

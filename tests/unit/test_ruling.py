@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from support.edge import certificates, configuration
+from support.mmdb import database
 from support.pipeline import Stand
 
 from edgeproxy.config.load import build
@@ -134,3 +135,17 @@ def test_counters_are_merged(tmp_path: Path) -> None:
     dump = made.stats.dump()
     total = merge([dump, counters_only(dump)])
     assert total["rule_hits"] == [["a", "log", 2]] and total["rule_errors"] == {}
+
+
+def test_rules_know_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.mmdb"
+    path.write_bytes(database({"192.0.2.0/24": {"country": {"iso_code": "DE"}}}))
+    rules = """\
+- id: a
+  expression: ip.src.country eq "DE"
+  action: redirect
+  location_expression: concat("/", ip.src.country)"""
+    made = stand(tmp_path, rules, geo={"files": [str(path)]})
+    assert b"\r\nlocation: /DE\r\n" in made.h1().feed(GET % (b"/", b"")).link.written
+    made = stand(tmp_path, rules)
+    assert b"location" not in made.h1().feed(GET % (b"/", b"")).link.written

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.mmdb import database
 
 from edgeproxy.config.load import build, load
 from edgeproxy.config.model import Address, Config, Upstream
@@ -447,3 +448,16 @@ def test_a_configuration_with_anything_in_its_places_raises_nothing_else(files: 
 def test_a_certificate_without_its_key_in_the_file(files: Writer) -> None:
     files.key.write_bytes(pem())
     assert "holds no PEM private key" in files.only().message
+
+
+def test_geo_files(files: Writer) -> None:
+    good = files.directory / "a.mmdb"
+    good.write_bytes(database({"192.0.2.0/24": {}}))
+    config = load(files.write(files.text(geo=f'{{files: ["{good}"]}}')), now=NOW)
+    assert Config.model_validate_json(config.model_dump_json()).geo.files == (good,)
+    problem = files.only(geo=f'{{files: ["{good}", no.mmdb]}}')
+    assert (problem.line, problem.message) == (5, "geo file no.mmdb does not exist") and "working directory" in problem.hint
+    problem = files.only(geo=f'{{files: ["{files.cert}"]}}')
+    assert "is not a MaxMind database" in problem.message and ".mmdb" in problem.hint
+    assert "the path of a file is empty" in files.only(geo='{files: [""]}').message
+    assert "must be a list" in files.only(geo=f'{{files: "{good}"}}').message

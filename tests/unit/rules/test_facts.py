@@ -64,7 +64,7 @@ def test_raw_is_the_request_as_it_came() -> None:
     made = facts(b"/old.php?a=1")
     before = made.request
     assert made.raw_http_request_uri is made.http_request_uri
-    after = Request(before.method, before.authority, b"/new?b=2", before.headers, 0, before.protocol, before.peer)
+    after = Request(before.method, before.authority, b"/new?b=2", [(b"x-new", b"1")], 0, before.protocol, before.peer)
     rewritten = Facts(after, made.host, made.client, made.ray, made.clock)
     rewritten.original = before
     assert holds('http.request.uri eq "/new?b=2" and raw.http.request.uri eq "/old.php?a=1"', rewritten)
@@ -72,6 +72,9 @@ def test_raw_is_the_request_as_it_came() -> None:
     assert not holds('http.request.uri.path.extension eq "php"', rewritten)
     assert holds('raw.http.request.uri.path.extension eq "php"', rewritten)
     assert holds('raw.http.request.uri.args["a"][0] eq "1" and not has_key(raw.http.request.uri.args, "b")', rewritten)
+    assert holds('raw.http.request.headers["x-a"][1] eq "two" and not has_key(http.request.headers, "x-a")', rewritten)
+    assert holds('any(http.request.headers.names[*] eq "x-new")', rewritten)
+    assert not holds('any(raw.http.request.headers.names[*] eq "x-new")', rewritten)
     assert holds('raw.http.request.full_uri eq "https://example.org/old.php?a=1"', rewritten)
 
 

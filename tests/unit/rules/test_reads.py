@@ -33,6 +33,8 @@ def test_parts_are_as_small_as_they_are_written() -> None:
     ('any(http.request.headers.values[*] eq "x")', True, True),
     ('http.request.headers["x-tenant"][0] eq "x"', False, False),
     ('any(http.request.headers.names[*] eq "x")', False, False),
+    ('raw.http.request.headers["authorization"][0] eq "x"', True, True),
+    ('any(raw.http.request.headers.values[*] eq "x")', True, True),
     ('http.request.uri eq "x"', False, True),
     ('http.request.uri.query eq "x"', False, True),
     ('http.request.uri.args["a"][0] eq "x"', False, True),
