@@ -45,9 +45,10 @@ def rules(ways: Ways) -> Stage | None:
     traces = [asked.rule(model) for model in ways.snapshot.config.rules.book.rules if model.phase == "request"]
     if asked.too_large is not None:
         # As the gateway: the body was to be read before anything was carried out, so nothing is, and no hit is counted.
-        says = f"413: {asked.too_large}"
-        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), Outcome(f"the edge answers {says}", "rules", 413))
-        return Stage("rules", "answers", says, rules=traces)
+        refused = f"413: {asked.too_large}"
+        outcome = Outcome(f"the edge answers {refused}", "rules", 413)
+        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), outcome)
+        return Stage("rules", "answers", refused, rules=traces)
     walk = asked.walk
     ways.decision = walk.decision()
     if walk.hits:
