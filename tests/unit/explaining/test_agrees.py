@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.explaining import CLIENT, Real, asked, config_with
 from support.rules import trees
@@ -78,7 +78,7 @@ def said(explanation: Explanation) -> tuple[Any, ...]:
 
 
 @given(rules(), requests(), st.sampled_from([True] * 15 + [False]))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a whole gateway each time
 def test_explanation_and_gateway_agree(given_rules: list[dict[str, Any]], request: Any, secure: bool) -> None:
     method, host, target, headers, body = request
     config = config_with(*given_rules, routes=[
@@ -110,7 +110,7 @@ def test_explanation_and_gateway_agree(given_rules: list[dict[str, Any]], reques
 
 
 @given(trees())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_each_part_is_what_the_whole_is_made_of(tree: Any) -> None:
     """Answers of parts join to the answer of the whole: no part is asked differently than the engine asks it."""
     from support.rules import CONTAINERS, facts
