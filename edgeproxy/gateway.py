@@ -41,9 +41,10 @@ class Gateway:
         snapshot: the current one; exchanges pin the one they began with.
         pools: upstream name → pool; they outlive snapshots.
         events: where hits of rules are told; None without configuration.
+        held: bytes of request bodies that previews hold.
     """
 
-    __slots__ = ("_rays", "deadlines", "events", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
+    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -56,6 +57,7 @@ class Gateway:
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
+        self.held = 0
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
@@ -90,7 +92,7 @@ class Gateway:
         route, pool = plan.route, plan.pool
         if route is None:
             self._redirect(exchange)
-        elif not self.oversized(exchange, route):
+        elif not self.oversized(exchange, route.max_body):
             if pool is not None and (plan.direct or plan.chosen or not route.reads_body or exchange.request.length == 0):
                 pool.submit(exchange)
             elif pool is None:
@@ -98,9 +100,9 @@ class Gateway:
             else:
                 self._by_model(exchange, route)
 
-    def oversized(self, exchange: Exchange, route: Route) -> bool:
-        """Bounds the body to what the route allows. True when it is larger already: then it is refused."""
-        body, limit = exchange.body, route.max_body
+    def oversized(self, exchange: Exchange, limit: int) -> bool:
+        """Bounds the body to so many bytes. True when it is larger already: then it is refused."""
+        body = exchange.body
         length = exchange.request.length
         if body.received > limit or (length is not None and length > limit):
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
-from edgeproxy.observe.access import static_part, with_route
+from edgeproxy.observe.access import static_part, with_route, with_rules
 from edgeproxy.observe.metrics import H3, PROTOCOLS
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
@@ -53,8 +53,8 @@ class Plan:
     """
 
     __slots__ = (
-        "_host", "_target", "_target_head", "answering", "chosen", "client", "direct", "fault", "fields", "forward", "host",
-        "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot", "stats",
+        "_bare", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "chosen", "client", "direct", "fault",
+        "fields", "forward", "host", "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -69,6 +69,8 @@ class Plan:
         self.forward: Request | None = None
         self.ruling: Ruling | None = None
         self.answering: Answering | None = None
+        self._rules: tuple[str, ...] = ()
+        self._tags: tuple[str, ...] = ()
         self._host: bytes | None = None
         self._target: bytes | None = None
         self._target_head = b""
@@ -84,7 +86,7 @@ class Plan:
         self.host = "" if authority is None else authority.host
         self.client = client_address(request, snapshot.trusted)
         route = self.route
-        self.log = static_part(
+        self.log = self._bare = static_part(
             client=self.client,
             protocol=PROTOCOLS[request.protocol],
             method=request.method,
@@ -144,30 +146,36 @@ class Plan:
             request: as it came.
         """
         before, authority = self.route, self.snapshot.router.authority(request.authority)
-        if authority is None:
-            return
-        upstream, forward = decision.upstream, decision.request
-        if forward is not request:
+        forward = decision.request
+        if forward is not request and authority is not None:
             self.forward = forward
             self._target = None
-            if upstream is None:
-                self.route = find_route(authority, forward.target)
-                self.fault = None if self.route is not None else _unrouted()
-                self._routed(no_route)
-                if self.route is not before:
-                    self.log = with_route(self.log, NO_ROUTE if self.route is None else self.route.name)
+            self.route = find_route(authority, forward.target)
+            self.fault = None if self.route is not None else _unrouted()
+            self._routed(no_route)
             if self.route is not None:
                 fields = request_fields(forward, self.route, authority, self.snapshot.instance, decision.written)
                 if isinstance(fields, Fault):
-                    self.fault = fields
+                    self.fault, self.direct = fields, False
                 else:
                     self.fields = fields
-        if upstream is not None and self.route is not None:
-            self.pool = self.route.pools.get(upstream)
+        if decision.upstream is not None and self.route is not None:
+            self.pool = self.route.pools.get(decision.upstream)
             self.chosen = True
             self._host = decision.host
             self._target = None
-            self.direct = self.fault is None
+            self.direct = self.fault is None and self.pool is not None
+        if self.route is not before:
+            self._bare = with_route(self._bare, NO_ROUTE if self.route is None else self.route.name)
+            self.log = self._bare
+        if decision.hits:
+            self.note(tuple(rule.id for rule in decision.hits), decision.tags)
+
+    def note(self, rules: tuple[str, ...], tags: tuple[str, ...]) -> None:
+        """The log line names these rules and tags, behind those that it names already."""
+        self._rules += rules
+        self._tags += tags
+        self.log = with_rules(self._bare, self._rules, self._tags)
 
     def _https(self, authority: Authority, target: bytes) -> bytes:
         """The same host and path over https."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, client_fault, edge_fault
 
 if TYPE_CHECKING:
@@ -57,9 +58,16 @@ Held = Callable[[bytes, bool], None]
 
 
 class Preview:
-    """Holds the body of one exchange: its consumer until there is enough, an `Attempt` for the exchange meanwhile."""
+    """Holds the body of one exchange: its consumer until there is enough, an `Attempt` for the exchange meanwhile.
 
-    __slots__ = ("_exchange", "_held", "_most", "_parts", "_size")
+    What previews of a worker hold together is bounded, and so is the time that each has, however steadily bytes drip in:
+    nobody but the client is waited for here, and no upstream's bounds hold yet.
+
+    Attributes:
+        deadline: see `Deadlines`.
+    """
+
+    __slots__ = ("_exchange", "_held", "_most", "_parts", "_size", "deadline")
 
     def __init__(self, exchange: Exchange, most: int, held: Held) -> None:
         """Hold up to `most` bytes, then call `held`, which goes on with the exchange."""
@@ -68,6 +76,7 @@ class Preview:
         self._held: Held | None = held
         self._parts: list[bytes] = []
         self._size = 0
+        self.deadline = NEVER
 
     def begin(self) -> None:
         """Take what is here; decide at once when that is all."""
@@ -79,6 +88,9 @@ class Preview:
         exchange.attempt = self
         data = body.take()
         body.consumer = self
+        deadlines = exchange.gateway.deadlines
+        self.deadline = deadlines.now + exchange.plan.snapshot.client.timeouts.preview
+        deadlines.members.add(self)
         if exchange.sink is not None:
             exchange.sink.proceed()
         if data:
@@ -86,19 +98,43 @@ class Preview:
 
     def body_data(self, data: bytes) -> None:
         """More of the body."""
+        if self._held is None:
+            return
+        gateway, size = self._exchange.gateway, len(data)
         self._parts.append(data)
-        self._size += len(data)
-        if self._size > self._most and self._held is not None:
-            self._decide(b"".join(self._parts))
+        self._size += size
+        gateway.held += size
+        if self._size > self._most:
+            self._decide(self._release())
+        elif gateway.held > self._exchange.plan.snapshot.client.previews:
+            self._give_up(edge_fault(503, "previews_full", "Too many request bodies are being read; try again shortly."))
 
     def body_end(self) -> None:
         """All of it."""
         if self._exchange.attempt is self:
-            self._decide(b"".join(self._parts))
+            self._decide(self._release())
+
+    def expire(self, now: float) -> None:
+        """The body took too long."""
+        del now
+        self._give_up(client_fault(408, "preview_timeout", "The request body took too long to arrive."))
+
+    def _give_up(self, fault: Fault) -> None:
+        self._release()
+        self._held = None
+        self._exchange.attempt = None
+        self._exchange.fail(fault)
+
+    def _release(self) -> bytes:
+        """What was held; it no longer counts."""
+        gateway = self._exchange.gateway
+        gateway.held -= self._size
+        gateway.deadlines.members.discard(self)
+        parts, self._parts, self._size = self._parts, [], 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _decide(self, content: bytes) -> None:
         exchange, held = self._exchange, self._held
-        self._parts = []
         self._held = None
         exchange.attempt = None
         exchange.body.restore(content)
@@ -113,5 +149,5 @@ class Preview:
 
     def cancel(self) -> None:
         """The client left."""
-        self._parts = []
+        self._release()
         self._held = None

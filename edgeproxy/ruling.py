@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.observe.access import with_rules
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.preview import Preview
 from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.rule import Rule
+from edgeproxy.rules.rule import Rule, RunError
 from edgeproxy.rules.ruleset import Asking, Prepared, Ruleset, holds
 
 if TYPE_CHECKING:
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
     from edgeproxy.rules.walk import Decision
 
 _log = logging.getLogger("edgeproxy")
-# What a Location may not have as it is: controls, blanks, and what is not ASCII (RFC 9110 §5.5, RFC 3986 §2).
-_UNSAFE: Final = re.compile(rb"[^\x21-\x7e]")
 _REDIRECT: Final = 302
+_PLANS: Final = 8  # kept for exchanges of one plan whose rules came to the same
 _PREVIEW: Final = 64 * 1024  # bytes held for rules of a request without a route
 
 
@@ -43,17 +41,20 @@ class Ruling:
         decision: when it is the same for all of them, and the plan follows it; None when each has to be asked.
     """
 
-    __slots__ = ("_prepared", "_rules", "_stats", "decision")
+    __slots__ = ("_plans", "_prepared", "_rules", "_stats", "decision")
 
     def __init__(self, rules: Ruleset, prepared: Prepared, stats: WorkerStats) -> None:
         self._rules = rules
         self._prepared = prepared
         self._stats = stats
+        self._plans: dict[tuple[Rule, ...], Plan] = {}  # of exchanges that had the same hits, and were not rewritten
         self.decision = prepared.decision
 
     def apply(self, exchange: Exchange) -> bool:
         """Asks, and does what the rules say. True when the exchange needs nobody else: it has its answer, or waits for its
         body and will be gone on with."""
+        for rule, error in self._prepared.failed:
+            self._broken(rule, error)
         decision = self.decision
         if decision is not None:
             return self._carry_out(exchange, decision)
@@ -64,13 +65,30 @@ class Ruling:
         if asking.go():
             decision = asking.walk.decision()
             if decision.hits:
-                # Other exchanges of this plan may have other hits: this one gets a plan of its own.
-                exchange.plan = plan = exchange.plan.copy()
-                follow(exchange.gateway, plan, decision, exchange.request, asking.facts, self._rules)
+                self._follow(exchange, decision, asking.facts)
             return self._carry_out(exchange, decision)
-        route = exchange.plan.route
-        if route is not None and exchange.gateway.oversized(exchange, route):
-            return True
+        self._hold(exchange, asking)
+        return True
+
+    def _follow(self, exchange: Exchange, decision: Decision, facts: Facts) -> None:
+        """Other exchanges of this plan may have other hits: this one gets a plan of its own."""
+        request = exchange.request
+        plan = self._plans.get(decision.hits) if decision.request is request else None
+        if plan is None:
+            plan = exchange.plan.copy()
+            follow(exchange.gateway, plan, decision, request, facts, self._rules)
+            if decision.request is request and len(self._plans) < _PLANS:
+                plan.ruling = None  # it is through with it; and no plan shall hold the ruling that holds it
+                self._plans[decision.hits] = plan
+        exchange.plan = plan
+
+    def _hold(self, exchange: Exchange, asking: Asking) -> None:
+        """Wait for the body, within the bounds of the route that the request would take now."""
+        plan, request = exchange.plan, asking.facts.request
+        route = plan.route if request is exchange.request else plan.snapshot.router.find(request.authority, request.target)
+        client = plan.snapshot.client
+        if exchange.gateway.oversized(exchange, client.max_body if route is None else route.max_body):
+            return
 
         def held(content: bytes, truncated: bool) -> None:
             asking.facts.body = HeldBody(content, truncated)
@@ -78,46 +96,22 @@ class Ruling:
                 exchange.gateway.forward(exchange)
 
         Preview(exchange, _PREVIEW if route is None else route.preview, held).begin()
-        return True
 
     def _carry_out(self, exchange: Exchange, decision: Decision) -> bool:
         for rule in decision.hits:
             self._stats.rule_hit(rule.id, rule.label)
-        final = decision.final
-        return final is not None and self._act(exchange, final)
-
-    def _act(self, exchange: Exchange, rule: Rule) -> bool:
-        gateway, fault = exchange.gateway, rule.fault
-        if fault is not None:
-            if rule.body is None:
-                gateway.fail(exchange, fault)
-            else:
-                gateway.refuse(exchange, fault, rule.content_type, rule.body)
-            return True
-        if rule.location is None:
-            return False  # allow
-        location = self._location(exchange, rule)
-        if location is None:
+        final, gateway = decision.final, exchange.gateway
+        if final is None:
             return False
-        gateway.redirect(exchange, rule.model.status or _REDIRECT, location)
+        if decision.location is not None:
+            gateway.redirect(exchange, final.model.status or _REDIRECT, decision.location)
+        elif final.fault is None:
+            return False  # allow
+        elif final.body is None:
+            gateway.fail(exchange, final.fault)
+        else:
+            gateway.refuse(exchange, final.fault, final.content_type, final.body)
         return True
-
-    def _location(self, exchange: Exchange, rule: Rule) -> bytes | None:
-        """Where a redirect leads; None, counted, when its expression has no value for this request."""
-        assert rule.location is not None
-        facts = _facts(exchange)
-        try:
-            location = rule.location(facts)
-            query = facts.http_request_uri_query
-        except Exception as e:
-            self._broken(rule, e)
-            return None
-        if not location:
-            self._stats.rule_error(rule.id)
-            return None
-        if rule.model.preserve_query and query:
-            location += (b"&" if b"?" in location else b"?") + query
-        return _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], location)
 
     def _broken(self, rule: Rule, error: Exception) -> None:
         _broken(self._stats, rule, error)
@@ -126,37 +120,61 @@ class Ruling:
 class Answering:
     """The rules of the response phase that can hold for the exchanges of one plan."""
 
-    __slots__ = ("_rules", "_stats")
+    __slots__ = ("_certain", "_plans", "_rules", "_stats")
 
     def __init__(self, rules: list[Rule], stats: WorkerStats) -> None:
         self._rules = rules
         self._stats = stats
+        # What holds for every reply and has nothing to compute needs no facts.
+        self._certain = all(
+            rule.stable and not rule.sampled and (rule.changes is None or rule.changes.fixed is not None) for rule in rules
+        )
+        self._plans: dict[tuple[Rule, ...], Plan] = {}  # that name these rules in their log line
 
     def apply(self, exchange: Exchange, reply: Reply) -> None:
         """Asks, and changes the reply's headers. The edge's own are not among them yet."""
+        if self._certain:
+            hits = self._rules
+            for rule in hits:
+                changes = rule.changes
+                if changes is not None and changes.fixed is not None and rule.acts:
+                    removed = changes.removed
+                    reply.headers = [line for line in reply.headers if line[0] not in removed] + changes.fixed
+        else:
+            hits = self._ask(exchange, reply)
+        for rule in hits:
+            self._stats.rule_hit(rule.id, rule.label)
+        if hits:
+            exchange.plan = self._named(exchange.plan, tuple(hits))
+
+    def _ask(self, exchange: Exchange, reply: Reply) -> list[Rule]:
         facts = _facts(exchange)
-        original = reply.headers.copy()
+        original = reply.with_headers(reply.headers)
         facts.reply = reply
-        hits: list[str] = []
+        hits: list[Rule] = []
         for rule in self._rules:
             if not holds(rule, facts, self._broken):
                 continue
             if rule.sampled and random.random() >= rule.model.sample:  # noqa: S311  a share of replies is no secret
                 continue
+            hits.append(rule)
             if rule.changes is not None and rule.acts:
-                try:
-                    reply.headers, _ = rule.changes.headers(reply.headers, facts)
-                except Exception as e:
-                    self._broken(rule, e)
-                    continue
+                reply.headers, _ = rule.changes.headers(reply.headers, facts, partial(self._broken, rule))
                 facts = facts.following(facts.request)
                 facts.reply = reply
-                facts.original_reply = reply.with_headers(original)
-            self._stats.rule_hit(rule.id, rule.label)
-            hits.append(rule.id)
-        if hits:
-            exchange.plan = plan = exchange.plan.copy()
-            plan.log = with_rules(plan.log, tuple(hits))
+                facts.original_reply = original
+        return hits
+
+    def _named(self, plan: Plan, hits: tuple[Rule, ...]) -> Plan:
+        """The plan with a log line that names these rules, too."""
+        named = self._plans.get(hits)
+        if named is None:
+            named = plan.copy()
+            named.note(tuple(rule.id for rule in hits), ())
+            named.ruling = named.answering = None  # no plan shall hold what holds it
+            if len(self._plans) < _PLANS:
+                self._plans[hits] = named
+        return named
 
     def _broken(self, rule: Rule, error: Exception) -> None:
         _broken(self._stats, rule, error)
@@ -169,14 +187,14 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
         return
     stats = gateway.stats
     facts = Facts(request, plan.host, plan.client, None, time.time, plan.snapshot.context)
-    prepared = rules.prepare(facts, lambda rule, error: _broken(stats, rule, error))
+    prepared = rules.prepare(facts)
     decision = prepared.decision
     if decision is None:
         plan.answering = _answering(rules, facts, frozenset(), stats)
         plan.ruling = Ruling(rules, prepared, stats)
         plan.direct = False
         return
-    if decision.hits:
+    if decision.hits or prepared.failed:
         plan.ruling = Ruling(rules, prepared, stats)
         facts = facts if decision.request is request else facts.following(decision.request)
     follow(gateway, plan, decision, request, facts, rules)
@@ -193,8 +211,6 @@ def follow(
         request: as it came.
         facts: of the request as it is forwarded.
     """
-    if decision.hits:
-        plan.log = with_rules(plan.log, tuple(rule.id for rule in decision.hits), decision.tags)
     plan.follow(decision, request, gateway.no_route)
     plan.answering = _answering(rules, facts, decision.left_out, gateway.stats)
 
@@ -209,12 +225,18 @@ def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: Wo
 
 def _facts(exchange: Exchange) -> Facts:
     plan, request = exchange.plan, exchange.request
-    facts = Facts(plan.forward or request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
+    forward = plan.forward or request
+    if forward.length != request.length:
+        # A plan is shared by heads that differ in Content-Length.
+        forward = request.altered(forward.target, forward.headers)
+    facts = Facts(forward, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
     facts.original = request
     return facts
 
 
 def _broken(stats: WorkerStats, rule: Rule, error: Exception) -> None:
     if rule.id not in stats.rule_errors:
-        _log.warning("rule %s failed and counts as not matching: %r", rule.id, error)
+        # Only our own words: others may quote the request, and requests carry secrets.
+        reason = str(error) if isinstance(error, RunError) else type(error).__name__
+        _log.warning("rule %s failed, and does nothing for such requests (said once): %s", rule.id, reason)
     stats.rule_error(rule.id)

@@ -241,6 +241,7 @@ class ClientTimeouts(Section):
     head: Duration = _duration("10s", "From the first byte of a request head to its last, in total.")
     body: Duration = _duration("60s", "Between two reads of a request body.")
     idle: Duration = _duration("60s", "Keep-alive: between two requests of a connection.")
+    preview: Duration = _duration("60s", "In total, for what is held of a request body before deciding; over it 408.")
     write: Duration = _duration("60s", "Without progress while the client does not read its answer.")
 
 
@@ -284,6 +285,7 @@ class Client(Section):
         most="16MiB",
     )
     max_connections: StrictInt = _count(10000, "Open client connections of one worker.")
+    previews: Size = _size("256MiB", "Bytes of request bodies that one worker holds to decide; over it 503.", least="1MiB")
     timeouts: ClientTimeouts = Field(default_factory=ClientTimeouts, description="How long a client may take.")
     h2: ClientH2 = Field(default_factory=ClientH2, description="HTTP/2 towards clients.")
     h3: ClientH3 = Field(default_factory=ClientH3, description="HTTP/3 towards clients.")

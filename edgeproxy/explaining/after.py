@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
@@ -40,12 +41,11 @@ def routed_again(ways: Ways) -> Stage | None:
         return Stage("routed", "answers", says)
     if decision is None or route is None:
         return None
-    if decision.upstream is not None:
-        return Stage("routed", "changes", f"a rule chose the upstream {decision.upstream}: routing is not asked again")
+    chosen = f"a rule chose the upstream {decision.upstream}" if decision.upstream is not None else ""
     if plan.forward is None:
-        return None
-    return Stage("routed", "changes", f"routed again after a rewrite; {described(route)}",
-                 candidates(ways, plan.forward.target, route))  # fmt: skip
+        return Stage("routed", "changes", chosen) if chosen else None
+    says = f"routed again after a rewrite; {described(route)}{'; ' if chosen else ''}{chosen}"
+    return Stage("routed", "changes", says, candidates(ways, plan.forward.target, route))
 
 
 def body(ways: Ways) -> Stage | None:
@@ -227,13 +227,10 @@ class _Replying:
             made.says = "holds; is told of" if rule.acts else "holds; mode log: it would rewrite, and is only told of"
             return
         before = self.reply.headers
-        try:
-            self.reply.headers, _ = rule.changes.headers(before, self.facts)
-        except Exception as error:  # as in the engine: it counts, and changes nothing
-            self.broken(rule, error)
-            made.state, made.says = "failed", f"holds, but cannot be carried out: {self.errors[rule.id]}"
-            return
+        self.reply.headers, _ = rule.changes.headers(before, self.facts, partial(self.broken, rule))
         made.state, made.says = "acts", "holds; changes the reply"
+        if rule.id in self.errors:
+            made.says += f"; but for a part that cannot be done: {self.errors[rule.id]}"
         made.changes = changes_of(before, self.reply.headers, self.ways)
         self.facts = self.facts.following(self.facts.request)
         self.facts.reply = self.reply

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 _PREVIEW: Final = 64 * 1024  # as ruling.py holds for rules of a request without a route
 _REDIRECT: Final = 302
-_UNSAFE: Final = re.compile(rb"[^\x21-\x7e]")
 _CHANGED: Final = frozenset({"rewrite", "route", "set", "skip"})
 
 
@@ -77,28 +75,13 @@ def _end(ways: Ways, rule: Rule, hits: list[str]) -> str | None:
         else:
             answer_content(ways, status, rule.content_type, outcome)
         return says
-    location = _location(rule, ways.facts) if rule.location is not None and ways.facts is not None else None
+    location = ways.decision.location if ways.decision is not None else None
     if location is None:
         return None
     status = rule.model.status or _REDIRECT
     says = f"rule '{rule.id}' redirects: {status} to {clean(location)}"
     answer_redirect(ways, status, location, Outcome(says, "rules", status, rule=rule.id, hits=hits))
     return says
-
-
-def _location(rule: Rule, facts: Facts) -> bytes | None:
-    """Where a redirect leads, as ruling.py has it; None: it has no value for this request."""
-    assert rule.location is not None
-    try:
-        location: bytes | None = rule.location(facts)
-    except Exception:  # ruling.py counts it, and lets the request go on
-        return None
-    query = facts.http_request_uri_query
-    if not location:
-        return None
-    if rule.model.preserve_query and query:
-        location += (b"&" if b"?" in location else b"?") + query
-    return _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], location)
 
 
 class _Asked:
@@ -154,12 +137,14 @@ class _Asked:
             return
         before, left_out = self.walk.request, set(self.walk.left_out)
         self.facts = self.walk.take(rule, facts)
-        if rule.id in self.errors:
+        if rule not in self.walk.hits:
             made.state, made.says = "failed", f"holds, but cannot be carried out: {self.errors[rule.id]}"
             return
         self.skipped_by |= dict.fromkeys(self.walk.left_out - left_out, rule.id)
         made.state = "acts" if rule.acts and rule.model.action != "log" else "logs"
         made.says = self.sentence(rule)
+        if rule.id in self.errors:
+            made.says += f"; but for a part that cannot be done: {self.errors[rule.id]}"
         if self.walk.request is not before:
             made.changes = changes(before, self.walk.request, self.ways)
         if self.walk.over:
@@ -184,14 +169,17 @@ class _Asked:
 
     def hold(self, rule: Rule) -> None:
         """The body is read for a rule."""
-        route, content = self.ways.plan.route, self.ways.question.body
-        length = self.ways.request.length
-        if route is not None and length is not None and length > route.max_body:
-            self.too_large = f"The request body is larger than the {route.max_body} bytes allowed."
+        ways, request = self.ways, self.facts.request
+        find = ways.snapshot.router.find
+        route = ways.plan.route if request is ways.request else find(request.authority, request.target)
+        limit = ways.snapshot.client.max_body if route is None else route.max_body
+        length, content = ways.request.length, ways.question.body
+        if length is not None and length > limit:
+            self.too_large = f"The request body is larger than the {limit} bytes allowed."
             return
         most = _PREVIEW if route is None else route.preview
-        if not self.ways.body_for:
-            self.ways.body_for.append(f"rule '{rule.id}' looks at it; up to {most} bytes are held")
+        if not ways.body_for:
+            ways.body_for.append(f"rule '{rule.id}' looks at it; up to {most} bytes are held")
         if content is not None:
             self.facts.body = HeldBody(content[:most], len(content) > most)
 
@@ -209,10 +197,7 @@ class _Asked:
         if rule.fault is not None:
             return f"answers {rule.fault.status}"
         if rule.location is not None:
-            location = _location(rule, self.facts)
-            if location is None:
-                return "would redirect, but has no location for this request: it goes on"
-            return f"redirects: {model.status or _REDIRECT} to {clean(location)}"
+            return f"redirects: {model.status or _REDIRECT} to {clean(self.walk.location or b'')}"
         if model.action == "skip":
             if model.skip is None:
                 return "leaves out all later rules"

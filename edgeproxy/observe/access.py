@@ -18,6 +18,7 @@ __all__ = ["BATCH", "AccessLogWriter", "line", "static_part", "with_rules"]
 
 MAX_TEXT: Final = 2048  # characters kept of a path
 MAX_AGENT: Final = 512  # characters kept of a user agent, an outcome
+_ROUTE: Final = b',"route":'
 _encode = msgspec.json.encode
 
 
@@ -36,29 +37,20 @@ def static_part(
         "method": method.decode("latin-1"),
         "host": host.decode("latin-1")[:MAX_AGENT],
         "path": path.partition(b"?")[0].decode("latin-1")[:MAX_TEXT],
-        "route": route,
         "user_agent": agent.decode("latin-1")[:MAX_AGENT],
+        "route": route,  # last: rules may want another one
     })[1:] + b"\n"  # fmt: skip
 
 
-def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...] = ()) -> bytes:
-    """A static part that also names the rules that matched, in order, and the tags that they set.
-
-    Args:
-        static: may have such names already; they come first then.
-    """
-    told = msgspec.json.decode(b"{" + static)
-    told["rules"] = [*told.get("rules", ()), *rules]
-    if tags:
-        told["tags"] = [*told.get("tags", ()), *tags]
-    return _encode(told)[1:] + b"\n"
+def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...]) -> bytes:
+    """A static part that also names the rules that matched, in order, and the tags that they set."""
+    named = static[:-2] + b',"rules":' + _encode(rules)
+    return named + (b',"tags":' + _encode(tags) if tags else b"") + b"}\n"
 
 
 def with_route(static: bytes, route: str) -> bytes:
-    """A static part with another route."""
-    told = msgspec.json.decode(b"{" + static)
-    told["route"] = route
-    return _encode(told)[1:] + b"\n"
+    """A static part, straight from `static_part`, with another route."""
+    return static[: static.rindex(_ROUTE)] + _ROUTE + _encode(route) + b"}\n"
 
 
 def line(

@@ -90,14 +90,14 @@ def client_address(request: Request, networks: tuple[ipaddress.IPv4Network | ipa
 
 
 def request_fields(
-    request: Request, route: Route, authority: Authority, instance: bytes, written: frozenset[tuple[bytes, bytes]] = frozenset()
+    request: Request, route: Route, authority: Authority, instance: bytes, written: Headers | None = None
 ) -> bytes | Fault:
     """The field lines for the upstream: everything but request line, Host, the ray id's value and framing.
 
     Args:
         authority: of the request, understood.
         instance: this edge's own CDN-Loop id (RFC 8586), a whole field line.
-        written: field lines that rules wrote: those are sent, whatever a client may not say.
+        written: those of the request's field lines that rules wrote: they are sent, whatever a client may not say.
 
     Returns: lines behind Host, ending in `x-ray-id: `; or the fault when the request runs in a circle.
     """
@@ -105,13 +105,21 @@ def request_fields(
     owned = _OWNED_OR_ENCODING if route.dialect is not None else _OWNED
     trusted = request.peer.trusted
     # X-Forwarded-User, -Client-Cert, -Prefix and whatever comes next: backends believe them, so only trusted proxies may.
-    lines = [
-        name + b": " + value
-        for name, value in headers
-        if name not in owned and (trusted or name[:12] != b"x-forwarded-")
-    ]
+    if written:
+        ours = {id(line) for line in written}  # lines that are equal need not be from the same hand
+        passed = [
+            line for line in headers
+            if (line[0] not in owned and (trusted or line[0][:12] != b"x-forwarded-"))
+            or (id(line) in ours and line[0] != b"accept-encoding")
+        ]  # fmt: skip
+        lines = [name + b": " + value for name, value in passed]
+    else:
+        lines = [
+            name + b": " + value
+            for name, value in headers
+            if name not in owned and (trusted or name[:12] != b"x-forwarded-")
+        ]
     special = len(lines) < len(headers)
-    lines += [name + b": " + value for name, value in written if name in _OWNED or name[:12] == b"x-forwarded-"]
     if special and (fault := _append_special(lines, request, instance)) is not None:
         return fault
     if not special or not any(name == b"cdn-loop" for name, _ in headers):
@@ -192,13 +200,18 @@ def _forwarded_by_trusted(request: Request, authority: Authority) -> bytes:
     )  # fmt: skip
 
 
-def clean_trailers(fields: Headers) -> Headers:
-    """What may be passed on as trailers: nothing about framing, routing, the client's identity or content (RFC 9110 §6.5.1)."""
+def clean_trailers(fields: Headers, removed: frozenset[bytes] = frozenset()) -> Headers:
+    """What may be passed on as trailers: nothing about framing, routing, the client's identity or content (RFC 9110 §6.5.1).
+
+    Args:
+        removed: names that rules take out or write: they shall not come in by this door.
+    """
     return [
         (name, value)
         for name, value in fields
-        if name not in _NO_TRAILERS and name[:12] != b"x-forwarded-" and name[:8] != b"content-" and b"_" not in name
-    ]
+        if name not in _NO_TRAILERS and name not in removed
+        and name[:12] != b"x-forwarded-" and name[:8] != b"content-" and b"_" not in name
+    ]  # fmt: skip
 
 
 def mark_stream(headers: Headers) -> None:

@@ -100,10 +100,14 @@ class Router:
         found = self._cache[raw] = Authority(raw, host, port, is_ip=is_ip, routes=self._for_host(host))
         return found
 
-    def dialect(self, raw: bytes, target: bytes) -> str | None:
-        """The dialect of the route that an authority and an origin-form target get; None for none."""
+    def find(self, raw: bytes, target: bytes) -> Route | None:
+        """The route that an authority and an origin-form target get; None for none."""
         authority = self.authority(raw)
-        route = find_route(authority, target) if authority is not None else None
+        return find_route(authority, target) if authority is not None else None
+
+    def dialect(self, raw: bytes, target: bytes) -> str | None:
+        """The dialect of that route."""
+        route = self.find(raw, target)
         return route.dialect if route is not None else None
 
     def _for_host(self, host: str) -> tuple[Route, ...]:

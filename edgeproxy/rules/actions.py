@@ -24,6 +24,7 @@ def action_findings(path: Path, raw: dict[str, Any]) -> Iterator[Finding]:
     action = raw.get("action")
     if not isinstance(action, str):
         return
+    raw = {key: value for key, value in raw.items() if value is not None}  # `location: null` is no location
     for key, actions in KEYS.items():
         if key in raw and action not in actions:
             yield Finding((*path, key), f"'{key}' has no meaning for the action '{action}'", on_key=True)
@@ -76,6 +77,10 @@ def _headers(path: Path, raw: dict[str, Any], response: bool) -> Iterator[Findin
         yield Finding(path, "'headers' needs 'set', 'add' or 'remove'", on_key=True)
     for part in ("set", "add", "remove"):
         names = raw.get(part)
+        spelled: dict[str, str] = {}
+        for name in names if isinstance(names, dict) else ():
+            if isinstance(name, str) and spelled.setdefault(name.lower(), name) != name:
+                yield Finding((*path, part, name), f"'{name}' and '{spelled[name.lower()]}' are one header", on_key=True)
         for index, name in enumerate(names if isinstance(names, list | dict) else ()):
             if not isinstance(name, str) or name.lower().encode("utf-8", "replace") not in fixed:
                 continue

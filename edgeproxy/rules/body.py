@@ -55,18 +55,20 @@ def raw(facts: Facts) -> bytes | None:
 
 
 def truncated(facts: Facts) -> bool | None:
-    """Whether there are more."""
+    """Whether there is more than rules see: bytes that were not held, or fields of a form that were not cut out."""
     body = held(facts)
-    return body.truncated if body is not None else None
+    if body is None:
+        return None
+    return body.truncated or (is_form(facts) and body.content.count(b"&") >= MAX_PAIRS)
 
 
 def size(facts: Facts) -> int | None:
-    """Bytes of the whole body: declared, or counted where all of it was held."""
+    """Bytes of the whole body: declared, or counted where all of it was held. Where it was not, what is sure."""
     declared = facts.request.length
     if declared is not None:
         return declared
     body = facts.body
-    return len(body.content) if body is not None and not body.truncated else None
+    return len(body.content) + body.truncated if body is not None else None
 
 
 def media_type(value: bytes | None) -> bytes | None:
@@ -79,9 +81,12 @@ def media_type(value: bytes | None) -> bytes | None:
 def form(facts: Facts) -> Pairs | None:
     """The fields of a form in their order; None where the body is none, or was not held."""
     body = held(facts)
-    if body is None or media_type(facts.request.header(b"content-type")) != _FORM:
-        return None
-    return pairs(body.content)
+    return pairs(body.content) if body is not None and is_form(facts) else None
+
+
+def is_form(facts: Facts) -> bool:
+    """Whether one of the Content-Types that were sent says so: who reads another one than this edge does sees a form."""
+    return any(name == b"content-type" and media_type(value) == _FORM for name, value in facts.request.headers)
 
 
 def pairs(content: bytes) -> Pairs:

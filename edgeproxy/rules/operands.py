@@ -88,6 +88,8 @@ class Operands:
             raise RuleError(f"unknown field {quote(name)}", start, suggest(name, FIELDS))
         if info.phase == "response" and self.phase == "request":
             raise RuleError(f"'{name}' is known in the response phase only", start, "set phase: response")
+        if info.needs_body and not info.declared and self.phase == "response":
+            raise RuleError(f"'{name}' is known in the request phase only", start, "let a rule of the request phase decide")
         return Field(name, info.type, start)
 
     def _index(self, base: Value, start: int) -> Value:

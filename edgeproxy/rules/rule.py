@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from edgeproxy.faults import Fault, client_fault, edge_fault
@@ -23,11 +23,13 @@ MAX_VALUE: Final = 8 * 1024  # bytes of a header that a rewrite makes
 _FINAL: Final = frozenset({"block", "allow", "redirect"}) | CHALLENGES
 _NOT_IN_PATH: Final = re.compile(rb"[^\x21\x22\x24-\x3e\x40-\x5b\x5d-\x7e]")  # a '?' or '#' would end it
 _NOT_IN_QUERY: Final = re.compile(rb"[^\x21\x22\x24-\x7e]")
+# What a Location may not have as it is: controls, blanks, and what is not ASCII (RFC 9110 §5.5, RFC 3986 §2).
+_NOT_IN_LOCATION: Final = re.compile(rb"[^\x21-\x7e]")
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class RunError(Exception):
-    """An action cannot be carried out for this request; the text says why."""
+    """An action cannot be carried out for this request. The text says why, and quotes nothing of the request."""
 
 
 class Rule:
@@ -70,12 +72,12 @@ class Rule:
         self._lists = lists
         self._types = types
         self._check: Check | None = None
-        self.location = self._either(model.location, model.location_expression)
+        self.location = self.either(model.location, model.location_expression)
         self.changes = Changes(self, model) if model.action == "rewrite" else None
 
     @property
     def check(self) -> Check:
-        """The test alone, as a function of `Facts`; most rules are asked in batches and never need it."""
+        """The test alone, as a function of `Facts`. Stable rules are asked in batches and are compiled here at first use."""
         if self._check is None:
             self._check = compile_test(self.test(), self._lists)
         return self._check
@@ -85,6 +87,10 @@ class Rule:
         """The lists that its expressions may name."""
         return self._lists
 
+    def compile(self, test: Test) -> None:
+        """Make `check` now, of the tree that is at hand."""
+        self._check = compile_test(test, self._lists)
+
     def waits(self, request: Request) -> bool:
         """Whether it reads what is known only after the body of this request was held."""
         return any(must_hold(FIELDS[name], request) for name in self.fields)
@@ -93,7 +99,23 @@ class Rule:
         """The tree of its expression, read anew."""
         return parse(self.model.expression, self._types, phase=self.model.phase)
 
-    def _either(self, text: str | None, expression: str | None) -> Check | None:
+    def redirect(self, facts: Facts) -> bytes | None:
+        """Where a redirect leads, as a Location can say it; None for any other rule.
+
+        Raises: RunError when its expression has no value, or what the expression raises.
+        """
+        if self.location is None:
+            return None
+        location: bytes | None = self.location(facts)
+        if not location:
+            raise RunError("the location has no value")
+        query = facts.http_request_uri_query
+        if self.model.preserve_query and query:
+            location, mark, fragment = location.partition(b"#")
+            location += (b"&" if b"?" in location else b"?") + query + mark + fragment
+        return _NOT_IN_LOCATION.sub(_escaped, location)
+
+    def either(self, text: str | None, expression: str | None) -> Check | None:
         """What gives a value: text, or an expression."""
         if text is not None:
             fixed = text.encode("utf-8", "surrogatepass")
@@ -131,22 +153,27 @@ def _guessed(body: str) -> str:
 
 
 class Changes:
-    """What a rewrite does. Either all of it can be done for a request, or nothing is."""
+    """What a rewrite does to a request's target and to headers.
 
-    __slots__ = ("_add", "_path", "_query", "_remove", "_set")
+    Attributes:
+        of_target: it changes where the request goes.
+        of_headers: it changes headers.
+        fixed: names that it removes, and lines that it adds then, when none of them has to be computed; else None.
+    """
+
+    __slots__ = ("_add", "_path", "_query", "_set", "fixed", "of_headers", "of_target", "removed")
 
     def __init__(self, rule: Rule, model: RuleModel) -> None:
         headers = model.headers or HeaderChanges()
-        self._path = rule._either(model.path, model.path_expression)
-        self._query = rule._either(model.query, model.query_expression)
-        self._remove = frozenset(name.encode("ascii") for name in (*headers.remove, *headers.set))
+        self._path = rule.either(model.path, model.path_expression)
+        self._query = rule.either(model.query, model.query_expression)
+        self.removed = frozenset(name.encode("ascii") for name in (*headers.remove, *headers.set))
         self._set = tuple((name.encode("ascii"), _source(rule, value)) for name, value in headers.set.items())
         self._add = tuple((name.encode("ascii"), _source(rule, value)) for name, value in headers.add.items())
-
-    @property
-    def of_target(self) -> bool:
-        """It changes where the request goes."""
-        return self._path is not None or self._query is not None
+        self.of_target = self._path is not None or self._query is not None
+        self.of_headers = bool(self.removed or self._add)
+        lines = [(name, source) for name, source in (*self._set, *self._add) if isinstance(source, bytes)]
+        self.fixed = lines if len(lines) == len(self._set) + len(self._add) else None
 
     def target(self, facts: Facts) -> bytes:
         """The target a request has after it, in origin form.
@@ -155,10 +182,12 @@ class Changes:
         """
         path: bytes | None = facts.http_request_uri_path
         query: bytes | None = facts.http_request_uri_query
+        if facts.request.target == b"*":
+            raise RunError("'*' is no path")
         if self._path is not None:
             path = self._path(facts)
             if not path or not path.startswith(b"/"):
-                raise RunError(f"the new path is {_shown(path)}: it must begin with '/'")
+                raise RunError("the new path is missing, or does not begin with '/'")
             path = _NOT_IN_PATH.sub(_escaped, path)
         if self._query is not None:
             query = self._query(facts)
@@ -169,27 +198,31 @@ class Changes:
         target = path + b"?" + query if query else path
         problem = "it is too long" if len(target) > MAX_TARGET else path_problem(target)
         if problem is not None:
-            raise RunError(f"the new target {_shown(target[:100])} cannot be sent: {problem}")
+            raise RunError(f"the new target cannot be sent: {problem}")
         return target
 
-    def headers(self, before: Headers, facts: Facts) -> tuple[Headers, Headers]:
+    def headers(self, before: Headers, facts: Facts, broken: Callable[[Exception], None]) -> tuple[Headers, Headers]:
         """The field lines after it, and those of them that it wrote.
 
-        Raises: RunError when a value cannot be sent.
+        A value that is missing, empty or cannot be sent makes no line, and what it was to replace is gone all the same: else
+        a client could choose what its own line says, by a request for which there is no value.
+
+        Args:
+            broken: told of values that cannot be computed or sent.
         """
-        new: Headers = []
-        kept = self._remove
-        for name, source in self._set:
-            value = _value(name, source, facts)
-            if value is None:
-                kept -= {name}  # the header stays as it was
-            else:
-                new.append((name, value))
-        for name, source in self._add:
-            value = _value(name, source, facts)
-            if value is not None:
-                new.append((name, value))
-        return [line for line in before if line[0] not in kept] + new, new
+        new = self.fixed
+        if new is None:
+            new = []
+            for name, source in (*self._set, *self._add):
+                try:
+                    value = _value(name, source, facts)
+                except Exception as e:
+                    broken(e)
+                    continue
+                if value:
+                    new.append((name, value))
+        removed = self.removed
+        return [line for line in before if line[0] not in removed] + new, new
 
 
 def _source(rule: Rule, value: HeaderValue) -> Check | bytes:
@@ -204,12 +237,8 @@ def _value(name: bytes, source: Check | bytes, facts: Facts) -> bytes | None:
         return None
     value = value.strip(b" \t")
     if len(value) > MAX_VALUE or _NOT_IN_VALUE.search(value) is not None:
-        raise RunError(f"the value for the header {name.decode('ascii')} cannot be sent: {_shown(value[:100])}")
+        raise RunError(f"a value of {len(value)} bytes for the header {name.decode('ascii')} cannot be sent")
     return value
-
-
-def _shown(value: bytes | None) -> str:
-    return "a missing value" if value is None else repr(value)[1:]
 
 
 def _escaped(found: re.Match[bytes]) -> bytes:

@@ -57,11 +57,13 @@ class Prepared(NamedTuple):
         parts: of the first segments; the rest is not known before earlier rules are.
         closed: no request of this plan gets behind these.
         decision: when it is the same for all requests of the plan; else None.
+        failed: rules that could not be asked, or carried out where the decision is the same for all; each request counts them.
     """
 
     parts: tuple[Part, ...]
     closed: bool
     decision: Decision | None
+    failed: tuple[tuple[Rule, Exception], ...]
 
 
 class Ruleset:
@@ -70,9 +72,10 @@ class Ruleset:
     Attributes:
         rules: of the request phase, in order.
         responses: of the response phase, in order.
+        removed: names of headers that some rule takes out of requests, or writes.
     """
 
-    __slots__ = ("_skips", "_split", "responses", "rules", "segments")
+    __slots__ = ("_skips", "removed", "responses", "rules", "segments")
 
     def __init__(self, book: RuleBook) -> None:
         """Compiles; takes about half a millisecond a rule, in pieces that let other threads run.
@@ -86,19 +89,32 @@ class Ruleset:
         for index, model in enumerate(book.rules):
             if model.enabled:
                 tests[index] = test = parse(model.expression, types, phase=model.phase)
-                rules.append(Rule(index, model, test, lists, types))
+                rule = Rule(index, model, test, lists, types)
+                if not rule.stable or model.phase == "response":
+                    rule.compile(test)  # here, in a thread, and not when the first request asks it
+                rules.append(rule)
         self.rules = tuple(rule for rule in rules if rule.model.phase == "request")
         self.responses = Responses(tuple(rule for rule in rules if rule.model.phase == "response"), tests, lists)
         self._skips = any(rule.acts and rule.model.action == "skip" for rule in self.rules)
+        self.removed = _removed(self.rules)
         self.segments = tuple(_segment(group, tests, lists) for group in _grouped(self.rules))
 
-    def prepare(self, facts: Facts, broken: Broken) -> Prepared:
+    def prepare(self, facts: Facts) -> Prepared:
         """Asks about a head what can be asked."""
-        walk = Walk(facts.request, _never, broken)
+        failed: list[tuple[Rule, Exception]] = []
+        unable: list[tuple[Rule, Exception]] = []
+
+        def unasked(rule: Rule, error: Exception) -> None:
+            failed.append((rule, error))
+
+        def undone(rule: Rule, error: Exception) -> None:
+            unable.append((rule, error))
+
+        walk = Walk(facts.request, _never, undone)
         parts: list[Part] = []
-        settled = True
+        settled, closed = True, True
         for segment in self.segments:
-            part = Part(_ask(segment.stable, facts, broken), _ask(segment.may, facts, broken))
+            part = Part(_ask(segment.stable, facts, unasked), _ask(segment.may, facts, unasked))
             parts.append(part)
             if settled and not part.candidates and not any(rule.sampled for rule in part.found):
                 facts = walk.all(part.found, facts)
@@ -106,14 +122,17 @@ class Ruleset:
                     break
                 continue
             settled = False
-            if not self._skips and any(rule.final and not rule.sampled for rule in part.found):
-                return Prepared(tuple(parts), True, None)
+            if not self._skips and any(rule.final and rule.location is None and not rule.sampled for rule in part.found):
+                break
             rewrites = segment.rewrites
             if rewrites in part.candidates or (rewrites in part.found and (self._skips or rewrites.sampled)):
-                return Prepared(tuple(parts), False, None)
+                closed = False
+                break
             if rewrites in part.found:
-                facts = Walk(facts.request, _never, broken).take(rewrites, facts)
-        return Prepared(tuple(parts), True, walk.decision() if settled else None)
+                facts = Walk(facts.request, _never, _silent).take(rewrites, facts)
+        if not settled:
+            return Prepared(tuple(parts), closed, None, tuple(failed))
+        return Prepared(tuple(parts), True, walk.decision(), (*failed, *unable))
 
 
 class Asking:
@@ -148,6 +167,7 @@ class Asking:
                 segment = self._segments[at]
                 found, candidates = _ask(segment.stable, facts, broken), _ask(segment.may, facts, broken)
             if candidates:
+                candidates = [rule for rule in candidates if not walk.drops(rule)]
                 if facts.body is None and any(rule.waits(facts.request) for rule in candidates):
                     return False
                 found = sorted([*found, *(rule for rule in candidates if holds(rule, facts, broken))], key=_index)
@@ -159,17 +179,27 @@ class Asking:
 
 
 class Responses:
-    """The rules of the response phase."""
+    """The rules of the response phase.
 
-    __slots__ = ("_may", "rules")
+    Attributes:
+        removed: names of headers that some rule takes out of replies, or writes.
+    """
+
+    __slots__ = ("_may", "removed", "rules")
 
     def __init__(self, rules: tuple[Rule, ...], tests: dict[int, Test], lists: dict[str, Container]) -> None:
         self.rules = rules
+        self.removed = _removed(rules)
         self._may = tuple(_batches([(may_hold(tests[rule.index], _known), rule) for rule in rules], lists))
 
     def candidates(self, facts: Facts, broken: Broken) -> list[Rule]:
         """Those that can hold, as far as the request says."""
         return _ask(self._may, facts, broken)
+
+
+def _removed(rules: tuple[Rule, ...]) -> frozenset[bytes]:
+    changes = [rule.changes for rule in rules if rule.changes is not None and rule.acts]
+    return frozenset().union(*(each.removed for each in changes))
 
 
 def holds(rule: Rule, facts: Facts, broken: Broken) -> bool:
@@ -183,7 +213,10 @@ def holds(rule: Rule, facts: Facts, broken: Broken) -> bool:
 
 def judge(rules: Ruleset, facts: Facts, broken: Broken, draw: Callable[[], float] = lambda: 0.0) -> Decision:
     """What the request rules say about one request whose body, if there is one, was held."""
-    asking = Asking(rules, rules.prepare(facts, broken), facts, draw, broken)
+    prepared = rules.prepare(facts)
+    for rule, error in prepared.failed:
+        broken(rule, error)
+    asking = Asking(rules, prepared, facts, draw, broken if prepared.decision is None else _silent)
     asking.go()
     return asking.walk.decision()
 
@@ -254,3 +287,7 @@ def _index(rule: Rule) -> int:
 
 def _never() -> float:
     raise AssertionError("a sampled rule is no matter of a plan")
+
+
+def _silent(_rule: Rule, _error: Exception) -> None:
+    """It is told of elsewhere."""

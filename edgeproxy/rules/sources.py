@@ -27,6 +27,7 @@ _EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
 _QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
 _MAX_LANGUAGES: Final = 64
 
+
 def _joined(name: bytes) -> Source:
     """All lines of a header as one; empty when it was not sent."""
 

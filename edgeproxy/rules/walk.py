@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
-from edgeproxy.message import Request
+from edgeproxy.message import Headers, Request
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.rule import Rule, RunError
+from edgeproxy.rules.rule import Changes, Rule
 
 Broken = Callable[[Rule, Exception], None]
 
@@ -19,8 +20,9 @@ class Decision(NamedTuple):
     Attributes:
         hits: the rules that were hit, in order.
         final: the one that ended the matter; None: the request goes on.
+        location: of a redirect.
         request: as it would be forwarded; the one that came when nothing was rewritten.
-        written: field lines that rules wrote, which are sent even where a client's would not be.
+        written: those of its field lines that rules wrote: they are sent even where a client's would not be.
         upstream, host: what `route` chose.
         tags: of `set`.
         stages: that are skipped.
@@ -30,7 +32,8 @@ class Decision(NamedTuple):
     hits: tuple[Rule, ...]
     final: Rule | None
     request: Request
-    written: frozenset[tuple[bytes, bytes]] = frozenset()
+    location: bytes | None = None
+    written: Headers = []  # noqa: RUF012  never changed
     upstream: str | None = None
     host: bytes | None = None
     tags: tuple[str, ...] = ()
@@ -46,7 +49,8 @@ class Walk:
     """
 
     __slots__ = (
-        "_broken", "_draw", "final", "hits", "host", "left_out", "over", "request", "skip_stages", "tags", "upstream", "written",
+        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "location", "over", "request", "skip_stages", "tags",
+        "upstream", "written",
     )  # fmt: skip
 
     def __init__(self, request: Request, draw: Callable[[], float], broken: Broken) -> None:
@@ -57,6 +61,7 @@ class Walk:
             broken: told of rules whose action cannot be carried out; they count as not hit.
         """
         self._draw = draw
+        self._drawn: dict[int, bool] = {}
         self._broken = broken
         self.hits: list[Rule] = []
         self.left_out: set[str] = set()
@@ -64,7 +69,8 @@ class Walk:
         self.final: Rule | None = None
         self.over = False
         self.request = request
-        self.written: frozenset[tuple[bytes, bytes]] = frozenset()
+        self.location: bytes | None = None
+        self.written: Headers = []
         self.upstream: str | None = None
         self.host: bytes | None = None
         self.tags: list[str] = []
@@ -77,22 +83,34 @@ class Walk:
                 break
         return facts
 
+    def drops(self, rule: Rule) -> bool:
+        """Whether a rule is left out, by an earlier one or by its share of requests."""
+        if rule.id in self.left_out:
+            return True
+        if not rule.sampled:
+            return False
+        if rule.index not in self._drawn:
+            self._drawn[rule.index] = self._draw() >= rule.model.sample
+        return self._drawn[rule.index]
+
     def take(self, rule: Rule, facts: Facts) -> Facts:
         """A rule that holds for `facts`. Returns: the facts for later rules."""
-        if rule.id in self.left_out or (rule.sampled and self._draw() >= rule.model.sample):
+        if self.drops(rule):
             return facts
         if not rule.acts:
             self.hits.append(rule)
             return facts
-        if rule.changes is not None:
-            try:
-                facts = self._rewrite(rule, facts)
-            except Exception as e:
-                self._broken(rule, e)
-                return facts
+        try:
+            location = rule.redirect(facts)
+            if rule.changes is not None:
+                facts = self._rewrite(rule, rule.changes, facts)
+        except Exception as e:
+            self._broken(rule, e)
+            return facts
         self.hits.append(rule)
         if rule.final:
             self.final = rule
+            self.location = location
             self.over = True
         elif rule.model.action == "skip":
             self._skip(rule)
@@ -111,22 +129,27 @@ class Walk:
             self.left_out.update(skip.rules)
             self.skip_stages.update(skip.stages)
 
-    def _rewrite(self, rule: Rule, facts: Facts) -> Facts:
-        """Raises: RunError, or what an expression raises."""
-        changes, before = rule.changes, facts.request
-        assert changes is not None
-        target = changes.target(facts) if changes.of_target else before.target
-        if before.target == b"*" and changes.of_target:
-            raise RunError("'*' is no path")
-        headers, new = changes.headers(before.headers, facts)
-        request = before.altered(target, headers)
-        self.written |= frozenset(new)
-        self.request = request
+    def _rewrite(self, rule: Rule, changes: Changes, facts: Facts) -> Facts:
+        """Raises: RunError, or what an expression raises, when there is nothing but a target that cannot be made."""
+        before = facts.request
+        target, headers = before.target, before.headers
+        if changes.of_target:
+            try:
+                target = changes.target(facts)
+            except Exception as e:
+                if not changes.of_headers:
+                    raise
+                self._broken(rule, e)
+        if changes.of_headers:
+            headers, new = changes.headers(headers, facts, partial(self._broken, rule))
+            removed = changes.removed
+            self.written = [line for line in self.written if line[0] not in removed] + new
+        self.request = request = before.altered(target, headers)
         return facts.following(request)
 
     def decision(self) -> Decision:
         """What it came to so far."""
         return Decision(
-            tuple(self.hits), self.final, self.request, self.written, self.upstream, self.host, tuple(self.tags),
+            tuple(self.hits), self.final, self.request, self.location, self.written, self.upstream, self.host, tuple(self.tags),
             frozenset(self.skip_stages), frozenset(self.left_out),
         )  # fmt: skip

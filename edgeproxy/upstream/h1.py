@@ -121,9 +121,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         self._request_done = True
         if exchange.request.length is None:
-            route, fields = exchange.plan.route, exchange.body.trailers
+            route, fields, rules = exchange.plan.route, exchange.body.trailers, exchange.plan.snapshot.rules
             wanted = route is not None and route.trailers
-            transport.write(last_chunk(clean_trailers(fields) if fields and wanted else ()))
+            removed = frozenset() if rules is None else rules.removed
+            transport.write(last_chunk(clean_trailers(fields, removed) if fields and wanted else ()))
 
     def tunnel_data(self, data: bytes) -> None:
         """Bytes from the client through an open tunnel."""
@@ -324,7 +325,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         route, sink, reader = exchange.plan.route, exchange.sink, self._reader
         # After an overrun the fields are those of a second reply that nobody asked for.
         if reader.trailers and not reader.overrun and route is not None and route.trailers and sink is not None:
-            sink.trailers(clean_trailers(reader.trailers))
+            rules = exchange.plan.snapshot.rules
+            sink.trailers(clean_trailers(reader.trailers, frozenset() if rules is None else rules.responses.removed))
 
     def _switch(self, exchange: Exchange, rest: bytes) -> None:
         """The upstream accepted the tunnel (101)."""

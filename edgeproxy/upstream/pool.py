@@ -128,7 +128,7 @@ class Pool:
             tail: see `Gateway.fail`.
         """
         exchange.attempt = None
-        request, body = exchange.request, exchange.body
+        request, body = exchange.plan.forward or exchange.request, exchange.body
         if (
             fault.retry
             and exchange.status == 0

@@ -79,7 +79,7 @@ class Exchange:
         self.ray = b"0123456789abcdef"
         self.attempt: Any = None
         self.gateway = self
-        self.plan = SimpleNamespace(route=SimpleNamespace(trailers=trailers))
+        self.plan = SimpleNamespace(route=SimpleNamespace(trailers=trailers), snapshot=SimpleNamespace(rules=None))
         self.head: Reply | None = None
         self.content = b""
         self.ended = 0

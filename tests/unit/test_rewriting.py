@@ -86,30 +86,163 @@ def test_headers_of_the_request(tmp_path: Path, when: str) -> None:
     (head,) = pools(made)["main"]
     lines = head.split(b"\r\n")
     for name, values in {
-        b"x-debug": [], b"x-tenant": [b"acme"], b"x-real-ip": [b"192.0.2.1"], b"x-more": [b"1", b"2"], b"x-none": [b"kept"],
+        b"x-debug": [], b"x-tenant": [b"acme"], b"x-real-ip": [b"192.0.2.1"], b"x-more": [b"1", b"2"], b"x-none": [],
         b"x-forwarded-user": [b"us"],
     }.items():  # fmt: skip
         assert [line.partition(b": ")[2] for line in lines if line.startswith(name + b":")] == values, name
     assert made.stats.rule_hits[("seen", "log")] == 1
 
 
-def test_what_cannot_be_sent_is_not_done_at_all(tmp_path: Path) -> None:
+def lines_of(head: bytes, name: bytes) -> list[bytes]:
+    """The values of a header that went to the upstream."""
+    return [line.partition(b": ")[2] for line in head.split(b"\r\n")[1:] if line.startswith(name + b":")]
+
+
+def test_a_target_that_cannot_be_sent_is_not(tmp_path: Path) -> None:
     made = stand(tmp_path, """\
-- id: gone
-  expression: ssl
-  action: rewrite
-  path_expression: http.request.uri.args["p"][0]
-  headers: {set: {x-a: b}}
-- {id: split, expression: ssl, action: rewrite, headers: {set: {x-b: {expression: 'url_decode(http.request.uri.args["h"][0])'}}}}
+- {id: gone, expression: ssl, action: rewrite, path_expression: 'http.request.uri.args["p"][0]'}
+- {id: both, expression: ssl, action: rewrite, path_expression: 'http.request.uri.args["p"][0]', headers: {remove: [x-admin]}}
 """)
     for query in (b"", b"?p=nothing", b"?p=/a/../b", b"?p=/a%2fb"):
-        made.h1().feed(GET % (b"/keep" + query, b""))
-    made.h1().feed(GET % (b"/keep?h=a%0d%0ax-c:%20d", b""))
-    assert {head.split(b" ")[1].partition(b"?")[0] for head in pools(made)["main"]} == {b"/keep"}
-    assert not any(b"x-a" in head or b"x-b" in head or b"x-c" in head.partition(b"\r\n")[2] for head in pools(made)["main"])
-    assert made.stats.rule_errors == {"gone": 5, "split": 1} and made.stats.rule_hits == {("split", "rewrite"): 4}
+        made.h1().feed(GET % (b"/keep" + query, b"X-Admin: 1\r\n"))
+    heads = pools(made)["main"]
+    assert {head.split(b" ")[1].partition(b"?")[0] for head in heads} == {b"/keep"}
+    assert not any(lines_of(head, b"x-admin") for head in heads), "what a client sends does not undo the other half"
+    assert made.stats.rule_errors == {"gone": 4, "both": 4} and made.stats.rule_hits == {("both", "rewrite"): 4}
     made.h1().feed(GET % (b"/keep?p=/new%20path%3f", b""))
     assert pools(made)["main"][-1].startswith(b"GET /new%20path%3f?p=/new%20path%3f HTTP/1.1"), "encoded as it came"
+
+
+@pytest.mark.parametrize("when", ["ssl", LATE])
+def test_a_client_cannot_choose_what_a_rule_sets(tmp_path: Path, when: str) -> None:
+    made = stand(tmp_path, f"""\
+- id: a
+  expression: {when}
+  action: rewrite
+  headers:
+    remove: [x-admin]
+    set: {{x-country: {{expression: ip.src.country}}, x-lang: {{expression: 'url_decode(http.request.uri.args["l"][0])'}}}}
+""")
+    for query in (b"", b"?l=", b"?l=%0d%0ax-evil:%201"):
+        made.h1().feed(GET % (b"/" + query, b"X-Country: evil\r\nX-Lang: evil\r\nX-Admin: 1\r\n"))
+    assert not any(b"evil" in head.partition(b"\r\n")[2] or b"x-admin" in head for head in pools(made)["main"])
+    assert made.stats.rule_errors == {"a": 1}
+
+
+def test_headers_that_only_the_edge_may_say(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: guest, expression: ssl, action: rewrite, headers: {set: {x-forwarded-user: guest, x-real-ip: 192.0.2.9}}}
+- {id: admin, expression: ssl, action: rewrite, headers: {set: {x-forwarded-user: admin}, remove: [x-real-ip]}}
+- {id: more, expression: ssl, action: rewrite, headers: {add: {true-client-ip: 192.0.2.8}}}
+""")
+    made.h1().feed(GET % (b"/", b"X-Forwarded-User: root\r\nX-Real-IP: 192.0.2.9\r\nTrue-Client-IP: 192.0.2.8\r\n"))
+    (head,) = pools(made)["main"]
+    assert [lines_of(head, name) for name in (b"x-forwarded-user", b"x-real-ip", b"true-client-ip")] == [
+        [b"admin"], [], [b"192.0.2.8"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["ssl", LATE])
+def test_a_redirect_without_a_target_does_not_end_the_matter(tmp_path: Path, when: str) -> None:
+    made = stand(tmp_path, f"""\
+- {{id: go, expression: '{when}', action: redirect, location_expression: 'http.request.uri.args["to"][0]'}}
+- {{id: stop, expression: 'http.request.uri.path eq "/go"', action: block}}
+""")
+    assert b"HTTP/1.1 403 " in made.h1().feed(GET % (b"/go", b"")).link.written
+    assert b"HTTP/1.1 302 " in made.h1().feed(GET % (b"/go?to=/x", b"")).link.written
+    assert made.stats.rule_errors == {"go": 1} and made.stats.rule_hits == {("stop", "block"): 1, ("go", "redirect"): 1}
+
+
+def test_a_redirect_by_the_body(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: go, expression: 'http.request.uri.path eq "/f"', action: redirect, preserve_query: true,
+   location_expression: 'concat("https://x.test/", http.request.body.form["to"][0], "#top")'}
+""")
+    sent = post(b"/f?q=1", b"to=there").replace(b"\r\n\r\n", b"\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n")
+    assert b"location: https://x.test/there?q=1#top\r\n" in made.h1().feed(sent, step=9).link.written
+
+
+def test_failures_are_counted_for_each_request_and_say_no_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = stand(tmp_path, """\
+- {id: t, expression: ssl, action: rewrite, path_expression: 'http.request.uri.args["p"][0]'}
+- {id: h, expression: ssl, action: rewrite, headers: {set: {x-b: {expression: 'url_decode(http.request.headers["x-key"][0])'}}}}
+""")
+    driver = made.h1()
+    for _ in range(3):
+        driver.feed(GET % (b"/?p=sk-SECRET", b"X-Key: sk-SECRET%0a\r\n"))
+    assert made.stats.rule_errors == {"t": 3, "h": 3}
+    assert len(caplog.messages) == 2 and "SECRET" not in caplog.text
+
+
+def test_null_is_no_value(tmp_path: Path) -> None:
+    actions = ("redirect, location", "rewrite, path", "rewrite, headers", "route, upstream", "set, tags")
+    for rule in (f"{action}: null" for action in actions):
+        with pytest.raises(ConfigError, match="needs"):
+            stand(tmp_path, f"- {{id: a, expression: ssl, action: {rule}}}")
+
+
+def test_the_length_of_each_request(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: w, expression: ssl, action: rewrite, headers: {set: {x-a: b}}}
+- {id: big, phase: response, expression: http.request.body.size gt 10, action: log}
+""")
+    driver = made.h1()
+    for size in (3, 20, 20, 2):
+        driver.feed(post(b"/", b"x" * size))
+    assert [line["rules"] for line in logged(made)] == [["w"], ["w", "big"], ["w", "big"], ["w"]]
+
+
+def test_a_body_is_held_for_the_route_it_goes_to(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: s, expression: 'http.request.uri.path eq "/s"', action: rewrite, path: /v/s}
+- {id: bad, expression: 'http.request.body.raw contains "bad"', action: block}
+""", {"upstream": "main", "preview": "2B", "max_body": "4B"}, {"path": "/v/", "upstream": "main", "preview": "1KiB"})  # fmt: skip
+    assert b"HTTP/1.1 403 " in made.h1().feed(post(b"/s", b"very bad"), step=7).link.written
+    assert b"HTTP/1.1 200 " in made.h1().feed(post(b"/s", b"very good"), step=7).link.written
+
+
+def test_what_is_left_out_is_not_waited_for(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: pass, expression: 'http.request.uri.path eq "/up"', action: skip, skip: [bad]}
+- {id: bad, expression: 'http.request.body.raw contains "bad"', action: block}
+- {id: few, expression: 'http.request.body.raw contains "bad"', action: block, sample: 0.000000001}
+""")
+    made.h1().feed(post(b"/up", b"bad")[:-1])
+    assert len(pools(made)["main"]) == 1
+
+
+def test_what_previews_hold_is_bounded(tmp_path: Path) -> None:
+    made = stand(tmp_path, BODY)
+    made.gateway.held = made.snapshot.client.previews - 2
+    assert b"HTTP/1.1 503 " in made.h1().feed(post(b"/b", b"12345")[:-2]).link.written
+    assert made.gateway.held == made.snapshot.client.previews - 2, "given back"
+    made.gateway.held = 0
+    driver = made.h1().feed(post(b"/b", b"12345")[:-2])
+    assert made.gateway.held == 3
+    driver.h1.connection_lost(None)
+    assert made.gateway.held == 0 and not made.deadlines.members
+
+
+def test_a_body_that_drips_in_has_its_time(tmp_path: Path) -> None:
+    made = stand(tmp_path, BODY)
+    driver = made.h1().feed(post(b"/b", b"12345")[:-2])
+    made.deadlines.sweep(made.deadlines.now + 59)
+    driver.feed(b"4")
+    assert driver.link.written == b""
+    made.deadlines.sweep(made.deadlines.now + 3)
+    assert b"HTTP/1.1 408 " in driver.link.written and made.gateway.held == 0 and not made.deadlines.members
+
+
+def test_a_rewritten_and_routed_request_is_of_the_route_it_seems_to_be(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: move, expression: 'http.request.uri.path eq "/a"', action: rewrite, path: /v1/a}
+- {id: go, expression: 'http.request.uri.path eq "/v1/a"', action: route, upstream: other}
+- {id: stop, expression: 'edge.route.dialect eq "openai" and http.request.headers["x"][0] eq "1"', action: block}
+""", {"path": "/v1/", "upstream": "chat", "dialect": "openai"})  # fmt: skip
+    assert b'"code":"rule_block"' in made.h1().feed(GET % (b"/a", b"X: 1\r\n")).link.written
+    made.h1().feed(GET % (b"/a", b""))
+    (head,) = pools(made)["other"]
+    assert lines_of(head, b"accept-encoding") == [b"identity"] and logged(made)[1]["route"] == "*/v1/"
 
 
 @pytest.mark.parametrize("when", ["ssl", LATE])
@@ -121,7 +254,7 @@ def test_a_rule_chooses_the_upstream(tmp_path: Path, when: str) -> None:
     made.h1().feed(b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{")
     (head,) = pools(made)["other"]
     assert head.startswith(b"POST /v1/x HTTP/1.1\r\nhost: api.example\r\n"), "neither model nor path matter"
-    assert logged(made)[0]["route"] == "*/" and pools(made).keys() == {"other"}
+    assert logged(made)[0]["route"] == "*/v1/" and pools(made).keys() == {"other"}
     made.h1().feed(GET % (b"/", b""))
     assert pools(made).keys() == {"other", "main"}
 
@@ -188,6 +321,7 @@ def test_a_response_rule_can_be_skipped_and_be_of_a_path(tmp_path: Path) -> None
 
 BODY = """\
 - {id: first, expression: 'http.request.uri.path eq "/first"', action: block}
+- {id: soon, expression: 'http.request.uri.path eq "/b/soon" and http.request.timestamp.sec gt 0', action: block}
 - {id: body, expression: 'starts_with(http.request.uri.path, "/b") and http.request.body.raw contains "bad"', action: block}
 - {id: tail, expression: 'http.request.uri.path eq "/b/tail"', action: rewrite, path: /tail}
 """
@@ -214,7 +348,8 @@ def test_only_where_a_rule_can_match_is_a_body_waited_for(tmp_path: Path) -> Non
     made = stand(tmp_path, BODY)
     made.h1().feed(post(b"/x", b"bad")[:-1])
     assert len(pools(made)["main"]) == 1, "not waited for"
-    assert b"HTTP/1.1 403 " in made.h1().feed(post(b"/first", b"bad")[:-1]).link.written
+    for path in (b"/first", b"/b/soon"):
+        assert b"HTTP/1.1 403 " in made.h1().feed(post(path, b"bad")[:-1]).link.written
     made.h1().feed(post(b"/b", b"bad")[:-1])
     assert len(pools(made)["main"]) == 1
     made.h1().feed(GET % (b"/b", b""))

@@ -113,7 +113,7 @@ def test_states_of_rules() -> None:
     }  # fmt: skip
     assert "it would block" in states["try"][1] and "on 10% of such requests" in states["part"][1]
     assert "leaves out left, the stage bots" in states["skip"][1] and "rule 'skip'" in states["left"][1]
-    assert "missing value" in states["bad"][1] and "rule 'end' (block)" in states["late"][1]
+    assert "the new path is missing" in states["bad"][1] and "rule 'end' (block)" in states["late"][1]
     assert (found.outcome.status, found.outcome.rule, found.outcome.hits) == (451, "end", ["try", "part", "skip", "end"])
     assert rule(found, "end").description == "No." and rule(found, "part").sample == 0.1
     assert rule(found, "late").expression is None and rule(found, "no").expression is not None
@@ -150,6 +150,19 @@ def test_requests_without_a_route() -> None:
     to = {"id": "a", "expression": "true", "action": "redirect", "location": "/only/", "preserve_query": True}
     found = asked(config_with(to, routes=routes), "https://x/a?b=1")
     assert (found.outcome.status, found.outcome.rule) == (302, "a") and "/only/?b=1" in found.outcome.says
+
+
+def test_what_cannot_be_carried_out_is_no_hit() -> None:
+    config = config_with(
+        {"id": "to", "expression": "ssl", "action": "redirect", "location_expression": 'http.request.headers["x-to"][0]'},
+        {"id": "part", "expression": "ssl", "action": "rewrite", "headers": {"set": {"x-a": "1"}},
+         "path_expression": 'http.request.headers["x-to"][0]'},
+    )  # fmt: skip
+    found = asked(config)
+    assert rule(found, "to").state == "failed" and "no value" in rule(found, "to").says
+    assert rule(found, "part").state == "acts" and "a part that cannot be done" in rule(found, "part").says
+    assert found.outcome.hits == ["part"] and found.outcome.upstream == "main"
+    assert asked(config, headers=[("X-To", "/é")]).outcome.says == "rule 'to' redirects: 302 to /%C3%A9"
 
 
 def test_bodies() -> None:

@@ -12,14 +12,15 @@ from edgeproxy.message import Headers, Reply, Request
 from edgeproxy.rules.body import MAX_PAIRS, HeldBody, must_hold, pairs
 from edgeproxy.rules.compiler import compile_test
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.fields import FIELDS, Phase
 from edgeproxy.rules.parser import parse
 
 FORM = [(b"content-type", b"Application/X-WWW-Form-Urlencoded; charset=utf-8")]
 
 
 def holds(text: str, given: Facts) -> bool:
-    return bool(compile_test(parse(text, {}, "response"), {})(given))
+    phase: Phase = "response" if "http.response" in text else "request"
+    return bool(compile_test(parse(text, {}, phase), {})(given))
 
 
 def posted(headers: Headers, body: HeldBody | None = None, length: int | None = None) -> Facts:
@@ -133,10 +134,10 @@ def test_a_request_without_a_body_has_an_empty_one() -> None:
     assert (made.http_request_body_truncated, made.http_request_body_form) == (False, {})
 
 
-@pytest.mark.parametrize(("length", "truncated", "size"), [(10, False, 10), (10, True, 10), (None, False, 3), (None, True, None)])
+@pytest.mark.parametrize(("length", "truncated", "size"), [(10, False, 10), (10, True, 10), (None, False, 3), (None, True, 4)])
 def test_size(length: int | None, truncated: bool, size: int | None) -> None:
     made = posted([], HeldBody(b"abc", truncated), length)
-    assert made.http_request_body_size == size
+    assert made.http_request_body_size == size, "where it is not known, what is sure"
     assert made.http_request_body_truncated is truncated
 
 
@@ -146,6 +147,12 @@ def test_size(length: int | None, truncated: bool, size: int | None) -> None:
 ])  # fmt: skip
 def test_mime(headers: Headers, mime: bytes | None) -> None:
     assert posted(headers).http_request_body_mime == mime
+
+
+def test_a_form_that_is_padded_is_truncated() -> None:
+    for content, cut in ((b"a&" * 999 + b"cmd=evil", False), (b"&" * 1000 + b"cmd=evil", True)):
+        made = posted([(b"content-type", b"text/plain"), *FORM], HeldBody(content, False))
+        assert made.http_request_body_truncated is cut and holds('http.request.body.form["cmd"][0] eq "evil"', made) is not cut
 
 
 def test_forms() -> None:
