@@ -1,10 +1,12 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | demo | certs | rules``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules``."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,54 @@ def check(
         typer.echo(found, err=True)
         raise typer.Exit(1)
     typer.echo(f"{config}: no problems")
+
+
+@app.command()
+def explain(
+    config: ConfigFile,
+    request: Annotated[
+        list[str] | None, typer.Argument(metavar="[REQUEST]", help="A URL, or a curl command in quotes or behind '--'.")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--request", "-X", metavar="METHOD", help="GET, or POST with --data.")] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Any number.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The body, or @file.")] = None,
+    http: Annotated[str | None, typer.Option("--http", metavar="VERSION", help="1.1, 2 (default) or 3.")] = None,
+    client: Annotated[str | None, typer.Option("--client", metavar="IP", help="Where the connection comes from.")] = None,
+    har: Annotated[Path | None, typer.Option("--har", metavar="FILE", help="Requests that a browser saved.")] = None,
+    entry: Annotated[int | None, typer.Option("--entry", min=1, metavar="N", help="One of them; else a line for each.")] = None,
+    status: Annotated[int | None, typer.Option("--status", help="Of the reply, for rules of the response phase.")] = None,
+    reply_header: Annotated[
+        list[str] | None, typer.Option("--response-header", metavar="'NAME: VALUE'", help="Of the reply.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="No expressions of rules that do not match.")] = False,
+    show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Cookies, keys and tokens, too.")] = False,
+) -> None:
+    """Shows what each stage does with a request, each rule with the value of each part, and which decides.
+
+    Examples:
+
+    edgeproxy explain -c edge.yaml https://chat.example/v1/models -H 'User-Agent: x' --client 203.0.113.7
+
+    edgeproxy explain -c edge.yaml "curl 'https://chat.example/v1/chat/completions' --json '{}'"
+
+    edgeproxy explain -c edge.yaml -- curl https://chat.example/v1/models -A sqlmap
+
+    edgeproxy explain -c edge.yaml --har saved.har --entry 3
+    """
+    from edgeproxy.config.load import load
+    from edgeproxy.config.problems import ConfigError
+    from edgeproxy.explaining.command import Asked, Style, run
+    from edgeproxy.explaining.question import Unclear
+
+    asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [])
+    colour = not as_json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    try:
+        text = run(load(config), asked, Style(as_json, brief, colour, show_secrets))
+    except (ConfigError, Unclear) as e:
+        typer.echo(str(e), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(text, nl=False)
 
 
 @app.command()
@@ -194,8 +244,6 @@ def _problems(path: Path) -> str | None:
 
 
 def _compile(config: Config) -> None:
-    import os
-
     from edgeproxy.dataplane import DataPlane
     from edgeproxy.ipc import TICKET_KEYS
 

@@ -36,7 +36,7 @@ from edgeproxy.rules.model import RuleFiles, RulesKey, Shipped
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
-    "Geo", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
+    "EventLog", "Geo", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
 
 
@@ -136,7 +136,8 @@ class Listen(Section):
     )
     admin: ListenAddress | None = Field(
         default=Address("127.0.0.1", 9180),
-        description="/metrics, /healthz and /readyz. It has no authentication: keep it on loopback. null turns it off.",
+        description="/metrics, /healthz, /readyz and /api/explain. It has no authentication: keep it on loopback. null turns "
+        "it off.",
         json_schema_extra={"default": "127.0.0.1:9180"},
     )
     public_port: Port | None = Field(
@@ -176,6 +177,14 @@ class AccessLog(Section):
 
     file: Annotated[StrictStr, Field(min_length=1)] = Field(
         description="Path of the JSON-lines file, or '-' for standard output."
+    )
+
+
+class EventLog(Section):
+    """Where security events go."""
+
+    file: Annotated[StrictStr, Field(min_length=1)] = Field(
+        description="Path of the JSON-lines file of security events, or '-' for standard output."
     )
 
 
@@ -384,6 +393,7 @@ class Config(Section):
         json_schema_extra={"default": []},
     )
     access_log: AccessLog | None = Field(default=None, description="Absent: no access log.")
+    events: EventLog | None = Field(default=None, description="Absent: no security events.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
     geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")

@@ -44,6 +44,7 @@ from edgeproxy.rules.syntax import (
     Value,
     Wildcard,
     each_in,
+    is_vector,
 )  # fmt: skip
 from edgeproxy.rules.wildcards import Pattern, split
 
@@ -69,15 +70,15 @@ def container(items: tuple[Any, ...]) -> Container:
 
 
 def compile_test(test: Test, lists: Mapping[str, Container]) -> Check:
-    """A function of `Facts` whose result is true where the test holds. It costs nothing but what the test reads."""
+    """A function of `Facts` whose result is true where the test holds (of a vector: an iterable of its answers)."""
     maker = _Maker(lists)
-    return maker.answer(maker.test(simplify(test)))
+    return maker.answer(maker.vector(simplify(test)) if is_vector(test) else maker.test(simplify(test)))
 
 
 def compile_value(value: Value, lists: Mapping[str, Container]) -> Check:
-    """A function of `Facts` that gives the value, None where it is missing."""
+    """A function of `Facts` that gives the value, None where it is missing (with `[*]`: an iterable of the elements)."""
     maker = _Maker(lists)
-    return maker.answer(maker.value(value))
+    return maker.answer(maker.elements(value) if each_in(value) else maker.value(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +186,7 @@ class _Maker:
     def _compare(self, op: str, left: Value, right: Value) -> ast.expr:
         if op == "eq" and isinstance(right, Literal):
             return ast.Compare(self.value(left), [ast.Eq()], [self.value(right)])  # None is equal to no literal
-        return self.present(
-            left, lambda one: self.present(right, lambda other: ast.Compare(one, [_OPERATORS[op]], [other]))
-        )
+        return self.present(left, lambda one: self.present(right, lambda other: ast.Compare(one, [_OPERATORS[op]], [other])))
 
     def _comparison(self, test: Test) -> ast.expr:
         """A comparison with a literal, a set or a pattern."""
