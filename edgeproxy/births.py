@@ -112,4 +112,4 @@ class Births:
         admin, address = self._listeners.admin, self._reloads.config.listen.admin
         if self.reports is None or admin is None or address is None:
             return 1
-        return control.run(control.Task(state, self.reports.socket, admin, address.host, channel, kept))
+        return control.run(control.Task(state, self.reports.socket, admin, address.host, channel, kept, self._reloads.config))

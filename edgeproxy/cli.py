@@ -1,10 +1,12 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | demo | certs | rules``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules``."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +81,54 @@ def check(
 
 
 @app.command()
+def explain(
+    config: ConfigFile,
+    request: Annotated[
+        list[str] | None, typer.Argument(metavar="[REQUEST]", help="A URL, or a curl command in quotes or behind '--'.")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--request", "-X", metavar="METHOD", help="GET, or POST with --data.")] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Any number.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The body, or @file.")] = None,
+    http: Annotated[str | None, typer.Option("--http", metavar="VERSION", help="1.1, 2 (default) or 3.")] = None,
+    client: Annotated[str | None, typer.Option("--client", metavar="IP", help="Where the connection comes from.")] = None,
+    har: Annotated[Path | None, typer.Option("--har", metavar="FILE", help="Requests that a browser saved.")] = None,
+    entry: Annotated[int | None, typer.Option("--entry", min=1, metavar="N", help="One of them; else a line for each.")] = None,
+    status: Annotated[int | None, typer.Option("--status", help="Of the reply, for rules of the response phase.")] = None,
+    reply_header: Annotated[
+        list[str] | None, typer.Option("--response-header", metavar="'NAME: VALUE'", help="Of the reply.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="No expressions of rules that do not match.")] = False,
+    show_secrets: Annotated[bool, typer.Option("--show-secrets", help="Cookies, keys and tokens, too.")] = False,
+) -> None:
+    """Shows what each stage does with a request, each rule with the value of each part, and which decides.
+
+    Examples:
+
+    edgeproxy explain -c edge.yaml https://chat.example/v1/models -H 'User-Agent: x' --client 203.0.113.7
+
+    edgeproxy explain -c edge.yaml "curl 'https://chat.example/v1/chat/completions' --json '{}'"
+
+    edgeproxy explain -c edge.yaml -- curl https://chat.example/v1/models -A sqlmap
+
+    edgeproxy explain -c edge.yaml --har saved.har --entry 3
+    """
+    from edgeproxy.config.load import load
+    from edgeproxy.config.problems import ConfigError
+    from edgeproxy.explaining.command import Asked, Style, run
+    from edgeproxy.explaining.question import Unclear
+
+    asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [])
+    colour = not as_json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    try:
+        text = run(load(config), asked, Style(as_json, brief, colour, show_secrets))
+    except (ConfigError, Unclear) as e:
+        typer.echo(str(e), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(text, nl=False)
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where the edge listens on loopback.")] = 8443,
     llm: Annotated[bool, typer.Option("--llm", help="A real small model (needs the extra: edgeproxy[llm]).")] = False,
@@ -135,6 +185,49 @@ def rules_test(
         raise typer.Exit(1)
 
 
+@rules_app.command("convert")
+def rules_convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON of Cloudflare's Rulesets API; '-' for standard input.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The rule file; absent: standard output.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if anything was left out.")] = False,
+) -> None:
+    """Makes a rule file of a Cloudflare ruleset export, and lists what could not be carried and why.
+
+    Example: edgeproxy rules convert rulesets.json -o rules/cloudflare.yaml
+    """
+    from edgeproxy.rules.convert import Unfit, convert
+    from edgeproxy.rules.converted import summary, text
+
+    try:
+        raw = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text("utf-8")
+        made = convert(json.loads(raw))
+    except (OSError, ValueError, RecursionError, Unfit) as e:
+        typer.echo(f"{file}: {getattr(e, 'strerror', None) or e}", err=True)
+        raise typer.Exit(1) from None
+    written = text(file.name, made.rules, summary(made))
+    if output is None:
+        typer.echo(written, nl=False)
+    else:
+        output.write_text(written, "utf-8")
+    typer.echo("\n".join(summary(made)), err=True)
+    if strict and made.left:
+        raise typer.Exit(1)
+
+
+@rules_app.command("schema")
+def rules_schema() -> None:
+    """Prints the JSON Schema of rule files, for editors.
+
+    Example: edgeproxy rules schema > rules.schema.json
+    """
+    from edgeproxy.config.schema import text
+    from edgeproxy.rules.model import RuleFile
+
+    typer.echo(text(RuleFile), nl=False)
+
+
 def _problems(path: Path) -> str | None:
     """Everything that would keep ``serve`` from starting, as text; None if nothing."""
     from edgeproxy.config.load import load
@@ -151,8 +244,6 @@ def _problems(path: Path) -> str | None:
 
 
 def _compile(config: Config) -> None:
-    import os
-
     from edgeproxy.dataplane import DataPlane
     from edgeproxy.ipc import TICKET_KEYS
 

@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -21,6 +22,8 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from edgeproxy.config.model import Config
+from edgeproxy.explaining.desk import Desk
 from edgeproxy.ipc import (
     Abort,
     Ask,
@@ -36,6 +39,7 @@ from edgeproxy.ipc import (
     Seen,
     State,
     ToControl,
+    Use,
     encode,
 )
 from edgeproxy.observe.admin import application
@@ -49,7 +53,8 @@ _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Task:
-    """What control is given at its fork. ``kept``: what its predecessor asked the supervisor to keep, or nothing."""
+    """What control is given at its fork. ``kept``: what its predecessor asked the supervisor to keep, or nothing;
+    ``config``: what is in use then (later ones come by ``Use``)."""
 
     state: State
     reports: socket.socket
@@ -57,6 +62,7 @@ class Task:
     admin_host: str | None
     channel: Channel[ToControl]
     kept: bytes
+    config: Config
 
 
 def run(task: Task) -> int:
@@ -150,7 +156,7 @@ def _is_fit(worker: ProcessState, generation: int) -> bool:
 
 
 class _Control:
-    __slots__ = ("_asked", "_asks", "_channel", "_end", "_ledger", "_loop", "_peers", "_state", "_task")
+    __slots__ = ("_asked", "_asks", "_channel", "_desk", "_end", "_ledger", "_loop", "_peers", "_state", "_task", "_thread")
 
     def __init__(self, task: Task, loop: asyncio.AbstractEventLoop) -> None:
         self._task = task
@@ -163,6 +169,8 @@ class _Control:
         # Of each Ask that is waited for: the peers that have not answered yet.
         self._asked: dict[int, tuple[set[_Peer], asyncio.Future[None]]] = {}
         self._end: asyncio.Future[None] = loop.create_future()
+        self._desk = Desk(task.config)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
 
     async def run(self) -> int:
         server = await self._loop.create_unix_server(lambda: _Peer(self), sock=self._task.reports)
@@ -176,6 +184,7 @@ class _Control:
         await self._end
         server.close()
         await runner.cleanup()
+        self._thread.shutdown(wait=False, cancel_futures=True)
         return 0
 
     # The supervisor
@@ -186,6 +195,8 @@ class _Control:
                 match message.head:
                     case State():
                         self._take(message.head)
+                    case Use():
+                        self._desk.use(message.blob)
                     case Drain() | Abort():
                         self._finish()
         except (ChannelClosed, IpcError):
@@ -272,6 +283,9 @@ class _Control:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         return readiness(self._state)
+
+    async def explain(self, content: bytes) -> bytes:
+        return await self._loop.run_in_executor(self._thread, self._desk.answer, content)
 
     async def scrape(self) -> Scrape:
         asked = time.monotonic()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.model import Config
     from edgeproxy.listen.quic import QuicListener
     from edgeproxy.observe.access import AccessLogWriter
+    from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.quic.ids import Seat
 
@@ -47,6 +48,10 @@ class DataPlane:
         Raises: OSError, ssl.SSLError or ValueError when a file cannot be used.
         """
         return Snapshot(config, ticket_keys, instance)
+
+    def tell(self, events: Events) -> None:
+        """Hits of rules are told there. Without a call nobody is told."""
+        self._gateway.events = events
 
     def switch(self, snapshot: Snapshot) -> None:
         """Make a snapshot current: new exchanges use it, running ones keep theirs. Pools and counters live on."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.observe.access import AccessLogWriter
+    from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.upstream.pool import Pool
 
@@ -39,10 +40,11 @@ class Gateway:
     Attributes:
         snapshot: the current one; exchanges pin the one they began with.
         pools: upstream name → pool; they outlive snapshots.
+        events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
     """
 
-    __slots__ = ("_rays", "deadlines", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
+    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -51,6 +53,7 @@ class Gateway:
         self.deadlines = deadlines
         self.stats = stats
         self.log = log
+        self.events: Events | None = None
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}

@@ -72,7 +72,7 @@ class GiveBack(msgspec.Struct, tag="give-back", frozen=True):
 
 
 class Reopen(msgspec.Struct, tag="reopen", frozen=True):
-    """Open the access log anew (it may have been rotated away)."""
+    """Open the access log and the events anew (they may have been rotated away)."""
 
 
 class Drain(msgspec.Struct, tag="drain", frozen=True):
@@ -158,7 +158,13 @@ class State(msgspec.Struct, tag="state", frozen=True):
     last_reload: ReloadState | None
 
 
-ToControl = State | Drain | Abort
+class Use(msgspec.Struct, tag="use", frozen=True):
+    """This generation is in use; its configuration is the blob (JSON). What control explains by."""
+
+    generation: int
+
+
+ToControl = State | Use | Drain | Abort
 
 
 # Worker ↔ control

@@ -19,6 +19,7 @@ from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, ReloadState, Switch
 from edgeproxy.system import notify
 
 PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration, and again to switch
+_LOGS = ("access_log", "events")
 _SOCKETS = ("https", "http", "admin")  # bound before the fork, maybe with rights that are gone since
 
 
@@ -39,10 +40,11 @@ def applicable(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]
     if running.workers != wanted.workers:
         named.append("workers")
         changes["workers"] = running.workers
-    # Another file is applied; having a log at all decides what the data plane was built with.
-    if (running.access_log is None) != (wanted.access_log is None):
-        named.append("access_log")
-        changes["access_log"] = running.access_log
+    # Another file is applied; having one at all decides what the data plane was built with.
+    for name in _LOGS:
+        if (getattr(running, name) is None) != (getattr(wanted, name) is None):
+            named.append(name)
+            changes[name] = getattr(running, name)
     return (wanted.model_copy(update=changes) if changes else wanted), tuple(named)
 
 

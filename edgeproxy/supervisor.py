@@ -37,6 +37,7 @@ from edgeproxy.ipc import (
     State,
     Switched,
     ToSupervisor,
+    Use,
 )
 from edgeproxy.loans import Loans
 from edgeproxy.reload import Reloads
@@ -115,6 +116,7 @@ class Supervisor:
         self._exit: int | None = None
         self._restarts = {"worker": 0, "control": 0}
         self._number = 0  # of the newest State
+        self._told = 0  # the generation whose configuration control has
         self._dirty = False
         self._shutdown = Shutdown(self._workers, self._control, self._listeners, say)
 
@@ -237,7 +239,9 @@ class Supervisor:
             child.ended(time.monotonic())
             return
         self._dirty = True
-        if not child.is_control:
+        if child.is_control:
+            self._told = self._reloads.generation
+        else:
             self._reloads.on_start(child)
 
     def _on_child_ready(self, child: Child, generation: int) -> None:
@@ -331,7 +335,15 @@ class Supervisor:
         self._dirty = self._reloads.changed = False
         self._number += 1
         if self._control is not None:
+            self._tell(self._control)
             self._control.send(self._state())
+
+    def _tell(self, control: Child) -> None:
+        """Gives control a configuration that it was not born with."""
+        reloads = self._reloads
+        if self._told != reloads.generation:
+            self._told = reloads.generation
+            control.send(Use(reloads.generation), reloads.config.model_dump_json().encode())
 
     # The end
 

@@ -39,7 +39,9 @@ from edgeproxy.ipc import (
     Switched,
     ToWorker,
 )
-from edgeproxy.observe.access import FLUSH_INTERVAL, AccessLogWriter
+from edgeproxy.observe.access import AccessLogWriter
+from edgeproxy.observe.events import Events
+from edgeproxy.observe.lines import FLUSH_INTERVAL, LineWriter
 from edgeproxy.observe.metrics import WorkerStats
 from edgeproxy.observe.reporter import Reporter
 from edgeproxy.quic.ids import Seat
@@ -54,6 +56,9 @@ class Plane(Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None: ...
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Any: ...
+    def tell(self, events: Events) -> None:
+        """Called once, before anything is served, where events are wanted."""
+
     def switch(self, snapshot: Any) -> None: ...
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         """Also called again, with the sockets of a slot that is lent to this worker."""
@@ -101,6 +106,7 @@ class _Worker:
         "_channel",
         "_deadline",
         "_end",
+        "_events",
         "_generation",
         "_lent",
         "_log",
@@ -121,6 +127,7 @@ class _Worker:
         self._generation = task.generation
         self._stats = WorkerStats()
         self._log: AccessLogWriter | None = None
+        self._events: Events | None = None
         self._plane: Plane | None = None
         self._reporter: Reporter | None = None
         self._aside: tuple[int, Config, Any] | None = None  # prepared, not yet in use
@@ -157,8 +164,13 @@ class _Worker:
         task = self._task
         if task.config.access_log is not None:
             self._log = AccessLogWriter(task.config.access_log.file, self._stats)
-            self._loop.call_later(FLUSH_INTERVAL, self._flush_log)
+        if task.config.events is not None:
+            self._events = Events(task.config.events.file, self._stats)
+        if self._writers():
+            self._loop.call_later(FLUSH_INTERVAL, self._flush)
         plane = self._plane = task.plane(self._loop, self._stats, self._log)
+        if self._events is not None:
+            plane.tell(self._events)
         plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
         if task.seat is not None:
@@ -193,8 +205,8 @@ class _Worker:
             case GiveBack(slot):
                 self._step(self._give_back(slot))
             case Reopen():
-                if self._log is not None:
-                    self._log.reopen()
+                for writer in self._writers():
+                    writer.reopen()
             case Drain(seconds):
                 self._finish(seconds)
             case Abort():
@@ -233,6 +245,8 @@ class _Worker:
         self._generation = generation
         if self._log is not None and config.access_log is not None:
             self._log.reopen(config.access_log.file)
+        if self._events is not None and config.events is not None:
+            self._events.writer.reopen(config.events.file)
         self._send(Switched(generation))
 
     async def _borrow(self, slot: int, https: int, fds: list[int]) -> None:
@@ -275,8 +289,8 @@ class _Worker:
             plane.abort()
             self._deadline = self._loop.time() + _SETTLE
             await self._emptied(plane)
-        if self._log is not None:
-            self._log.close()
+        for writer in self._writers():
+            writer.close()
         if self._reporter is not None:
             await self._reporter.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -286,10 +300,14 @@ class _Worker:
         while plane.connections and self._loop.time() < self._deadline:  # noqa: ASYNC110  an event costs each connection
             await asyncio.sleep(_POLL)
 
-    def _flush_log(self) -> None:
-        if self._log is not None:
-            self._log.flush()
-        self._loop.call_later(FLUSH_INTERVAL, self._flush_log)
+    def _writers(self) -> list[LineWriter]:
+        writers: list[LineWriter | None] = [self._log, self._events.writer if self._events is not None else None]
+        return [writer for writer in writers if writer is not None]
+
+    def _flush(self) -> None:
+        for writer in self._writers():
+            writer.flush()
+        self._loop.call_later(FLUSH_INTERVAL, self._flush)
 
     def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         print(f"edgeproxy: worker {self._task.slot}: {context.get('message')}", file=sys.stderr)  # noqa: T201

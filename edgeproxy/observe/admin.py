@@ -1,5 +1,5 @@
 # The admin endpoints: what they answer and whom they answer. Where the numbers come from is control.py's affair.
-"""``/healthz``, ``/readyz`` and ``/metrics`` as an aiohttp application.
+"""``/healthz``, ``/readyz``, ``/metrics`` and ``/api/explain`` as an aiohttp application.
 
 There is no login, so a web page that the operator has open must not be able to read or command it: a request whose Host
 is a foreign name (DNS rebinding) or whose Origin is another site gets 403.
@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from edgeproxy.explaining.question import Unclear
 from edgeproxy.observe.collector import CONTENT_TYPE, Scrape, render
 
 _SECURITY: Final = {
@@ -20,6 +21,7 @@ _SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+_MOST: Final = 64 * 1024  # bytes of a request body
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
@@ -28,6 +30,9 @@ class Source(Protocol):
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether /readyz answers 200, and its JSON detail."""
+
+    async def explain(self, content: bytes) -> bytes:
+        """The JSON of an explanation of the request that the content (JSON) tells of. Raises Unclear."""
 
     async def scrape(self) -> Scrape:
         """Fresh numbers of all processes; takes at most the deadline for workers to report (250 ms)."""
@@ -56,8 +61,20 @@ def application(source: Source, host: str | None) -> web.Application:
         text = render(await source.scrape())
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE, **_SECURITY})
 
-    app = web.Application(middlewares=[guard], client_max_size=64 * 1024)
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    async def explain(request: web.Request) -> web.Response:
+        try:
+            content = await source.explain(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return web.json_response({"error": f"at most {_MOST} bytes"}, status=413, headers=_SECURITY)
+        except Unclear as error:
+            return web.json_response({"error": str(error)}, status=400, headers=_SECURITY)
+        return web.Response(body=content, content_type="application/json", headers=_SECURITY)
+
+    app = web.Application(middlewares=[guard], client_max_size=_MOST)
+    app.add_routes([
+        web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics),
+        web.post("/api/explain", explain),
+    ])  # fmt: skip
     return app
 
 

@@ -88,6 +88,7 @@ def _clients(total: Dump) -> Iterator[Metric]:
     yield _counter("rule_errors", "Rules that failed while they ran; they count as not matching.", ("rule",),
                    _by_key(total["rule_errors"]))  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
+    yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
 
 
 def _quic(quic: QuicDump) -> Iterator[Metric]:

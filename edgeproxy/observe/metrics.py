@@ -90,6 +90,7 @@ class WorkerStats:
     __slots__ = (
         "connections_open",
         "connections_total",
+        "events_dropped",
         "faults",
         "handshake_failures",
         "handshakes",
@@ -120,6 +121,7 @@ class WorkerStats:
         self.rule_hits: dict[tuple[str, str], int] = {}
         self.rule_errors: dict[str, int] = {}
         self.log_dropped = 0
+        self.events_dropped = 0
         self.quic = QuicStats()
         self.routes: dict[str, RouteStats] = {}
         self.upstreams: dict[tuple[str, str], UpstreamStats] = {}
@@ -174,6 +176,7 @@ class WorkerStats:
             "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
             "rule_errors": dict(self.rule_errors),
             "log_dropped": self.log_dropped,
+            "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
             "routes": {
                 r.name: [list(r.requests), list(r.durations), r.duration_sum, r.bytes_in, r.bytes_out]
@@ -207,7 +210,7 @@ def record(
 
 _UPSTREAM_COUNTERS: Final = ("connects", "connect_failures", "reused", "retries", "resets")
 _UPSTREAM_GAUGES: Final = ("open", "active", "pending", "up")
-_COUNTERS: Final = ("handshakes", "handshakes_resumed", "redirects", "log_dropped")
+_COUNTERS: Final = ("handshakes", "handshakes_resumed", "redirects", "log_dropped", "events_dropped")
 _GAUGES: Final = ("reporters", "handshakes_pending", "streams_open")
 _LISTS: Final = ("connections_open", "connections_total")
 

@@ -82,6 +82,11 @@ class Rule:
             self._check = compile_test(self.test(), self._lists)
         return self._check
 
+    @property
+    def lists(self) -> Mapping[str, Container]:
+        """The lists that its expressions may name."""
+        return self._lists
+
     def compile(self, test: Test) -> None:
         """Make `check` now, of the tree that is at hand."""
         self._check = compile_test(test, self._lists)

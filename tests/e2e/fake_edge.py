@@ -18,6 +18,7 @@ from typing import Any
 
 from edgeproxy.config.model import Config
 from edgeproxy.observe.access import AccessLogWriter, line, static_part
+from edgeproxy.observe.events import Events
 from edgeproxy.observe.metrics import H1, WorkerStats, record
 from edgeproxy.quic.ids import Seat
 
@@ -44,6 +45,9 @@ class FakePlane:
         if "refused" in config.upstreams:
             raise ValueError("upstream 'refused' is refused by this data plane")
         return config
+
+    def tell(self, events: Events) -> None:
+        raise AssertionError("events are not configured")
 
     def switch(self, snapshot: Config) -> None:
         self.snapshot = snapshot

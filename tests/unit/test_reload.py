@@ -79,10 +79,11 @@ def test_what_needs_a_restart_is_named_and_left() -> None:
         listen={"https": "127.0.0.1:1", "http": [], "admin": None, "public_port": 443},
         workers=4,
         access_log={"file": "a"},
+        events={"file": "b"},
         drain="5s",
     )
     got, names = applicable(running, wanted)
-    assert names == ("listen.https", "listen.http", "listen.admin", "workers", "access_log")
+    assert names == ("listen.https", "listen.http", "listen.admin", "workers", "access_log", "events")
     assert got == config(listen={**BASE["listen"], "public_port": 443}, drain="5s")
 
 

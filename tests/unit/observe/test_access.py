@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.observe import access
+from edgeproxy.observe import lines as line_writer
 from edgeproxy.observe.access import AccessLogWriter, line, static_part
 from edgeproxy.observe.metrics import WorkerStats
 
@@ -92,7 +93,7 @@ def test_overflow_drops_whole_batches_and_counts_lines(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    monkeypatch.setattr(access, "PENDING_BYTES", 300_000)
+    monkeypatch.setattr(line_writer, "PENDING_BYTES", 300_000)
     writer = AccessLogWriter(str(fifo), stats)
     began = time.monotonic()
     written = 0
@@ -126,7 +127,7 @@ def test_pipe_writes_end_at_line_ends_within_pipe_buf() -> None:
     cuts = []
     start = 0
     while start < len(data):
-        end = access._cut(data, start)
+        end = line_writer._cut(data, start)
         assert data[end - 1] == 10
         cuts.append(end - start)
         start = end
@@ -187,7 +188,7 @@ def test_a_half_written_line_is_ended_before_the_next(
             raise OSError(28, "No space left on device")
         return real(fd, view[:40] if len(calls) == 1 else view)
 
-    monkeypatch.setattr(access.os, "write", failing)
+    monkeypatch.setattr(line_writer.os, "write", failing)
     writer.lines.append(entry(b"/lost"))
     writer.flush()
     until(lambda: len(calls) == 2)

@@ -8,6 +8,7 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 from test_collector import scrape
 
+from edgeproxy.explaining.question import Unclear
 from edgeproxy.observe.admin import application, refuse
 from edgeproxy.observe.collector import Scrape
 
@@ -17,6 +18,11 @@ class Source:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         return self.ready, {"generation": 3}
+
+    async def explain(self, content: bytes) -> bytes:
+        if content == b"{}":
+            raise Unclear("give 'url' or 'curl'")
+        return b'{"outcome":{}}'
 
     async def scrape(self) -> Scrape:
         return scrape()
@@ -53,6 +59,18 @@ async def test_metrics(client: TestClient[Any, Any]) -> None:
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "edgeproxy_requests_total" in await answer.text()
+
+
+async def test_explanations(client: TestClient[Any, Any]) -> None:
+    answer = await client.post("/api/explain", data=b'{"url": "https://x/"}')
+    assert (answer.status, answer.headers["Content-Type"], await answer.json()) == (200, "application/json", {"outcome": {}})
+    answer = await client.post("/api/explain", data=b"{}")
+    assert (answer.status, await answer.json()) == (400, {"error": "give 'url' or 'curl'"})
+    answer = await client.post("/api/explain", data=b"x" * (64 * 1024 + 1))
+    assert (answer.status, await answer.json()) == (413, {"error": "at most 65536 bytes"})
+    assert (await client.get("/api/explain")).status == 405
+    answer = await client.post("/api/explain", data=b"{}", headers={"Origin": "https://elsewhere.example"})
+    assert answer.status == 403
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/nothing"])

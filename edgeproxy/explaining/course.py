@@ -1,0 +1,74 @@
+# How a request goes through the pipeline on paper: one list of stages, each a plain function that returns data. A new
+# stage of the gateway gets a function of its own and a place in `STAGES`.
+"""`explain`: what each stage does with a request, and what becomes of it.
+
+Everything is asked of the parts that serve (`Plan`, `Walk`, compiled rules, …): no stage decides anything a second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from edgeproxy.explaining import after, before, ruled
+from edgeproxy.explaining.answer import Explanation, Named, Outcome, Stage
+from edgeproxy.explaining.paper import PaperSnapshot
+from edgeproxy.explaining.question import Question, understand
+from edgeproxy.explaining.trace import Veil, clean
+from edgeproxy.explaining.ways import Ways
+from edgeproxy.observe.metrics import RouteStats
+from edgeproxy.plan import NO_ROUTE, Plan
+
+StageOf = Callable[[Ways], Stage | None]
+"""What a stage says of a request; None: the request does not come there."""
+
+STAGES: Final[tuple[StageOf, ...]] = (
+    before.head,
+    before.host,
+    before.path,
+    before.https,
+    before.client,
+    before.route,
+    ruled.rules,
+    after.routed_again,
+    after.body,
+    after.upstream,
+    after.reply,
+)
+
+
+def explain(
+    snapshot: PaperSnapshot, question: Question, *, show_secrets: bool = False, clock: Callable[[], float] = time.time
+) -> Explanation:
+    """What becomes of a request.
+
+    Args:
+        show_secrets: credentials are shown, too.
+        clock: gives seconds since the epoch.
+
+    Raises: Unclear when the question is no request.
+    """
+    understood = understand(question, snapshot.trusted, snapshot.client)
+    request = understood.request
+    ways = Ways(
+        snapshot, question, request, understood.fault, Veil(show_secrets), clock, Plan(snapshot, request, RouteStats(NO_ROUTE))
+    )
+    stages = [stage for stage_of in STAGES if (stage := stage_of(ways)) is not None]
+    return Explanation(_asked(ways), stages, ways.outcome or Outcome("nothing decides", ""))
+
+
+def _asked(ways: Ways) -> list[Named]:
+    """The request as it was understood."""
+    request, secure = ways.request, ways.request.peer.secure
+    url = f"{'https' if secure else 'http'}://{clean(request.authority)}{clean(request.target)}"
+    version = ("HTTP/1.1", "HTTP/2", "HTTP/3")[request.protocol]
+    rows = [Named("request", f"{clean(request.method)} {url}")]
+    rows.append(Named("by", f"{version} from {request.peer.address or 'a Unix socket'}"))
+    rows += [Named(name.decode("ascii"), ways.veil.header(name, value)) for name, value in request.headers]
+    content = ways.question.body
+    if content is not None:
+        rows.append(Named("body", f"{len(content)} bytes"))
+    elif request.length:
+        rows.append(Named("body", f"{request.length} bytes, not given here"))
+    return rows

@@ -1,0 +1,60 @@
+# A snapshot on paper: all that decides, without what serves (certificates, connections). Made in milliseconds, from a
+# configuration that was checked.
+"""`PaperSnapshot`: what explanations are made by. A process that has no private keys can have one."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
+from edgeproxy.explaining.question import Unclear
+from edgeproxy.geo import Geo
+from edgeproxy.observe.metrics import RouteStats
+from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.hsts import compile_hsts
+from edgeproxy.policy.routing import Router
+from edgeproxy.rules.facts import Context
+from edgeproxy.rules.ruleset import compile_rules
+
+if TYPE_CHECKING:
+    from edgeproxy.config.model import Config
+
+INSTANCE = b"cdn-loop: edgeproxy;id=this-edge"  # each start of an edge has another id
+# Attributes of a snapshot that a paper one has not.
+ABSENT = frozenset({"contexts", "quic_certificates"})
+
+
+class PaperSnapshot(Snapshot):
+    """See the module. `Route.pool_for` of its routes gives the name of an upstream instead of a pool."""
+
+    __slots__ = ()
+
+    def __init__(self, config: Config) -> None:
+        """Raises: Unclear when a file of `geo` is gone since the configuration was checked."""
+        self.config = config
+        self.client = config.client
+        self.trusted = config.trusted_proxies
+        self.hsts = compile_hsts(config.hsts)
+        self.alt_svc = compile_alt_svc(config.listen)
+        self.redirect_port = config.listen.redirect_port
+        # Nobody connects: an empty context stands for each CA file.
+        contexts = {each.ca: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for each in config.upstreams.values()}
+        self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
+        self.routes = tuple(Route(route, config.client) for route in config.routes)
+        names: Any = {name: name for name in config.upstreams}
+        for route in self.routes:
+            route.stats = RouteStats(route.name)
+            route.pools, route.pool = names, names[route.upstream]
+        self.router = Router(self.routes)
+        self.geo = _geo(config)
+        self.rules = compile_rules(config.rules.book)
+        self.context = Context(self.geo, self.router.dialect)
+        self.instance = INSTANCE
+
+
+def _geo(config: Config) -> Geo | None:
+    try:
+        return Geo(config.geo.files) if config.geo.files else None
+    except ValueError as error:
+        raise Unclear(f"nothing can be explained: {error}") from None

@@ -1,0 +1,123 @@
+# Security events: a JSON line for each rule that acts or logs, with what it saw. Nothing is done here without a hit, and
+# what may be a secret is never written, only how long it is.
+"""`Events.rule` is called for each hit; the lines go the way of the access log's (lines.py)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+
+from edgeproxy.observe.access import MAX_AGENT, MAX_TEXT
+from edgeproxy.observe.lines import BATCH, LineWriter
+from edgeproxy.observe.metrics import PROTOCOLS
+from edgeproxy.rules.addresses import show_ip
+from edgeproxy.rules.reads import Read, private, reads, value_of
+from edgeproxy.rules.syntax import IP, show_value
+
+if TYPE_CHECKING:
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.rules.facts import Facts
+    from edgeproxy.rules.rule import Rule
+
+MAX_FIELDS: Final = 16  # of one event, and items of one field
+MAX_VALUE: Final = 256  # characters kept of a value
+_REDIRECT: Final = 302
+_NO_ROUTE: Final = "-"
+_encode = msgspec.json.encode
+
+
+class EventWriter(LineWriter):
+    """The writer of the events."""
+
+    __slots__ = ()
+    what: ClassVar[str] = "events"
+    counter: ClassVar[str] = "events_dropped"
+
+
+class Events:
+    """Writes events; belongs to one worker.
+
+    Attributes:
+        writer: where they go.
+    """
+
+    __slots__ = ("_reads", "writer")
+
+    def __init__(self, path: str, stats: WorkerStats) -> None:
+        """Raises: OSError when the file cannot be opened."""
+        self.writer = EventWriter(path, stats)
+        # By id: the rule, and what it reads. A reload makes new rules; the old ones go with the first hit after it.
+        self._reads: dict[str, tuple[Rule, tuple[Read, ...]]] = {}
+
+    def rule(self, exchange: Exchange, rule: Rule, facts: Facts) -> None:
+        """A rule was hit.
+
+        Args:
+            facts: the request as the rule saw it.
+        """
+        plan, request = exchange.plan, facts.request
+        event: dict[str, Any] = {
+            "time": round(time.time(), 3),
+            "event": "rule",
+            "rule": rule.id,
+            "action": rule.label,
+            "mode": rule.model.mode,
+            "ray": exchange.ray.decode("ascii"),
+            "client": plan.client,
+            "protocol": PROTOCOLS[request.protocol],
+            "method": request.method.decode("latin-1"),
+            "host": request.authority.decode("latin-1")[:MAX_AGENT],
+            "path": request.target.partition(b"?")[0].decode("latin-1")[:MAX_TEXT],
+            "route": _NO_ROUTE if plan.route is None else plan.route.name,
+        }
+        status = answer(rule)
+        if status is not None:
+            event["status"] = status
+        if rule.model.tags:
+            event["tags"] = rule.model.tags
+        event["fields"] = {show_value(read): seen(read, facts) for read in self._read_by(rule)[:MAX_FIELDS]}
+        lines = self.writer.lines
+        lines.append(_encode(event) + b"\n")
+        if len(lines) >= BATCH:
+            self.writer.flush()
+
+    def _read_by(self, rule: Rule) -> tuple[Read, ...]:
+        known = self._reads.get(rule.id)
+        if known is None or known[0] is not rule:
+            if known is not None:
+                self._reads.clear()
+            known = self._reads[rule.id] = (rule, reads(rule.test()))
+        return known[1]
+
+
+def answer(rule: Rule) -> int | None:
+    """The status that a rule answers with, None for one that does not answer."""
+    if not rule.acts:
+        return None
+    if rule.fault is not None:
+        return rule.fault.status
+    return rule.model.status or _REDIRECT if rule.model.action == "redirect" else None
+
+
+def seen(read: Read, facts: Facts) -> Any:
+    """A part of a request as an event shows it: cut, and of what is private only the length (bytes, or items)."""
+    try:
+        value = value_of(read, facts)
+    except Exception:  # a field that fails is a rule's fault to report; an event never takes a request down
+        return None
+    if private(read):
+        return None if value is None else {"length": len(value) if isinstance(value, bytes | list | dict) else 1}
+    return _plain(value, read.type == IP)
+
+
+def _plain(value: Any, address: bool) -> Any:
+    if isinstance(value, bytes):
+        return value[:MAX_VALUE].decode("latin-1")
+    if isinstance(value, list):
+        return [_plain(each, address) for each in value[:MAX_FIELDS]]
+    if isinstance(value, dict):
+        return {_plain(key, False): _plain(each, address) for key, each in list(value.items())[:MAX_FIELDS]}
+    return show_ip(value) if address and isinstance(value, int) else value

@@ -1,0 +1,65 @@
+# Explanations as JSON, for the admin address.
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.explaining import config_with
+
+from edgeproxy.explaining.desk import Desk
+from edgeproxy.explaining.question import Unclear
+
+
+def ask(desk: Desk, **about: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(desk.answer(json.dumps(about).encode()))
+    return found
+
+
+def blocking(agent: str) -> Any:
+    return config_with({"id": f"no-{agent}", "expression": f'http.user_agent contains "{agent}"', "action": "block"})
+
+
+def test_urls_and_commands() -> None:
+    desk = Desk(blocking("sqlmap"))
+    found = ask(desk, url="https://x/", headers={"User-Agent": "sqlmap", "X": ["1", "2"]}, client="203.0.113.7", http=3)
+    assert found["outcome"] == {
+        "says": "the edge answers 403: rule 'no-sqlmap' (block)", "stage": "rules", "status": 403, "rule": "no-sqlmap",
+        "hits": ["no-sqlmap"],
+    }  # fmt: skip
+    assert found["request"][1]["value"] == "HTTP/3 from 203.0.113.7"
+    (rule,) = next(stage for stage in found["stages"] if stage["name"] == "rules")["rules"]
+    assert rule["state"] == "acts" and rule["expression"]["answer"] is True
+    assert ask(desk, url="https://x/", headers=[["User-Agent", "sqlmap"]])["outcome"]["status"] == 403
+    assert ask(desk, url="https://x/", method="POST", body="a", http="1.1")["outcome"]["upstream"] == "main"
+    assert ask(desk, curl="curl https://x/ -A sqlmap", client="203.0.113.7")["outcome"]["status"] == 403
+    assert ask(desk, url="https://x/", response_headers={"a": "b"})["stages"][-1]["says"].startswith("200")
+
+
+def test_another_configuration_is_compiled_when_somebody_asks() -> None:
+    desk = Desk(blocking("a"))
+    assert desk._paper is None
+    ask(desk, url="https://x/")
+    first = desk._paper
+    ask(desk, url="https://x/")
+    assert desk._paper is first, "once for a generation"
+    desk.use(blocking("b").model_dump_json().encode())
+    assert desk._paper is None
+    assert ask(desk, curl="curl https://x/ -A b")["outcome"]["rule"] == "no-b"
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"", "not understood"), (b"[]", "not understood"), (b"{}", "give 'url' or 'curl'"),
+    (b'{"url": "https://x/", "curl": "curl x"}', "only one"), (b'{"url": 5}', r"\$.url"), (b'{"uri": "x"}', "uri"),
+    (b'{"url": "x"}', "not a URL"), (b'{"curl": "curl -d @/etc/hostname https://x/"}', "not read here"),
+    (b'{"curl": "curl x", "method": "POST"}', "belong to 'url'"), (b'{"url": "https://x/", "status": 99}', "99"),
+    (b'{"url": "https://x/", "http": 7}', "version"), (b"\xff", "not understood"),
+])  # fmt: skip
+def test_what_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(Unclear, match=why):
+        Desk(config_with()).answer(content)
+
+
+def test_secrets_stay_hidden() -> None:
+    found = ask(Desk(config_with()), url="https://x/", headers={"Authorization": "Bearer hush"})
+    assert "hush" not in json.dumps(found)
