@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.faults import CLIENT_GONE, OK
 
 if TYPE_CHECKING:
+    from edgeproxy.admission import Ticket
     from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.faults import Fault
     from edgeproxy.gateway import Gateway
@@ -39,11 +40,12 @@ class Exchange:
         status: 0 until the reply's head is sent [start].
         sent: bytes of body sent to the client [start, write].
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
+        ticket, tried: what it was admitted with, and what limits on trial said [admission].
     """
 
     __slots__ = (
         "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
-        "status",
+        "status", "ticket", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +63,8 @@ class Exchange:
         self.status = 0
         self.sent = 0
         self.first = 0.0
+        self.ticket: Ticket | None = None
+        self.tried: Ticket | None = None
 
     def start(self, reply: Reply, data: bytes, end: bool, outcome: str = OK) -> None:
         """Send the head and the first bytes. With `end` the exchange is complete."""

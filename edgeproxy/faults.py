@@ -27,6 +27,8 @@ class Fault(Exception):
         reason: short stable label for metrics and logs (`head_too_large`).
         message: a sentence for people: what happened and what to do.
         retry: another attempt cannot repeat an effect (nothing reached the upstream, or it said so).
+        fields: header fields that an answer with it has, too.
+        kind: `type` of the error for OpenAI's clients, where it is not that of the status.
     """
 
     def __init__(self, source: Source, status: int, reason: str, message: str, *, retry: bool = False) -> None:
@@ -36,6 +38,8 @@ class Fault(Exception):
         self.reason = reason
         self.message = message
         self.retry = retry
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.kind: str | None = None
 
     @property
     def outcome(self) -> str:

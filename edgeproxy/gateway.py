@@ -7,7 +7,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from edgeproxy import ruling
+from edgeproxy import admission, ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
@@ -19,6 +19,7 @@ from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.pages import error_page
 from edgeproxy.preview import Preview, read_pool
 from edgeproxy.rays import Rays
+from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.upstream.h1 import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.state.ports import Store
     from edgeproxy.upstream.pool import Pool
 
 _BODILESS = frozenset({204, 304})
@@ -42,9 +44,10 @@ class Gateway:
         pools: upstream name → pool; they outlive snapshots.
         events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
+        store: where limits count; this worker's own until it is given another one.
     """
 
-    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
+    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "store", "time")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -58,6 +61,7 @@ class Gateway:
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self.held = 0
+        self.store: Store = EmbeddedStore()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
@@ -68,7 +72,15 @@ class Gateway:
         plan = Plan(self.snapshot, request, self.no_route)
         if self.snapshot.rules is not None:
             ruling.prepare(self, plan, request, self.snapshot.rules)
+        elif self.snapshot.limits:
+            self.limit(plan, request, frozenset(), frozenset())
         return plan
+
+    def limit(self, plan: Plan, request: Request, skipped: frozenset[str], named: frozenset[str]) -> None:
+        """Find the limits of a plan that goes on, unless rules skip them."""
+        plan.limiting = None
+        if plan.route is not None and plan.fault is None and "limits" not in skipped:
+            admission.prepare(self, plan, request, self.snapshot.limits, named)
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
@@ -89,16 +101,23 @@ class Gateway:
         if plan.fault is not None:
             exchange.fail(plan.fault)
             return
-        route, pool = plan.route, plan.pool
+        route = plan.route
         if route is None:
             self._redirect(exchange)
-        elif not self.oversized(exchange, route.max_body):
-            if pool is not None and (plan.direct or plan.chosen or not route.reads_body or exchange.request.length == 0):
-                pool.submit(exchange)
-            elif pool is None:
-                exchange.fail(_gone())
-            else:
-                self._by_model(exchange, route)
+        elif not self.oversized(exchange, route.max_body) and (plan.limiting is None or not plan.limiting.apply(exchange)):
+            self.send_on(exchange)
+
+    def send_on(self, exchange: Exchange) -> None:
+        """What comes behind the limits: the upstream."""
+        plan = exchange.plan
+        route, pool = plan.route, plan.pool
+        assert route is not None
+        if pool is None:
+            exchange.fail(_gone())
+        elif plan.chosen or not route.reads_body or exchange.request.length == 0:
+            pool.submit(exchange)
+        else:
+            self._by_model(exchange, route)
 
     def oversized(self, exchange: Exchange, limit: int) -> bool:
         """Bounds the body to so many bytes. True when it is larger already: then it is refused."""
@@ -143,6 +162,10 @@ class Gateway:
         if exchange.plan.answering is not None:
             exchange.plan.answering.apply(exchange, reply)
             headers = reply.headers
+        ticket = exchange.ticket
+        if ticket is not None:
+            ticket.replied(exchange, reply)
+            headers += ticket.fields(exchange)
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
@@ -151,7 +174,7 @@ class Gateway:
         """A rule's own answer, counted and logged as the fault that it is."""
         self.stats.fault(fault.source.value, fault.reason)
         exchange.body.drop()
-        fields = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+        fields = [(b"content-type", content_type), (b"cache-control", b"no-store"), *fault.fields]
         self._local(exchange, fault.status, fields, content, fault.outcome)
 
     def redirect(self, exchange: Exchange, status: int, location: bytes) -> None:
@@ -204,6 +227,7 @@ class Gateway:
         else:
             content_type, content = error_page(fault, ray, request.header(b"accept"))
         fields = [(b"content-type", content_type), (b"cache-control", b"no-store")]
+        fields += fault.fields
         if fault.status == 503:
             fields.append((b"retry-after", b"1"))
         self._local(exchange, fault.status, fields, content, fault.outcome)
@@ -265,6 +289,10 @@ class Gateway:
         if exchange.sink is None:
             return
         exchange.sink = None
+        if exchange.ticket is not None:
+            exchange.ticket.end(exchange)
+        if exchange.tried is not None:
+            exchange.tried.end(exchange)
         plan = exchange.plan
         started, first, status, sent = exchange.started, exchange.first, exchange.status, exchange.sent
         received = exchange.body.received

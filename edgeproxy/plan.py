@@ -20,6 +20,7 @@ from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
 
 if TYPE_CHECKING:
+    from edgeproxy.admission import Admitting
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.message import Request
     from edgeproxy.observe.metrics import RouteStats
@@ -50,11 +51,13 @@ class Plan:
         forward: the request as rules rewrote it; None: it goes on as it came.
         ruling: what the rules say about this head before it is forwarded; None where no rule can say anything.
         answering: the same about replies.
+        limiting: the limits that its exchanges are under; None: none.
     """
 
     __slots__ = (
         "_bare", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "chosen", "client", "direct", "fault",
-        "fields", "forward", "host", "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot", "stats",
+        "fields", "forward", "host", "limiting", "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot",
+        "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -69,6 +72,7 @@ class Plan:
         self.forward: Request | None = None
         self.ruling: Ruling | None = None
         self.answering: Answering | None = None
+        self.limiting: Admitting | None = None
         self._rules: tuple[str, ...] = ()
         self._tags: tuple[str, ...] = ()
         self._host: bytes | None = None

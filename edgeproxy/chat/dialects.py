@@ -66,7 +66,7 @@ def stream_error(dialect: str, fault: Fault, tail: bytes) -> bytes | None:
 
 
 def _openai(fault: Fault) -> dict[str, str | None]:
-    kind = _OPENAI_TYPES.get(fault.status)
+    kind = fault.kind or _OPENAI_TYPES.get(fault.status)
     if kind is None:
         kind = "invalid_request_error" if fault.source is Source.CLIENT else "server_error"
     return {"message": fault.message, "type": kind, "param": None, "code": fault.reason}

@@ -15,6 +15,7 @@ from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid, quote, suggest
 from edgeproxy.config.units import format_size, parse_duration, parse_size
 
+AMOUNTS = ("requests", "tokens", "bytes", "score", "concurrent")
 MAX_ADDRESSES = 64
 MAX_WORKERS = 1024  # as the model allows
 MAX_H3_WORKERS = 256
@@ -40,6 +41,33 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _repeated_routes(data)
     yield from _preload(_section(data, "hsts"))
     yield from _previews(data)
+    yield from _limits(data)
+
+
+def _limits(data: dict[str, Any]) -> Iterator[Finding]:
+    """Each limit says one amount, and its name is its own: under it what was counted is kept."""
+    limits = data.get("limits")
+    first: dict[str, int] = {}
+    for index, limit in enumerate(limits if isinstance(limits, list | tuple) else ()):
+        if not isinstance(limit, dict):
+            continue
+        path: Path = ("limits", index)
+        name = limit.get("name")
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            yield Finding((*path, "name"), f"limit {quote(name)} is there twice")
+        said = [word for word in AMOUNTS if limit.get(word) is not None]
+        if len(said) != 1:
+            what = f"'{said[0]}' and '{said[1]}'" if said else "none"
+            yield Finding(path, f"a limit has one amount, not {what}", f"one of {', '.join(AMOUNTS)}", True)
+        if ("score" in said) != (limit.get("score_header") is not None):
+            yield Finding(path, "'score' and 'score_header' need each other", "the reply's header that holds its points", True)
+        if "tokens" in said:
+            hint = "a protection that is silently ignored would be worse than an error"
+            yield Finding((*path, "tokens"), "limits of tokens are not built yet: remove it", hint, True)
+        if limit.get("burst") is not None and ("concurrent" in said or limit.get("algorithm", "gcra") != "gcra"):
+            yield Finding((*path, "burst"), "'burst' is of gcra alone", on_key=True)
+        if limit.get("content_type") is not None and limit.get("body") is None:
+            yield Finding((*path, "content_type"), "'content_type' needs 'body'", on_key=True)
 
 
 def speaks_h3(data: dict[str, Any]) -> bool:

@@ -22,7 +22,6 @@ from edgeproxy.config.units import describe, format_duration, format_size, size_
 NOT_BUILT: Final[dict[Path, str]] = {
     ("store",): "a shared store",
     ("bots",): "bot scoring",
-    ("limits",): "rate limits",
     ("keys",): "API keys of the edge",
     ("routes", 0, "cache"): "caching",
 }

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
+from edgeproxy.config.checks import AMOUNTS
 from edgeproxy.config.problems import Invalid
+from edgeproxy.config.section import Section
 from edgeproxy.config.units import Duration, Size, Wait
 from edgeproxy.rules.model import AnswerBody, ContentType, HeaderName, RuleId
 
+MAX_LIMITS = 256
 MAX_UNITS = 1_000_000_000_000
 MAX_PERIOD = 31 * 86400.0
 
@@ -27,10 +30,8 @@ def _period(value: float) -> float:
     return value
 
 
-class Limit(BaseModel):
+class Limit(Section):
     """How much of something a client may have in a time."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: RuleId = Field(description="A name; it stands in metrics, logs and answers.")
     expression: StrictStr | None = Field(
@@ -73,6 +74,6 @@ class Limit(BaseModel):
 
 def amount(limit: Limit) -> tuple[str, int] | None:
     """What a limit counts, and how much of it is allowed; None when it does not say exactly one thing."""
-    given = [(name, getattr(limit, name)) for name in ("requests", "tokens", "bytes", "score", "concurrent")]
+    given = [(name, getattr(limit, name)) for name in AMOUNTS]
     said = [(name, number) for name, number in given if number is not None]
     return said[0] if len(said) == 1 else None

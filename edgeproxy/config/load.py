@@ -14,6 +14,7 @@ from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
+from edgeproxy.config.limit_expressions import limit_problems
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
@@ -56,10 +57,13 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += _on_disk(data, now)
     rules = _rule_files(data)
     findings += rules.findings
-    problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems]
+    problems = [
+        *document.problems, *(_placed(document, finding) for finding in findings), *limit_problems(document, rules.types),
+        *rules.problems,
+    ]  # fmt: skip
     if problems or config is None:
         raise ConfigError(dict.fromkeys(problems))
-    if not rules.book.rules:
+    if not rules.book.rules and not rules.book.lists:
         return config
     most = _largest_body(config)
     kept = tuple(rule for rule in rules.book.rules if rule.id not in rules.shipped or can_hold(rule, most))

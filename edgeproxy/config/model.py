@@ -28,6 +28,7 @@ from pydantic import (
 
 from edgeproxy.config import names
 from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
+from edgeproxy.config.limits import MAX_LIMITS, Limit
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section, count, duration, size
@@ -320,6 +321,9 @@ class Config(Section):
     drain: Wait = duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")
     routes: tuple[Route, ...] = Field(min_length=1, description="Which requests go where.")
+    limits: tuple[Limit, ...] = Field(
+        default=(), max_length=MAX_LIMITS, description="How much clients may have; all of them hold for a request."
+    )
     rules: RulesKey = Field(
         default=RuleFiles(),
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",

@@ -67,6 +67,9 @@ class _Once(Collector):
         yield from _processes(self._scrape)
 
 
+_UNITS: Final = ("settled", "refunded")
+
+
 def _clients(total: Dump) -> Iterator[Metric]:
     yield _gauge("connections_open", "Open client connections whose handshake is done.", ("protocol",),
                  _by_protocol(total["connections_open"]))  # fmt: skip
@@ -87,6 +90,12 @@ def _clients(total: Dump) -> Iterator[Metric]:
                    [((rule, action), n) for rule, action, n in total["rule_hits"]])  # fmt: skip
     yield _counter("rule_errors", "Rules that failed while they ran; they count as not matching.", ("rule",),
                    _by_key(total["rule_errors"]))  # fmt: skip
+    requests = [row for row in total["limits"] if row[1] not in _UNITS]
+    units = [row for row in total["limits"] if row[1] in _UNITS]
+    yield _counter("limit_requests", "Requests that a limit was asked about, by what became of them.", ("limit", "outcome"),
+                   [((name, outcome), n) for name, outcome, n in requests])  # fmt: skip
+    yield _counter("limit_units", "Units of a limit that were corrected after the answer: settled (more), refunded (fewer).",
+                   ("limit", "outcome"), [((name, outcome), n) for name, outcome, n in units])  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
     yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
 

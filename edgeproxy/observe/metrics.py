@@ -96,6 +96,7 @@ class WorkerStats:
         "handshakes",
         "handshakes_pending",
         "handshakes_resumed",
+        "limits",
         "log_dropped",
         "quic",
         "redirects",
@@ -120,6 +121,8 @@ class WorkerStats:
         # (rule, action), and rule: ids of rule files. They survive a reload under these names, as routes do.
         self.rule_hits: dict[tuple[str, str], int] = {}
         self.rule_errors: dict[str, int] = {}
+        # (limit, what became of it): allowed, limited, unasked; settled and refunded are units, the others requests.
+        self.limits: dict[tuple[str, str], int] = {}
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
@@ -160,6 +163,11 @@ class WorkerStats:
         """Counts a rule that failed while it ran (rare path)."""
         self.rule_errors[rule] = self.rule_errors.get(rule, 0) + 1
 
+    def limit(self, name: str, outcome: str, n: int = 1) -> None:
+        """Counts what became of a limit's charge."""
+        key = (name, outcome)
+        self.limits[key] = self.limits.get(key, 0) + n
+
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
         return {
@@ -175,6 +183,7 @@ class WorkerStats:
             "faults": [[source, reason, n] for (source, reason), n in self.faults.items()],
             "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
             "rule_errors": dict(self.rule_errors),
+            "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
@@ -240,6 +249,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     }
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
+    limits: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
     upstreams: dict[tuple[str, str], Dump] = {}
     for dump in dumps:
@@ -254,6 +264,8 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         for rule, action, n in dump["rule_hits"]:
             rule_hits[rule, action] = rule_hits.get((rule, action), 0) + n
         _add_keys(total["rule_errors"], dump["rule_errors"])
+        for name, outcome, n in dump["limits"]:
+            limits[name, outcome] = limits.get((name, outcome), 0) + n
         for name, row in dump["routes"].items():
             have = routes.get(name)
             if have is None:
@@ -265,6 +277,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
             _merge_target(upstreams, target)
     total["faults"] = [[source, reason, n] for (source, reason), n in faults.items()]
     total["rule_hits"] = [[rule, action, n] for (rule, action), n in rule_hits.items()]
+    total["limits"] = [[name, outcome, n] for (name, outcome), n in limits.items()]
     total["routes"] = routes
     total["upstreams"] = list(upstreams.values())
     return total

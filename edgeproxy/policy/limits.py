@@ -7,24 +7,26 @@ an empty text and the number 0 are three keys. Where expressions read only what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
 
 from edgeproxy.config.limits import Limit, amount
+from edgeproxy.config.units import format_duration
+from edgeproxy.policy.rates import Rate
 from edgeproxy.rules.compiler import Check, Container, compile_test, compile_value
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.lists import TYPES, container
+from edgeproxy.rules.model import RuleBook
 from edgeproxy.rules.parser import parse, parse_any
+from edgeproxy.rules.rule import guessed_type
 from edgeproxy.rules.syntax import Type, fields_of
 from edgeproxy.state.ports import Charge, Kind, Quota
 
 _KINDS: Final = {"gcra": Kind.GCRA, "fixed-window": Kind.FIXED, "sliding-window": Kind.SLIDING}
 LEASE: Final = 60_000_000  # microseconds that a lease of a concurrency limit lives without being prolonged
 _MICROSECONDS: Final = 1_000_000
-
-Broken = Callable[[str, Exception], None]
-
 
 class CompiledLimit:
     """One limit.
@@ -36,10 +38,15 @@ class CompiledLimit:
         afterwards: its units are known only when the reply is; before, it is asked whether anything is left.
         replies: which replies count; None: it does not matter.
         acts: it refuses; else it only counts and logs.
+        rate: how clients are told of it.
+        said: its amount, for people.
+        body, content_type: of its refusal, when it has its own.
+        score: the reply's header that holds its points.
     """
 
     __slots__ = (
-        "_applies", "_keys", "_seed", "acts", "afterwards", "counts", "model", "name", "named", "quota", "replies", "stable",
+        "_applies", "_keys", "_seed", "acts", "afterwards", "body", "content_type", "counts", "model", "name", "named", "quota",
+        "rate", "replies", "said", "score", "stable",
     )  # fmt: skip
 
     def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
@@ -60,6 +67,11 @@ class CompiledLimit:
             model.burst or 0,
             int(model.mitigation_timeout * _MICROSECONDS),
         )
+        self.rate = Rate(model.name, self.counts, number, 0 if concurrent else self.quota.window)
+        self.said = f"{number} at once" if concurrent else f"{number} {self.counts} in {format_duration(model.period)}"
+        self.body = model.body.encode("utf-8", "surrogatepass") if model.body is not None else None
+        self.content_type = (model.content_type or guessed_type(model.body or "")).encode("ascii")
+        self.score = model.score_header.encode("ascii") if model.score_header is not None else None
         self._seed = _framed(model.name.encode("ascii"))
         test = parse(model.expression, types) if model.expression is not None else None
         values = [parse_any(text, types) for text in model.key]
@@ -93,6 +105,13 @@ class CompiledLimit:
         if self.afterwards:
             return Charge(self.quota, key, 0)
         return Charge(self.quota, key, tokens if self.counts == "tokens" else 1)
+
+
+def compile_limits(limits: tuple[Limit, ...], book: RuleBook) -> tuple[CompiledLimit, ...]:
+    """All limits of a configuration; their expressions may name the lists of the rule files."""
+    lists: dict[str, Container] = {each.name: container(each) for each in book.lists} if limits else {}
+    types = {each.name: TYPES[each.kind] for each in book.lists}
+    return tuple(CompiledLimit(limit, lists, types) for limit in limits)
 
 
 def encoded(value: Any) -> bytes:

@@ -44,6 +44,7 @@ class Loaded:
         findings: of the patterns, by their index.
         files: what the patterns named and was read, in order.
         shipped: ids of rules in the book that come with the edge.
+        types: of the lists, by name.
     """
 
     book: RuleBook = field(default_factory=RuleBook)
@@ -51,6 +52,7 @@ class Loaded:
     findings: list[Finding] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     shipped: frozenset[str] = frozenset()
+    types: dict[str, Type] = field(default_factory=dict)
 
 
 class _Source(NamedTuple):
@@ -85,6 +87,7 @@ def read_rules(
         sources += [source for name in rest if (source := _source(shipped.path(name), name, loaded))]
     own = [source for source in sources if not source.shipped]
     known, book_lists = _lists([source.document for source in own], loaded)
+    loaded.types = known
     ids = _rules(own, known, loaded)
     for source in sources:
         if source.shipped:

@@ -270,7 +270,9 @@ class RuleModel(_Section):
         default=(), max_length=32, description="set: words for the access log and events."
     )
     cache: Annotated[Any, BeforeValidator(_later)] = Field(default=None, description="set: settings of the cache; not built yet.")
-    limits: Annotated[Any, BeforeValidator(_later)] = Field(default=None, description="set: limits by name; not built yet.")
+    limits: tuple[RuleId, ...] = Field(
+        default=(), max_length=32, description="set: names of limits with `named: true` that hold for this request."
+    )
 
 
 class RuleFile(_Section):

@@ -68,7 +68,7 @@ class Rule:
         self.stable = is_stable(self.fields)
         self.fault = _fault(model)
         self.body = model.body.encode("utf-8", "surrogatepass") if model.body is not None else None
-        self.content_type = (model.content_type or _guessed(model.body or "")).encode("ascii")
+        self.content_type = (model.content_type or guessed_type(model.body or "")).encode("ascii")
         self._lists = lists
         self._types = types
         self._check: Check | None = None
@@ -145,7 +145,8 @@ def _fault(model: RuleModel) -> Fault | None:
     return None
 
 
-def _guessed(body: str) -> str:
+def guessed_type(body: str) -> str:
+    """The content type of an answer's text, as it begins."""
     start = body.lstrip()[:1]
     if start in ("{", "["):
         return "application/json"

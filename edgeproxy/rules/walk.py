@@ -24,7 +24,7 @@ class Decision(NamedTuple):
         request: as it would be forwarded; the one that came when nothing was rewritten.
         written: those of its field lines that rules wrote: they are sent even where a client's would not be.
         upstream, host: what `route` chose.
-        tags: of `set`.
+        tags, limits: of `set`.
         stages: that are skipped.
         left_out: ids of rules that are skipped.
     """
@@ -37,6 +37,7 @@ class Decision(NamedTuple):
     upstream: str | None = None
     host: bytes | None = None
     tags: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     stages: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
 
@@ -49,8 +50,8 @@ class Walk:
     """
 
     __slots__ = (
-        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "location", "over", "request", "skip_stages", "tags",
-        "upstream", "written",
+        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "limits", "location", "over", "request", "skip_stages",
+        "tags", "upstream", "written",
     )  # fmt: skip
 
     def __init__(self, request: Request, draw: Callable[[], float], broken: Broken) -> None:
@@ -74,6 +75,7 @@ class Walk:
         self.upstream: str | None = None
         self.host: bytes | None = None
         self.tags: list[str] = []
+        self.limits: list[str] = []
 
     def all(self, rules: Iterable[Rule], facts: Facts) -> Facts:
         """Takes rules that hold, in order, until one ends the matter. See `take`."""
@@ -117,8 +119,9 @@ class Walk:
         elif rule.model.action == "route":
             self.upstream = rule.model.upstream
             self.host = rule.model.host.encode("ascii") if rule.model.host is not None else None
-        elif rule.model.tags:
+        elif rule.model.action == "set":
             self.tags += [tag for tag in rule.model.tags if tag not in self.tags]
+            self.limits += [name for name in rule.model.limits if name not in self.limits]
         return facts
 
     def _skip(self, rule: Rule) -> None:
@@ -151,5 +154,5 @@ class Walk:
         """What it came to so far."""
         return Decision(
             tuple(self.hits), self.final, self.request, self.location, self.written, self.upstream, self.host, tuple(self.tags),
-            frozenset(self.skip_stages), frozenset(self.left_out),
+            tuple(self.limits), frozenset(self.skip_stages), frozenset(self.left_out),
         )  # fmt: skip

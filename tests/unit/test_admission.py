@@ -1,0 +1,233 @@
+# Limits in the pipeline: who is let through, what a refusal says, and that everything taken is given back or settled once.
+"""admission.py with gateway.py and the embedded store, with real listeners' protocols and no sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from support.edge import certificates
+from support.pipeline import Stand
+
+from edgeproxy.config.load import build
+from edgeproxy.config.model import Config
+from edgeproxy.config.problems import ConfigError
+from edgeproxy.message import Reply
+from edgeproxy.state.embedded import EmbeddedStore
+from edgeproxy.state.ports import Admission, Admitted, Charge
+
+GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n"
+
+
+def stand(tmp_path: Path, *limits: dict[str, Any], rules: str = "", **changes: Any) -> Stand:
+    (tmp_path / "r.yaml").write_text(f"rules:\n{rules}\n" if rules else "rules: []\n")
+    paths = certificates()
+    config = build({
+        "listen": {"https": "127.0.0.1:8443", "admin": None},
+        "tls": {"certificates": [{"cert": str(paths.cert), "key": str(paths.key)}]},
+        "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}},
+        "routes": [
+            {"upstream": "main"}, {"path": "/v1/", "upstream": "main", "dialect": "openai"},
+            {"path": "/a/", "upstream": "main", "dialect": "anthropic"},
+        ],
+        "rules": [str(tmp_path / "r.yaml")],
+        "shipped": {"baseline": False, "chat": False},
+        "limits": list(limits),
+        **changes,
+    })  # fmt: skip
+    made = Stand(Config.model_validate_json(config.model_dump_json()))  # as it travels to a worker
+    made.gateway.log = cast("Any", SimpleNamespace(lines=[], flush=lambda: None))
+    made.now = 1_000_000_000_000  # type: ignore[attr-defined]
+    made.gateway.store = EmbeddedStore(clock=lambda: made.now)  # type: ignore[attr-defined]
+    return made
+
+
+def ask(made: Stand, path: bytes = b"/", fields: bytes = b"") -> bytes:
+    return made.h1().feed(GET % (path, fields)).link.written
+
+
+def status(written: bytes) -> int:
+    return int(written.split(b" ")[1])
+
+
+def header(written: bytes, name: bytes) -> bytes | None:
+    for line in written.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        key, _, value = line.partition(b": ")
+        if key == name:
+            return value
+    return None
+
+
+def test_requests_of_a_client(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "per-ip", "requests": 2, "period": "60s"})
+    first, second, third = ask(made), ask(made), ask(made)
+    assert [status(each) for each in (first, second, third)] == [200, 200, 429]
+    assert header(first, b"ratelimit-policy") == b'"per-ip";q=2;w=60' and header(first, b"ratelimit") == b'"per-ip";r=1;t=30'
+    assert header(third, b"retry-after") == b"30" and header(third, b"ratelimit") == b'"per-ip";r=0;t=60'
+    made.now += 30_000_000  # type: ignore[attr-defined]
+    assert status(ask(made)) == 200
+    assert made.stats.limits == {("per-ip", "allowed"): 3, ("per-ip", "limited"): 1}
+    assert [json.loads(line)["outcome"] for line in made.gateway.log.lines] == [  # type: ignore[union-attr]
+        "ok", "ok", "edge: rate_limit_exceeded", "ok",
+    ]  # fmt: skip
+
+
+def test_a_refusal_in_each_dialect(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "all", "requests": 1, "key": "http.host"})
+    ask(made)
+    openai, anthropic = ask(made, b"/v1/chat/completions"), ask(made, b"/a/v1/messages")
+    error = json.loads(openai.partition(b"\r\n\r\n")[2])["error"]
+    assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded") and "all" in error["message"]
+    assert header(openai, b"x-ratelimit-limit-requests") == b"1" and header(openai, b"x-ratelimit-reset-requests") == b"1m0s"
+    assert header(openai, b"retry-after") == b"60" and header(openai, b"x-should-retry") == b"true"
+    assert json.loads(anthropic.partition(b"\r\n\r\n")[2])["error"]["type"] == "rate_limit_error"
+    assert header(anthropic, b"anthropic-ratelimit-requests-remaining") == b"0"
+
+
+def test_an_answer_of_its_own(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "a", "requests": 1, "status": 420, "body": "<p>calm</p>"})
+    ask(made)
+    written = ask(made)
+    assert status(written) == 420 and written.endswith(b"<p>calm</p>")
+    assert header(written, b"content-type") == b"text/html; charset=utf-8"
+
+
+def test_what_is_counted_apart(tmp_path: Path) -> None:
+    key = ['http.request.headers["x-key"][0]', "http.request.uri.path"]
+    made = stand(tmp_path, {"name": "a", "requests": 1, "key": key})
+    cases = [(b"/", b""), (b"/", b"X-Key:\r\n"), (b"/", b"X-Key: 1\r\n"), (b"/1", b"X-Key:\r\n"), (b"/1", b"")]
+    assert [status(ask(made, *case)) for case in cases] == [200] * 5, "missing is not empty"
+    assert [status(ask(made, *case)) for case in cases] == [429] * 5
+
+
+def test_which_requests_it_is_about(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "a", "requests": 1, "expression": 'http.request.uri.path eq "/x"'})
+    assert [status(ask(made, path)) for path in (b"/", b"/", b"/x", b"/x", b"/")] == [200, 200, 200, 429, 200]
+    assert header(ask(made), b"ratelimit") is None
+
+
+def test_all_or_nothing(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "wide", "requests": 3, "key": "http.host"},
+                 {"name": "narrow", "requests": 1, "key": "http.request.uri.path"})  # fmt: skip
+    assert [status(ask(made, path)) for path in (b"/a", b"/a", b"/a", b"/b", b"/c", b"/d")] == [200, 429, 429, 200, 200, 429]
+
+
+def test_on_trial_nobody_is_refused(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "try", "requests": 1, "mode": "log"}, {"name": "act", "requests": 3})
+    assert [status(ask(made)) for _ in range(4)] == [200, 200, 200, 429]
+    assert made.stats.limits == {("try", "allowed"): 1, ("try", "limited"): 3, ("act", "allowed"): 3, ("act", "limited"): 1}
+    assert header(ask(made), b"ratelimit-policy") == b'"act";q=3;w=60'
+
+
+def test_rules_skip_and_name_limits(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "all", "requests": 1}, {"name": "extra", "requests": 1, "key": "http.host", "named": True},
+                 rules="""\
+- {id: free, expression: 'http.request.uri.path eq "/free"', action: skip, skip: {stages: [limits]}}
+- {id: late, expression: 'http.request.uri.path eq "/late" and http.request.timestamp.sec gt 0', action: skip,
+   skip: {stages: [limits]}}
+- {id: dear, expression: 'http.request.uri.path eq "/dear"', action: set, limits: [extra]}
+""")  # fmt: skip
+    assert [status(ask(made, path)) for path in (b"/", b"/", b"/free", b"/late", b"/free")] == [200, 429, 200, 200, 200]
+    made.now += 60_000_000  # type: ignore[attr-defined]
+    assert header(ask(made, b"/dear"), b"ratelimit-policy") == b'"all";q=1;w=60, "extra";q=1;w=60'
+
+
+def test_at_once(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "two", "concurrent": 2})
+    made.pool.answers = False
+    first, second = made.h1().feed(GET % (b"/", b"")), None
+    jobs = list(made.pool.jobs)
+    second = made.h1().feed(GET % (b"/", b""))
+    jobs += made.pool.jobs
+    assert status(ask(made)) == 429
+    jobs[0].answer()
+    assert status(first.link.written) == 200
+    made.h1().feed(GET % (b"/", b""))
+    assert len(made.pool.jobs) == 1, "one ended, one may begin"
+    assert status(ask(made)) == 429
+    second.h1.connection_lost(None)
+    made.h1().feed(GET % (b"/", b""))
+    assert len(made.pool.jobs) == 1, "one left, one may begin"
+
+
+def test_what_only_the_reply_tells(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "bytes", "bytes": 100, "key": "http.host"},
+                 {"name": "score", "score": 10, "score_header": "x-score", "key": "http.host"},
+                 {"name": "errors", "requests": 1, "key": "http.host",
+                  "counting_expression": "http.response.code eq 404"})  # fmt: skip
+
+    def answer(code: int, score: bytes, size: int) -> bytes:
+        made.pool.answers = False
+        driver = made.h1().feed(GET % (b"/", b""))
+        if made.pool.jobs:
+            exchange = made.pool.jobs[0].exchange
+            made.gateway.reply(exchange, Reply(code, [(b"x-score", score)], size), b"x" * size, True)
+        return driver.link.written
+
+    assert status(answer(200, b"4", 10)) == 200
+    assert header(answer(200, b"many", 10), b"ratelimit") == b'"bytes";r=90;t=6, "score";r=6;t=24, "errors";r=1;t=0'
+    assert header(answer(200, b"7", 10), b"ratelimit") == b'"bytes";r=80;t=12, "score";r=6;t=24, "errors";r=1;t=0'
+    assert status(answer(200, b"0", 10)) == 429, "score is owed"
+    made.now += 60_000_000  # type: ignore[attr-defined]
+    assert status(answer(404, b"0", 500)) == 404
+    assert status(answer(200, b"0", 0)) == 429
+
+
+class Slow:
+    """A store that answers when it is told to."""
+
+    def __init__(self, inner: EmbeddedStore) -> None:
+        self.inner = inner
+        self.waiting: list[Callable[[], None]] = []
+
+    def admit(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
+        self.waiting.append(lambda: self.inner.admit(charges, lease, done))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_a_store_that_answers_later(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "a", "requests": 2}, {"name": "b", "concurrent": 1})
+    slow = Slow(cast("EmbeddedStore", made.gateway.store))
+    made.gateway.store = cast("Any", slow)
+    gone, stays = made.h1().feed(GET % (b"/", b"")), None
+    gone.h1.connection_lost(None)
+    stays = made.h1().feed(GET % (b"/", b""))
+    assert stays.link.written == b""
+    for each in slow.waiting:
+        each()
+    assert status(stays.link.written) == 200
+    assert header(stays.link.written, b"ratelimit") == b'"a";r=1;t=30, "b";r=0;t=60', "who left gave back what was still granted"
+
+
+def test_nobody_can_be_asked(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "a", "requests": 1})
+
+    def answers(allowed: bool) -> None:
+        by: Any = "open" if allowed else "closed"
+        made.gateway.store = cast("Any", SimpleNamespace(
+            admit=lambda charges, lease, done: done(Admission(allowed, (), by)), settle=lambda changes, lease: None))  # fmt: skip
+
+    answers(True)
+    assert [status(ask(made)) for _ in range(3)] == [200] * 3
+    answers(False)
+    assert status(ask(made)) == 503
+    assert made.stats.limits == {("a", "unasked"): 4}
+
+
+@pytest.mark.parametrize(("limit", "message"), [
+    ({"name": "a"}, "one amount"), ({"name": "a", "requests": 1, "bytes": 2}, "one amount"),
+    ({"name": "a", "requests": 1, "key": ["ip.scr"]}, "unknown field 'ip.scr'"),
+    ({"name": "a", "requests": 1, "expression": "ip.src"}, "limits\\[0\\].expression"),
+    ({"name": "a", "score": 1}, "score_header"), ({"name": "a", "tokens": 1}, "not built yet"),
+    ({"name": "a", "requests": 1, "algorithm": "fixed-window", "burst": 2}, "gcra"),
+    ({"name": "a", "requests": 0}, "at least 1"), ({"name": "a b", "requests": 1}, "is not an id"),
+])  # fmt: skip
+def test_what_is_no_limit(tmp_path: Path, limit: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stand(tmp_path, limit)
