@@ -3,7 +3,8 @@
 
 Local: each worker enforces `limit / shares` of every quota in a table of its own (at least 1), where `shares` is the number of
 workers of all nodes. A key that the store has judged lately starts from what it had left then. The table outlives
-the outage, so that a store that comes and goes gives nobody a fresh share each time.
+the outage, so that a store that comes and goes gives nobody a fresh share each time. A charge that is larger than the
+share is refused: letting it through would be more than the bound allows.
 
 The bound: in any window the store admits at most the limit, and all workers together at most the limit (or one unit each,
 if there are more workers than units): never more than twice the limit, however often the store comes and goes, as long
@@ -75,7 +76,7 @@ class Fallback:
             share = self.share(quota)
             if self._seen or self._seen_before:
                 self._start_from(share, key, now)
-            shared.append(Charge(share, key, min(cost, share.burst) if quota.burst >= cost else cost))
+            shared.append(Charge(share, key, cost))
         admission = self._table.admit(shared, lease, now)
         if admission.allowed:
             self._mine.add(lease)

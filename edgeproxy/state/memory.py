@@ -36,7 +36,7 @@ _new: Final = tuple.__new__  # as in counting.py
 class Memory:
     """See the module. `born` is when it was made: what was charged before was charged to another one."""
 
-    __slots__ = ("_blobs", "_blocks", "_by_shape", "_keys", "_room", "_settled", "_tables", "_tended", "born")
+    __slots__ = ("_blobs", "_blocked", "_blocks", "_by_shape", "_keys", "_room", "_settled", "_tables", "_tended", "born")
 
     def __init__(self, now: int, keys: int = KEYS, blobs: int = BLOB_BYTES) -> None:
         self.born = now
@@ -46,6 +46,7 @@ class Memory:
         self._tables: dict[Quota, Table] = {}
         self._by_shape: dict[tuple[str, Kind, int], Table] = {}
         self._blocks = Shelf(BLOCKS, 0)
+        self._blocked = False  # whether there may be any
         self._blobs = Shelf(BLOBS, blobs)
         self._settled = Recent(SETTLED)
         self._tended = now
@@ -59,12 +60,14 @@ class Memory:
         if not 0 <= now - self._tended < TEND:
             self.tend(now)
         tables = self._tables
-        blocks = self._blocks if len(self._blocks) else None
+        blocks = self._blocks if self._blocked else None
         verdicts: list[Verdict] = []
         undo: list[tuple[Table, bytes, State | None, int]] = []
         refused: list[tuple[Table, bytes, State]] = []
         for quota, key, cost in charges:
-            table = tables.get(quota) or self._table(quota)
+            table = tables.get(quota)
+            if table is None:
+                table = self._table(quota)
             young = table.young
             state = young.get(key)
             if state is None:
@@ -75,15 +78,17 @@ class Memory:
                 refused.append((table, key, _NOTHING))
                 verdicts.append(_new(Verdict, (False, 0, block[0], block[0], now)))
                 continue
-            held = len(state[2]) if quota.kind == _LEASES and state is not None else 0
+            held = len(state[2]) if quota.kind is _LEASES and state is not None else 0
             after, verdict = TAKE[quota.kind](state or fresh(quota.kind, now), quota, cost, now, lease)
             verdicts.append(verdict)
-            if quota.kind == _LEASES:
+            if quota.kind is _LEASES:
                 table.held += len(after[2]) - held
+                if state is not None:  # even if it is refused: what expired is no more in the dictionary of both states
+                    young[key] = after
             if not verdict[0]:
                 refused.append((table, key, after))
             elif cost:
-                if state is None or quota.kind == _LEASES:
+                if state is None or quota.kind is _LEASES:
                     young.pop(key, None)  # it is not the one to go
                     self._make_room(table, after, now)
                 table.young[key] = after  # making room may have made it another dictionary
@@ -106,7 +111,7 @@ class Memory:
             after = table.find(key)
             if after is None:  # forgotten for the sake of a later charge's key
                 continue
-            if table.quota.kind == _LEASES:
+            if table.quota.kind is _LEASES:
                 table.held -= counting.untake(after[2], lease, cost)
             if before is None:
                 table.drop(key)
@@ -136,7 +141,7 @@ class Memory:
         for quota, key, delta, stamp in changes:
             table = self._table(quota)
             state = table.find(key)
-            if quota.kind == _LEASES:
+            if quota.kind is _LEASES:
                 if state is not None:
                     held = len(state[2])
                     table.put(key, counting.give_back(state, quota, lease, now))
@@ -161,6 +166,7 @@ class Memory:
         if ttl <= 0:
             self._blocks.drop(key)
             return True
+        self._blocked = True
         return self._blocks.put(key, b"", ttl, now)
 
     def reset(self, charges: Sequence[Charge]) -> None:
@@ -184,6 +190,7 @@ class Memory:
         for table in self._by_shape.values():
             table.sweep(now, TENDED)
         self._blocks.sweep(now, TENDED)
+        self._blocked = len(self._blocks) > 0
         self._blobs.sweep(now, TENDED)
         if len(self._tables) > _KNOWN:
             self._tables.clear()

@@ -207,6 +207,23 @@ async def test_more_than_the_whole_quota_is_never_allowed(stand: Stand) -> None:
     assert (await admit(stand.store, charge._replace(cost=10))).allowed
 
 
+@pytest.mark.parametrize("absurd", [2**53 + 1, 2**64, 10**30])
+@pytest.mark.parametrize("kind", RATES)
+async def test_absurd_numbers_of_clients_and_upstreams(stand: Stand, kind: Kind, absurd: int) -> None:
+    """`max_tokens` and `usage` say what they like."""
+    charge, lease = Charge(quota(kind, limit=10, window=60 * SECOND), name(), 1), name()
+    admission = await admit(stand.store, charge, lease=lease)
+    assert not (await admit(stand.store, charge._replace(key=name(), cost=absurd))).allowed
+    stand.store.settle([change(charge, absurd, admission)], lease)
+    refused = (await admit(stand.stores[1], charge)).verdicts[0]
+    assert not refused.allowed and 0 < refused.retry <= 102 * 60 * SECOND
+    assert await answer(stand.store.reset, [charge])
+    lease = name()
+    admission = await admit(stand.store, charge, lease=lease)
+    stand.store.settle([change(charge, -absurd, admission)], lease)
+    await until_remaining(stand.store, [charge], (10,))
+
+
 async def test_peek_takes_nothing(stand: Stand) -> None:
     charges = [Charge(quota(kind, limit=3), name(), 1) for kind in Kind]
     assert await peek(stand.store, *charges) == (Level(3, 0, 0),) * 4

@@ -147,6 +147,19 @@ def test_share() -> None:
         assert counting.share(key.state, key.quota, NOW) == 2 * FULL
 
 
+@pytest.mark.parametrize("kind", RATES)
+def test_ends(kind: Kind) -> None:
+    for wait in (0, 1, 30_000_000, 59_999_999):
+        for mitigation in (0, 400_000_000):
+            key = Key(kind, 7, 60_000_000, mitigation=mitigation)
+            key.take(3, NOW + wait)
+            key.take(9, NOW + wait)
+            end = counting.ends(key.state, key.quota)
+            for now, expected in ((end - 1, True), (end, False)):
+                rolled = counting.roll(key.state, key.quota, now)
+                assert (counting.share(rolled, key.quota, now) > 0) == expected
+
+
 # Against a naive model
 
 WINDOW = 1000

@@ -35,9 +35,9 @@ def test_what_expired_is_swept_by_what_comes(kind: Kind) -> None:
     assert len(memory) == (10_000 if kind == Kind.LEASES else 5000)
     each = 2 if kind == Kind.LEASES else 1
     fill(memory, quota, 2000, now=NOW + 2 * MINUTE)
-    assert len(memory) <= 2500 * each
-    fill(memory, quota, 1000, now=NOW + 2 * MINUTE)
-    assert len(memory) == 3000 * each
+    assert len(memory) <= 5000 * each
+    fill(memory, quota, 4000, now=NOW + 2 * MINUTE)
+    assert len(memory) == 6000 * each
 
 
 def test_what_expired_goes_although_nobody_new_comes() -> None:

@@ -21,7 +21,7 @@ from edgeproxy.state.ports import Admission, Change, Charge, Kind
 from edgeproxy.state.remote import RemoteStore
 from edgeproxy.state.server import StoreServer
 
-DEADLINE = 0.05
+DEADLINE = 0.05  # where it is about being late; elsewhere a busy machine must not make it so
 
 
 class Gate:
@@ -109,9 +109,9 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
 
 
 @asynccontextmanager
-async def workers(gate: Gate, mode: Mode, count: int = 2) -> AsyncIterator[list[RemoteStore]]:
+async def workers(gate: Gate, mode: Mode, count: int = 2, deadline: float = 10.0) -> AsyncIterator[list[RemoteStore]]:
     loop = asyncio.get_running_loop()
-    stores = [RemoteStore(loop, gate.path, mode, count, deadline=DEADLINE) for _ in range(count)]
+    stores = [RemoteStore(loop, gate.path, mode, count, deadline=deadline) for _ in range(count)]
     for store in stores:
         await store.start()
     try:
@@ -132,7 +132,7 @@ def allowed(admissions: list[Admission]) -> int:
 @pytest.mark.parametrize(("mode", "through"), [("open", 20), ("closed", 0), ("local", 5)])
 async def test_a_server_that_hangs_costs_one_deadline_in_total(gate: Gate, mode: Mode, through: int) -> None:
     loop = asyncio.get_running_loop()
-    async with workers(gate, mode) as (store, _):
+    async with workers(gate, mode, deadline=DEADLINE) as (store, _):
         charge = Charge(quota(limit=10), name(), 1)
         gate.hold(True)
         began = loop.time()
@@ -152,7 +152,7 @@ async def test_a_server_that_hangs_costs_one_deadline_in_total(gate: Gate, mode:
 
 
 async def test_what_is_admitted_too_late_is_given_back(gate: Gate) -> None:
-    async with workers(gate, "open") as (store, other):
+    async with workers(gate, "open", deadline=DEADLINE) as (store, other):
         charges = [Charge(quota(kind, limit=10), name(), 3) for kind in Kind]
         gate.hold(True)
         assert (await admit(store, *charges)).by == "open"
@@ -212,7 +212,7 @@ async def test_the_bound_on_over_admission(gate: Gate, monkeypatch: pytest.Monke
 async def test_a_slow_server_is_left_alone_until_it_is_fast(gate: Gate) -> None:
     """Late every time: only what was sent before that was known had to wait."""
     loop = asyncio.get_running_loop()
-    async with workers(gate, "open") as (store, _):
+    async with workers(gate, "open", deadline=DEADLINE) as (store, _):
         gate.delay = DEADLINE
         waits = []
         end = loop.time() + 0.6
@@ -257,7 +257,7 @@ async def test_a_settling_from_before_a_restart_refunds_nothing(gate: Gate) -> N
 
 
 async def test_open_leaves_no_charge_and_refunds_none(gate: Gate) -> None:
-    async with workers(gate, "open") as (store, other):
+    async with workers(gate, "open", deadline=DEADLINE) as (store, other):
         charge, lease = Charge(quota(limit=100), name(), 60), name()
         gate.hold(True)
         admission = await admit(store, charge, lease=lease)
