@@ -80,7 +80,7 @@ class Births:
         if self._seats is not None:
             self._seats.keep(None if own.is_control else own.slot)
         if not own.is_control:
-            for unused in (self._listeners.admin, self.reports.socket if self.reports is not None else None):
+            for unused in (self._listeners.admin, *(self.reports.sockets if self.reports is not None else ())):
                 if unused is not None:
                     unused.close()
 
@@ -99,6 +99,7 @@ class Births:
                 seat=seat,
                 channel=channel,
                 control=self.reports.path if self.reports is not None else None,
+                store=self.reports.store_path if self.reports is not None and len(self._listeners.slots) > 1 else None,
                 plane=self._plane,
             )
         )
@@ -112,4 +113,5 @@ class Births:
         admin, address = self._listeners.admin, self._reloads.config.listen.admin
         if self.reports is None or admin is None or address is None:
             return 1
-        return control.run(control.Task(state, self.reports.socket, admin, address.host, channel, kept, self._reloads.config))
+        sockets = self.reports.sockets
+        return control.run(control.Task(state, *sockets, admin, address.host, channel, kept, self._reloads.config))

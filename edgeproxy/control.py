@@ -45,6 +45,7 @@ from edgeproxy.ipc import (
 from edgeproxy.observe.admin import application
 from edgeproxy.observe.collector import Process, Scrape
 from edgeproxy.observe.metrics import Dump, WorkerStats, counters_only, empty, merge
+from edgeproxy.state.server import StoreServer
 
 SCRAPE_DEADLINE: Final = 0.25  # seconds for workers to report when somebody scrapes
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -58,6 +59,7 @@ class Task:
 
     state: State
     reports: socket.socket
+    store: socket.socket
     admin: socket.socket
     admin_host: str | None
     channel: Channel[ToControl]
@@ -179,10 +181,13 @@ class _Control:
         )
         await runner.setup()
         await web.SockSite(runner, self._task.admin).start()
+        store = StoreServer()  # nobody connects to it but where several workers count together
+        await store.start(self._task.store)
         self._loop.add_reader(self._channel.fileno(), self._on_channel)
         self._send(Ready(self._state.generation))
         await self._end
         server.close()
+        store.close()
         await runner.cleanup()
         self._thread.shutdown(wait=False, cancel_futures=True)
         return 0

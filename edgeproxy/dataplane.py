@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.quic.ids import Seat
+    from edgeproxy.state.ports import Store
 
 
 class DataPlane:
@@ -69,6 +70,10 @@ class DataPlane:
             route.pools = pools
             route.pool = pools[route.upstream]
         gateway.snapshot = snapshot
+
+    def count(self, store: Store) -> None:
+        """Let limits count in a store that others share."""
+        self._gateway.store = store
 
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         """Accept on bound, listening, non-blocking sockets. May be called again with more of them."""

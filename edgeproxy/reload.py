@@ -19,6 +19,7 @@ from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, ReloadState, Switch
 from edgeproxy.system import notify
 
 PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration, and again to switch
+_STORE = ("on_store_failure", "store_deadline")
 _LOGS = ("access_log", "events")
 _SOCKETS = ("https", "http", "admin")  # bound before the fork, maybe with rights that are gone since
 
@@ -40,6 +41,10 @@ def applicable(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]
     if running.workers != wanted.workers:
         named.append("workers")
         changes["workers"] = running.workers
+    for name in _STORE:
+        if getattr(running, name) != getattr(wanted, name):
+            named.append(name)
+            changes[name] = getattr(running, name)
     # Another file is applied; having one at all decides what the data plane was built with.
     for name in _LOGS:
         if (getattr(running, name) is None) != (getattr(wanted, name) is None):

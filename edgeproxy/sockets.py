@@ -85,24 +85,40 @@ class Listeners:
 
 
 class Reports:
-    """The socket on which control hears from workers, in a directory that only this user can enter (mkdtemp: 0700)."""
+    """The sockets on which control hears from workers, in a directory that only this user can enter (mkdtemp: 0700).
 
-    __slots__ = ("_directory", "path", "socket")
+    Attributes:
+        socket, path: for reports.
+        store, store_path: for what limits count, where several workers count together.
+    """
+
+    __slots__ = ("_directory", "path", "socket", "store", "store_path")
 
     def __init__(self) -> None:
         # The path of a Unix socket has 107 bytes at most; some TMPDIR alone are longer.
         base = tempfile.gettempdir()
         self._directory = tempfile.mkdtemp(prefix="edgeproxy-", dir=base if len(base) < 80 else "/tmp")  # noqa: S108
-        self.path = f"{self._directory}/control"
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.setblocking(False)
-        self.socket.bind(self.path)
-        self.socket.listen(BACKLOG)
+        self.path, self.store_path = f"{self._directory}/control", f"{self._directory}/store"
+        self.socket, self.store = _private(self.path), _private(self.store_path)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """Both."""
+        return self.socket, self.store
 
     def close(self) -> None:
-        """Closes it and removes the directory."""
-        self.socket.close()
+        """Closes them and removes the directory."""
+        for sock in self.sockets:
+            sock.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _private(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    made.bind(path)
+    made.listen(BACKLOG)
+    return made
 
 
 def listen(

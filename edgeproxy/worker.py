@@ -45,6 +45,8 @@ from edgeproxy.observe.lines import FLUSH_INTERVAL, LineWriter
 from edgeproxy.observe.metrics import WorkerStats
 from edgeproxy.observe.reporter import Reporter
 from edgeproxy.quic.ids import Seat
+from edgeproxy.state.ports import Store
+from edgeproxy.state.remote import RemoteStore
 
 _SETTLE: Final = 0.5  # seconds for resets to reach the clients
 _POLL: Final = 0.02  # seconds between two looks at the number of connections while draining
@@ -58,6 +60,9 @@ class Plane(Protocol):
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Any: ...
     def tell(self, events: Events) -> None:
         """Called once, before anything is served, where events are wanted."""
+
+    def count(self, store: Store) -> None:
+        """Called once, before anything is served, where several workers count together."""
 
     def switch(self, snapshot: Any) -> None: ...
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
@@ -91,6 +96,7 @@ class Task:
     seat: Seat | None  # this worker's place among those that speak h3
     channel: Channel[ToWorker]
     control: str | None  # path of control's socket
+    store: str | None  # and of its store; None: this worker counts alone
     plane: type[Plane]
 
 
@@ -115,6 +121,7 @@ class _Worker:
         "_reporter",
         "_stats",
         "_steps",
+        "_store",
         "_task",
         "_thread",
         "_wanted",
@@ -128,6 +135,7 @@ class _Worker:
         self._stats = WorkerStats()
         self._log: AccessLogWriter | None = None
         self._events: Events | None = None
+        self._store: Store | None = None
         self._plane: Plane | None = None
         self._reporter: Reporter | None = None
         self._aside: tuple[int, Config, Any] | None = None  # prepared, not yet in use
@@ -171,6 +179,7 @@ class _Worker:
         plane = self._plane = task.plane(self._loop, self._stats, self._log)
         if self._events is not None:
             plane.tell(self._events)
+        self._count_together(task.config)
         plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
         if task.seat is not None:
@@ -179,6 +188,14 @@ class _Worker:
             self._reporter = Reporter(self._loop, self._stats, task.slot, task.control)
             self._reporter.connect()
         return plane
+
+    def _count_together(self, config: Config) -> None:
+        """Several workers count in one store, from when there is something to count."""
+        path = self._task.store
+        if path is not None and config.limits and self._store is None and self._plane is not None:
+            deadline = config.store_deadline
+            self._store = RemoteStore(self._loop, path, config.on_store_failure, config.workers, deadline=deadline)
+            self._plane.count(self._store)
 
     # The supervisor's messages
 
@@ -241,6 +258,7 @@ class _Worker:
             return
         _, config, snapshot = self._aside
         self._aside = None
+        self._count_together(config)
         self._plane.switch(snapshot)
         self._generation = generation
         if self._log is not None and config.access_log is not None:
@@ -291,6 +309,8 @@ class _Worker:
             await self._emptied(plane)
         for writer in self._writers():
             writer.close()
+        if self._store is not None:
+            self._store.close()
         if self._reporter is not None:
             await self._reporter.close()
         self._thread.shutdown(wait=False, cancel_futures=True)

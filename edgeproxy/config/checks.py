@@ -47,6 +47,9 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
 def _limits(data: dict[str, Any]) -> Iterator[Finding]:
     """Each limit says one amount, and its name is its own: under it what was counted is kept."""
     limits = data.get("limits")
+    if limits and data.get("workers", 1) != 1 and _section(data, "listen").get("admin", "") is None:
+        hint = "the process behind the admin address counts for all workers: remove 'admin: null', or use one worker"
+        yield Finding(("limits",), "limits with several workers need listen.admin", hint, True)
     first: dict[str, int] = {}
     for index, limit in enumerate(limits if isinstance(limits, list | tuple) else ()):
         if not isinstance(limit, dict):

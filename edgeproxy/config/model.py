@@ -324,6 +324,12 @@ class Config(Section):
     limits: tuple[Limit, ...] = Field(
         default=(), max_length=MAX_LIMITS, description="How much clients may have; all of them hold for a request."
     )
+    on_store_failure: Literal["local", "open", "closed"] = Field(
+        default="local",
+        description="What limits do while those who count together cannot be asked: each enforces its share, "
+        "nobody is limited, or everybody who is under a limit is refused.",
+    )
+    store_deadline: Duration = duration("25ms", "How long a request waits for those who count together, before on_store_failure.")
     rules: RulesKey = Field(
         default=RuleFiles(),
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",

@@ -113,9 +113,11 @@ class Memory:
                 continue
             if table.quota.kind is _LEASES:
                 table.held -= counting.untake(after[2], lease, cost)
+                # Not the state of before: it counts what has expired, and is no more in the dictionary of both.
+                table.put(key, (after[0], after[1] - cost, after[2], after[3]))
             if before is None:
                 table.drop(key)
-            else:
+            elif table.quota.kind is not _LEASES:
                 table.put(key, before)
         for table, key, state in refused:
             if state[3] > now:

@@ -220,6 +220,7 @@ class RemoteStore(asyncio.Protocol):
         self._numbers: dict[Quota, int] = {}
         self._undefined: list[Quota] = []
         self._encode = wire.encoder(self._number).encode
+        self._second = False  # the probe under way follows one that was late
 
     def _number(self, quota: Quota) -> int:
         number = self._numbers.get(quota)
@@ -349,9 +350,14 @@ class RemoteStore(asyncio.Protocol):
             self._breaker.answered(now)
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+        elif not self._second:  # it was stopped, or has just begun to listen: it is there now
+            self._second = True
+            self._send(probe=True)
+            return
         else:
             self._breaker.fail(now)
             self._arm()
+        self._second = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._closed:

@@ -21,6 +21,7 @@ from edgeproxy.observe.access import AccessLogWriter, line, static_part
 from edgeproxy.observe.events import Events
 from edgeproxy.observe.metrics import H1, WorkerStats, record
 from edgeproxy.quic.ids import Seat
+from edgeproxy.state.ports import Store
 
 
 class FakePlane:
@@ -48,6 +49,9 @@ class FakePlane:
 
     def tell(self, events: Events) -> None:
         raise AssertionError("events are not configured")
+
+    def count(self, store: Store) -> None:
+        raise AssertionError("limits are not configured")
 
     def switch(self, snapshot: Config) -> None:
         self.snapshot = snapshot

@@ -82,7 +82,7 @@ def collector() -> Iterator[None]:
 
 def compiled(config: Config) -> tuple[Config, Any]:
     """What the worker's thread does with what the supervisor sends."""
-    task = worker.Task(0, config, KEYS, 1, "0123456789ab", [], [], [], None, cast("Any", None), None, DataPlane)
+    task = worker.Task(0, config, KEYS, 1, "0123456789ab", [], [], [], None, cast("Any", None), None, None, DataPlane)
     return worker._compile(task, KEYS + config.model_dump_json().encode())
 
 

@@ -68,7 +68,7 @@ async def test_the_loop_turns_while_a_worker_prepares(slow: type[SlowPlane], mon
     ours, theirs = pair(ToSupervisor, ToWorker)
     config = configuration(access_log=None)
     loop = asyncio.get_running_loop()
-    task = worker.Task(0, config, KEYS, 1, "0123456789ab", [], [], [], None, theirs, None, slow)  # type: ignore[arg-type]
+    task = worker.Task(0, config, KEYS, 1, "0123456789ab", [], [], [], None, theirs, None, None, slow)  # type: ignore[arg-type]
     running = loop.create_task(worker._Worker(task, loop).run())
     said: list[Any] = []
     loop.add_reader(ours.fileno(), lambda: said.extend(message.head for message in ours.receive()))
