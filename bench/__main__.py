@@ -22,12 +22,15 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import cases, certificate, parts, peers, proc, report, upstream
+from bench import cases, certificate, parts, peers, proc, report, rules, upstream
 from bench.children import Failure, find
 from bench.peers import Peer
 from bench.report import Run, Table
 
-PACKAGES = ("uvloop", "httptools", "ngh2", "aioquic", "pylsqpack")
+PACKAGES = (
+    "uvloop", "httptools", "ngh2", "aioquic", "pylsqpack", "google-re2", "common-expression-language", "cel-python",
+)  # fmt: skip
+RULES = "rules"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -125,6 +128,21 @@ def workers_table(bench: cases.Bench, peer: Peer, rounds: int, console: Console)
     return table
 
 
+def rules_tables(options: argparse.Namespace, console: Console) -> list[Table]:
+    """The case that needs no peers: this process itself takes the proxy's core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, proc.core_list(options.proxy_cores))
+
+    def measured(table: Table, actions: Mapping[str, Callable[[], Run]]) -> Table:
+        show(console, measure(table, actions, options.rounds, console))
+        return table
+
+    try:
+        return rules.tables(options.seconds, measured)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 DISTURBED = 10.0  # percent of the proxy's core that others took; an idle machine shows about 1
 
 
@@ -189,6 +207,13 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
     wanted = options.cases or list(parts.CASES)
     if unknown := [name for name in wanted if name not in parts.CASES]:
         raise Failure(f"unknown case {', '.join(unknown)}; there are {', '.join(parts.CASES)}")
+    tables: list[Table] = []
+    if RULES in wanted:
+        tables += rules_tables(options, console)
+        if wanted == [RULES]:
+            if options.json:
+                save(options, [], tables)
+            return tables
     chosen = chosen_peers(options, console)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -197,7 +222,6 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         console.print(f"[yellow]only {hard} open files are allowed: the case conns may fail[/]")
     os.sched_setaffinity(0, proc.core_list(options.load_cores))
     folder = Path(tempfile.mkdtemp(prefix="edge-bench-"))
-    tables: list[Table] = []
     try:
         certs = folder / "certs"
         certs.mkdir()

@@ -185,6 +185,49 @@ def rules_test(
         raise typer.Exit(1)
 
 
+@rules_app.command("convert")
+def rules_convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON of Cloudflare's Rulesets API; '-' for standard input.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The rule file; absent: standard output.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if anything was left out.")] = False,
+) -> None:
+    """Makes a rule file of a Cloudflare ruleset export, and lists what could not be carried and why.
+
+    Example: edgeproxy rules convert rulesets.json -o rules/cloudflare.yaml
+    """
+    from edgeproxy.rules.convert import Unfit, convert
+    from edgeproxy.rules.converted import summary, text
+
+    try:
+        raw = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text("utf-8")
+        made = convert(json.loads(raw))
+    except (OSError, ValueError, RecursionError, Unfit) as e:
+        typer.echo(f"{file}: {getattr(e, 'strerror', None) or e}", err=True)
+        raise typer.Exit(1) from None
+    written = text(file.name, made.rules, summary(made))
+    if output is None:
+        typer.echo(written, nl=False)
+    else:
+        output.write_text(written, "utf-8")
+    typer.echo("\n".join(summary(made)), err=True)
+    if strict and made.left:
+        raise typer.Exit(1)
+
+
+@rules_app.command("schema")
+def rules_schema() -> None:
+    """Prints the JSON Schema of rule files, for editors.
+
+    Example: edgeproxy rules schema > rules.schema.json
+    """
+    from edgeproxy.config.schema import text
+    from edgeproxy.rules.model import RuleFile
+
+    typer.echo(text(RuleFile), nl=False)
+
+
 def _problems(path: Path) -> str | None:
     """Everything that would keep ``serve`` from starting, as text; None if nothing."""
     from edgeproxy.config.load import load

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Reply, Request
+    from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.plan import Plan
     from edgeproxy.rules.walk import Decision
@@ -57,7 +58,7 @@ class Ruling:
             self._broken(rule, error)
         decision = self.decision
         if decision is not None:
-            return self._carry_out(exchange, decision)
+            return self._carry_out(exchange, decision, None)
         asking = Asking(self._rules, self._prepared, _facts(exchange), random.random, self._broken)  # no secret is drawn
         return self._ask(exchange, asking)
 
@@ -66,7 +67,7 @@ class Ruling:
             decision = asking.walk.decision()
             if decision.hits:
                 self._follow(exchange, decision, asking.facts)
-            return self._carry_out(exchange, decision)
+            return self._carry_out(exchange, decision, asking.facts)
         self._hold(exchange, asking)
         return True
 
@@ -97,10 +98,13 @@ class Ruling:
 
         Preview(exchange, _PREVIEW if route is None else route.preview, held).begin()
 
-    def _carry_out(self, exchange: Exchange, decision: Decision) -> bool:
+    def _carry_out(self, exchange: Exchange, decision: Decision, facts: Facts | None) -> bool:
+        """Args: facts: of the request as it goes on, if they are at hand."""
         for rule in decision.hits:
             self._stats.rule_hit(rule.id, rule.label)
         final, gateway = decision.final, exchange.gateway
+        if gateway.events is not None and decision.hits:
+            _tell(gateway.events, exchange, decision, facts)
         if final is None:
             return False
         if decision.location is not None:
@@ -142,10 +146,17 @@ class Answering:
                     reply.headers = [line for line in reply.headers if line[0] not in removed] + changes.fixed
         else:
             hits = self._ask(exchange, reply)
+        if not hits:
+            return
+        events = exchange.gateway.events
+        if events is not None:
+            facts = _facts(exchange)
+            facts.reply = reply
+            for rule in hits:
+                events.rule(exchange, rule, facts)
         for rule in hits:
             self._stats.rule_hit(rule.id, rule.label)
-        if hits:
-            exchange.plan = self._named(exchange.plan, tuple(hits))
+        exchange.plan = self._named(exchange.plan, tuple(hits))
 
     def _ask(self, exchange: Exchange, reply: Reply) -> list[Rule]:
         facts = _facts(exchange)
@@ -221,6 +232,20 @@ def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: Wo
     found = rules.responses.candidates(facts, lambda rule, error: _broken(stats, rule, error))
     found = [rule for rule in found if rule.id not in left_out]
     return Answering(found, stats) if found else None
+
+
+def _tell(events: Events, exchange: Exchange, decision: Decision, after: Facts | None) -> None:
+    """A line for each hit, with what its rule saw: the request as it came, up to the first rewrite, and as it goes on."""
+    after = after or _facts(exchange)
+    facts = after
+    if decision.request is not exchange.request:
+        plan = exchange.plan
+        facts = Facts(exchange.request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
+        facts.body = after.body
+    for rule in decision.hits:
+        events.rule(exchange, rule, facts)
+        if rule.changes is not None and rule.acts:
+            facts = after
 
 
 def _facts(exchange: Exchange) -> Facts:

@@ -35,6 +35,7 @@ _FLOAT: Final = re.compile(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}")
 _BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 # PyYAML on characters: what is outside is a ReaderError.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_BLANKS: Final = re.compile("[\t\r\n]")
 
 
 @dataclass(slots=True)
@@ -215,7 +216,8 @@ class _Reader:
 
     def _check_text(self, node: yaml.ScalarNode, what: str) -> None:
         # No value of the model has a use for them, and paths, headers and log lines are made of these values.
-        text = node.value.replace("\n", "") if self._document.multiline and what == "value" else node.value
+        # Rule files have expressions of several lines and bodies of pages, with whatever blanks their authors like.
+        text = _BLANKS.sub("", node.value) if self._document.multiline and what == "value" else node.value
         if found := _UNPRINTABLE.search(text):
             message = f"the {what} contains the control character U+{ord(found[0]):04X}"
             self._document.report(_place(node), message, "write it on one line")

@@ -19,6 +19,7 @@ from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.rules.files import Loaded, read_rules
 from edgeproxy.rules.model import RuleFiles
+from edgeproxy.rules.shipped import can_hold
 
 MAX_PAIRS = 1000  # as the model allows
 MAX_GEO_FILES = 16
@@ -58,20 +59,29 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems]
     if problems or config is None:
         raise ConfigError(dict.fromkeys(problems))
-    if not rules.files:
+    if not rules.book.rules:
         return config
-    return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=rules.book)})
+    most = _largest_body(config)
+    kept = tuple(rule for rule in rules.book.rules if rule.id not in rules.shipped or can_hold(rule, most))
+    book = rules.book.model_copy(update={"rules": kept})
+    return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=book)})
+
+
+def _largest_body(config: Config) -> int:
+    return max(route.max_body if route.max_body is not None else config.client.max_body for route in config.routes)
 
 
 def _rule_files(data: dict[str, Any]) -> Loaded:
-    """All rule files, also those of a configuration that has other problems."""
-    value = data.get("rules")
+    """All rule files, the shipped ones included, also those of a configuration that has other problems."""
+    value = data.get("rules", ())
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
         return Loaded()
+    shipped = data.get("shipped")
+    wanted = {name: how for name, how in shipped.items() if how in (False, "log")} if isinstance(shipped, dict) else {}
     upstreams = data.get("upstreams")
     names = [str(name) for name in upstreams] if isinstance(upstreams, dict) else None
-    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns), names)
+    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns), names, wanted=wanted)
 
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:

@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -29,33 +27,17 @@ from pydantic import (
 )
 
 from edgeproxy.config import names
+from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
-from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
-from edgeproxy.rules.model import RuleFiles, RulesKey
+from edgeproxy.config.section import Section, count, duration, size
+from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe
+from edgeproxy.rules.model import RuleFiles, RulesKey, Shipped
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
     "EventLog", "Geo", "Hsts", "Listen", "Route", "Target", "Tls", "Upstream", "UpstreamTimeouts",
 ]  # fmt: skip
-
-
-def _duration(default: str, description: str) -> Any:
-    return Field(default=parse_duration(default), description=description, json_schema_extra={"default": default})
-
-
-def _size(default: str, description: str, *, least: str = "0B", most: str = "1TiB") -> Any:
-    return Field(
-        default=parse_size(default),
-        ge=parse_size(least),
-        le=parse_size(most),
-        description=description,
-        json_schema_extra={"default": default},
-    )
-
-
-def _count(default: int, description: str, *, least: int = 1, most: int = 1_000_000) -> Any:
-    return Field(default=default, ge=least, le=most, description=description)
 
 
 def _as_list(value: Any) -> Any:
@@ -115,12 +97,6 @@ Networks = Annotated[
 ]
 File = Annotated[Path, PlainValidator(_file), WithJsonSchema({"type": "string"})]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
-
-
-class Section(BaseModel):
-    """A mapping of the file: unknown keys are errors, and nothing changes after it was read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Listen(Section):
@@ -234,63 +210,6 @@ class Geo(Section):
     )
 
 
-class ClientTimeouts(Section):
-    """How long a client may take."""
-
-    handshake: Duration = _duration("10s", "From accept to the end of the TLS handshake.")
-    head: Duration = _duration("10s", "From the first byte of a request head to its last, in total.")
-    body: Duration = _duration("60s", "Between two reads of a request body.")
-    idle: Duration = _duration("60s", "Keep-alive: between two requests of a connection.")
-    preview: Duration = _duration("60s", "In total, for what is held of a request body before deciding; over it 408.")
-    write: Duration = _duration("60s", "Without progress while the client does not read its answer.")
-
-
-class ClientH2(Section):
-    """HTTP/2 towards clients (RFC 9113)."""
-
-    max_streams: StrictInt = _count(100, "Concurrent streams of a connection.", most=10_000)
-    stream_window: Size = _size("64KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
-    connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="65535B", most="1GiB")
-    reset_burst: StrictInt = _count(100, "Streams a client may reset at once before the connection is closed.")
-    reset_rate: StrictInt = _count(2, "Resets a second that are forgiven again.")
-
-
-class ClientH3(Section):
-    """HTTP/3 towards clients (RFC 9000, RFC 9114)."""
-
-    max_streams: StrictInt = _count(100, "Concurrent requests of a connection.", most=10_000)
-    stream_window: Size = _size("256KiB", "Flow-control window of a stream, on request bodies.", least="1KiB", most="1GiB")
-    connection_window: Size = _size("1MiB", "Flow-control window of a connection.", least="64KiB", most="1GiB")
-    retry_at: StrictInt = _count(
-        100,
-        "Unfinished handshakes of one worker from which on a client has to prove its address (Retry) first; 0: always.",
-        least=0,
-    )
-    max_per_source: StrictInt = _count(200, "Connections of one worker from one IPv4 address, or one IPv6 network of 64 bits.")
-    max_bodies: Size = _size("64MiB", "Request content that one worker holds, over all its h3 connections.", least="1MiB")
-    max_datagram: Size = _size("1350B", "The largest UDP payload that is sent.", least="1200B", most="1452B")
-
-
-class Client(Section):
-    """Bounds on what clients send."""
-
-    max_head: Size = _size("32KiB", "Request line and headers together; over it 431.", least="1KiB", most="1MiB")
-    max_headers: StrictInt = _count(100, "Header lines; over it 431.", most=10_000)
-    max_url: Size = _size("16KiB", "The request target; over it 414.", least="256B", most="1MiB")
-    max_body: Size = _size("10MiB", "The request body, unless its route says otherwise; over it 413.")
-    buffer: Size = _size(
-        "64KiB",
-        "What is held of one direction of a stream before the other side is paused.",
-        least="4KiB",
-        most="16MiB",
-    )
-    max_connections: StrictInt = _count(10000, "Open client connections of one worker.")
-    previews: Size = _size("256MiB", "Bytes of request bodies that one worker holds to decide; over it 503.", least="1MiB")
-    timeouts: ClientTimeouts = Field(default_factory=ClientTimeouts, description="How long a client may take.")
-    h2: ClientH2 = Field(default_factory=ClientH2, description="HTTP/2 towards clients.")
-    h3: ClientH3 = Field(default_factory=ClientH3, description="HTTP/3 towards clients.")
-
-
 class Target(Section):
     """One server of an upstream."""
 
@@ -317,9 +236,9 @@ class Target(Section):
 class UpstreamTimeouts(Section):
     """How long an upstream may take."""
 
-    connect: Duration = _duration("3s", "TCP and TLS set-up; over it 504, or another target.")
-    first_byte: Duration = _duration("120s", "From the request sent to the first byte of the answer; over it 504.")
-    idle: Duration = _duration("60s", "Between two chunks of the answer.")
+    connect: Duration = duration("3s", "TCP and TLS set-up; over it 504, or another target.")
+    first_byte: Duration = duration("120s", "From the request sent to the first byte of the answer; over it 504.")
+    idle: Duration = duration("60s", "Between two chunks of the answer.")
     total: OptionalDuration = Field(
         default=None,
         description="From the request, the wait for a connection included, to the end of the answer; "
@@ -342,9 +261,9 @@ class Upstream(Section):
     ca: Annotated[StrictStr, Field(min_length=1)] = Field(
         default="system", description="What https targets are verified against: 'system', or a PEM file."
     )
-    max_connections: StrictInt = _count(1024, "Connections of one worker to all targets together.")
-    max_pending: StrictInt = _count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
-    keepalive: Wait = _duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
+    max_connections: StrictInt = count(1024, "Connections of one worker to all targets together.")
+    max_pending: StrictInt = count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
+    keepalive: Wait = duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
     timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="How long an upstream may take.")
 
 
@@ -363,7 +282,7 @@ class Route(Section):
         description="The API spoken here: errors of the edge take its shape. Absent: HTML or JSON by Accept.",
     )
     max_body: Size | None = Field(default=None, description="The request body of this route; absent: client.max_body.")
-    preview: Size = _size(
+    preview: Size = size(
         "1MiB", "What is held of a request body where it is read before deciding (by 'models').", most="64MiB"
     )
     models: dict[Annotated[StrictStr, AfterValidator(names.model_pattern)], StrictStr] = Field(
@@ -398,7 +317,7 @@ class Config(Section):
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
     geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
-    drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")
+    drain: Wait = duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")
     routes: tuple[Route, ...] = Field(min_length=1, description="Which requests go where.")
     rules: RulesKey = Field(
@@ -406,3 +325,4 @@ class Config(Section):
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",
         json_schema_extra={"default": []},
     )
+    shipped: Shipped = Field(default_factory=Shipped, description="The rule files that come with the edge.")

@@ -16,7 +16,7 @@ from typing import Final
 V6: Final = 1 << 32  # code of the address ::
 LAST: Final = V6 + (1 << 128) - 1
 _V4: Final = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!$)|$)){4}")
-_MAPPED: Final = bytes(10) + b"\xff\xff"
+_MAPPED: Final = 0xFFFF + 1  # the code of ::ffff:0.0.0.0 without its last 32 bits: V6 adds one there
 
 Range = tuple[int, int]  # first and last code
 
@@ -33,12 +33,13 @@ def parse_ip(text: str) -> int | None:
 
 def client_code(text: str) -> int | None:
     """The code of a client's address: an IPv4 address that came by an IPv6 socket (`::ffff:192.0.2.1`) is an IPv4 one."""
-    code = parse_ip(text)
-    if code is not None and code >= V6:
-        packed = (code - V6).to_bytes(16, "big")
-        if packed[:12] == _MAPPED:
-            return int.from_bytes(packed[12:], "big")
-    return code
+    try:
+        if ":" not in text:  # it was parsed before, by the kernel or by who trusts a proxy: no look for leading zeros
+            return int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big")
+        code = V6 + int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
+    except (OSError, ValueError):
+        return None
+    return code & (V6 - 1) if code >> 32 == _MAPPED else code
 
 
 def show_ip(code: int) -> str:

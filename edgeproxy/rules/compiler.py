@@ -10,18 +10,19 @@ only the time depends on their order.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType
 from typing import Any, Final
 
 from edgeproxy.rules.addresses import Ranges
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS, lower_slot, text_slot
 from edgeproxy.rules.functions import FUNCTIONS, runner
-from edgeproxy.rules.optimise import cost, simplify
+from edgeproxy.rules.nodes import Swap, function, node_call, node_generator, node_loop, node_name, node_store, shared
+from edgeproxy.rules.optimise import always, cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
-from edgeproxy.rules.runtime import ZIPPED, entry, item, leaves, negated, unless_missing
+from edgeproxy.rules.required import required
+from edgeproxy.rules.runtime import ZIPPED, Separately, entry, item, leaves, negated, unless_missing
 from edgeproxy.rules.syntax import (
     BitAnd,
     Call,
@@ -48,10 +49,13 @@ from edgeproxy.rules.syntax import (
 from edgeproxy.rules.wildcards import Pattern, split
 
 _FACTS: Final = "facts"
+_ARGS: Final = (_FACTS, "found", "broken")  # of a batch
 _OPERATORS: Final[dict[str, ast.cmpop]] = {
     "eq": ast.Eq(), "ne": ast.NotEq(), "lt": ast.Lt(), "le": ast.LtE(), "gt": ast.Gt(), "ge": ast.GtE(),
 }  # fmt: skip
 _MANY_LITERALS: Final = 12  # words of a pattern that are looked for one after the other; more are one scan of RE2
+_MANY_NEEDED: Final = 4  # words of a pattern one of which must be there; more cost as much as the pattern
+_SHORT: Final = 3  # bytes of such a word that is found too often
 Container = frozenset[Any] | Ranges
 Check = Callable[[Facts], Any]
 
@@ -68,34 +72,48 @@ def container(items: tuple[Any, ...]) -> Container:
 def compile_test(test: Test, lists: Mapping[str, Container]) -> Check:
     """A function of `Facts` whose result is true where the test holds (of a vector: an iterable of its answers)."""
     maker = _Maker(lists)
-    return maker.function(maker.vector(simplify(test)) if is_vector(test) else maker.test(simplify(test)))
+    return maker.answer(maker.vector(simplify(test)) if is_vector(test) else maker.test(simplify(test)))
 
 
 def compile_value(value: Value, lists: Mapping[str, Container]) -> Check:
     """A function of `Facts` that gives the value, None where it is missing (with `[*]`: an iterable of the elements)."""
     maker = _Maker(lists)
-    return maker.function(maker.elements(value) if each_in(value) else maker.value(value))
+    return maker.answer(maker.elements(value) if each_in(value) else maker.value(value))
 
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """One rule of a batch: its test and the names under which `found` and `broken` are told of it."""
+    """One rule of a batch: its test, what `found` and `broken` are told of it, and how long it was as text."""
 
     test: Test
     rule: Any
+    length: int = 0
 
 
 def compile_batch(rules: list[Batched], lists: Mapping[str, Container]) -> Callable[..., None]:
     """A function `(facts, found, broken)` that calls `found(rule)` for each rule that holds, in order, and
     `broken(rule, error)` for one that raises. One function for several rules saves a call for each."""
     maker = _Maker(lists)
+    tests = [maker.test(simplify(each.test)) for each in rules]
+    names = shared(tests, _FACTS)
     body: list[ast.stmt] = []
-    for each in rules:
+    if names:
+        # Who cannot read them ahead reads them where they are used: there it is one rule that fails.
+        alone = Separately([each.rule for each in rules], lambda: [compile_test(each.test, lists) for each in rules])
+        again = ast.Return(node_call(maker.constant(alone), *map(node_name, _ARGS)))
+        reads: list[ast.stmt] = [
+            ast.Assign([node_store(name)], ast.Attribute(node_name(_FACTS), slot, ast.Load())) for slot, name in names.items()
+        ]
+        body.append(ast.Try(reads, [ast.ExceptHandler(node_name("Exception"), None, [again])], [], []))
+        swap = Swap(names, _FACTS)
+        tests = [swap.visit(test) for test in tests]
+    for each, test in zip(rules, tests, strict=True):
         rule = maker.constant(each.rule)
-        hit = ast.Expr(_call(_name("found"), rule))
-        caught = ast.ExceptHandler(_name("Exception"), "error", [ast.Expr(_call(_name("broken"), rule, _name("error")))])
-        body.append(ast.Try([ast.If(maker.test(simplify(each.test)), [hit], [])], [caught], [], []))
-    return maker.build(body, (_FACTS, "found", "broken"))
+        hit = ast.Expr(node_call(node_name("found"), rule))
+        told = ast.Expr(node_call(node_name("broken"), rule, node_name("error")))
+        caught = ast.ExceptHandler(node_name("Exception"), "error", [told])
+        body.append(ast.Try([ast.If(test, [hit], [])], [caught], [], []))
+    return maker.build(body, _ARGS)
 
 
 class _Maker:
@@ -103,24 +121,18 @@ class _Maker:
 
     def __init__(self, lists: Mapping[str, Container]) -> None:
         self.lists = lists
-        self.globals: dict[str, Any] = {"__builtins__": {"Exception": Exception, "any": any, "all": all, "len": len}}
+        self.globals: dict[str, Any] = {}
         self.known: dict[Any, str] = {}
         self.count = 0
         self.inside = 0  # iterables of comprehensions around: Python allows no assignment there
 
     # -- the function ------------------------------------------------------------------------------------------------
 
-    def function(self, result: ast.expr) -> Check:
+    def answer(self, result: ast.expr) -> Check:
         return self.build([ast.Return(result)], (_FACTS,))
 
     def build(self, body: list[ast.stmt], args: tuple[str, ...]) -> Callable[..., Any]:
-        signature = ast.arguments([], [ast.arg(arg) for arg in args], None, [], [], None, [])
-        module = ast.Module([ast.FunctionDef(name="rule", args=signature, body=body, decorator_list=[])], [])
-        for node in ast.walk(module):  # ast.fix_missing_locations would leave a reference cycle behind each time
-            node.lineno = node.col_offset = 1  # type: ignore[attr-defined]  # of no use where a node has none
-        code = compile(module, "<rules>", "exec", dont_inherit=True, optimize=2)
-        inner = next(each for each in code.co_consts if isinstance(each, CodeType))
-        return FunctionType(inner, self.globals)
+        return function(body, args, self.globals)
 
     def constant(self, value: Any) -> ast.expr:
         """A constant by name. Equal strings and numbers share one."""
@@ -128,7 +140,7 @@ class _Maker:
         if key not in self.known:
             self.known[key] = name = f"c{len(self.known)}"
             self.globals[name] = value
-        return _name(self.known[key])
+        return node_name(self.known[key])
 
     def fresh(self) -> str:
         self.count += 1
@@ -139,8 +151,8 @@ class _Maker:
         if always(value):
             return use(self.value(value))
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), self.value(value)), [ast.IsNot()], [ast.Constant(None)])
-        return ast.BoolOp(ast.And(), [there, use(_name(name))])
+        there = ast.Compare(ast.NamedExpr(node_store(name), self.value(value)), [ast.IsNot()], [ast.Constant(None)])
+        return ast.BoolOp(ast.And(), [there, use(node_name(name))])
 
     # -- tests -------------------------------------------------------------------------------------------------------
 
@@ -192,17 +204,29 @@ class _Maker:
         words = [test.needle] if isinstance(test, Contains) else literals(test.pattern)
         lowered = isinstance(test.left, Call) and test.left.name == "lower"
         field = test.left.args[0] if isinstance(test.left, Call) and lowered else test.left
-        if words is None or len(words) > _MANY_LITERALS or not isinstance(field, Field):
+        if not isinstance(field, Field):
             return None
         info = FIELDS[field.name]
-        slot = text_slot(lower_slot(info) if lowered else info.slot)
-        text: ast.expr = ast.Attribute(_name(_FACTS), slot, ast.Load())
+        if words is not None and len(words) <= _MANY_LITERALS:
+            return self._any_word(lower_slot(info) if lowered else info.slot, words, info.always)
+        if isinstance(test, Contains) or not isinstance(test.left, Field):
+            return None
+        needed = required(test.pattern)
+        if needed is None or len(needed) > _MANY_NEEDED or min(map(len, needed)) < _SHORT:
+            return None
+        # A look for a word costs a tenth of what RE2 does.
+        search = node_call(self.constant(searcher(compile_pattern(test.pattern, captures=False))), self.value(field))
+        return ast.BoolOp(ast.And(), [self._any_word(lower_slot(info), needed, info.always), search])
+
+    def _any_word(self, slot: str, words: Sequence[bytes], sure: bool) -> ast.expr:
+        """Whether one of some words is in the string at a slot, false where it is missing."""
+        text: ast.expr = ast.Attribute(node_name(_FACTS), text_slot(slot), ast.Load())
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), text), [ast.IsNot()], [ast.Constant(None)])
-        text = text if info.always else _name(name)
+        there = ast.Compare(ast.NamedExpr(node_store(name), text), [ast.IsNot()], [ast.Constant(None)])
+        text = text if sure else node_name(name)
         tests: list[ast.expr] = [ast.Compare(self.constant(word.decode("latin-1")), [ast.In()], [text]) for word in words]
         found = tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
-        return found if info.always else ast.BoolOp(ast.And(), [there, found])
+        return found if sure else ast.BoolOp(ast.And(), [there, found])
 
     def _set(self, test: In | InList) -> Container:
         return self.lists[test.name] if isinstance(test, InList) else container(test.items)
@@ -211,19 +235,21 @@ class _Maker:
         """A field's lower-case twin is computed once, whatever number of rules compares it."""
         assert isinstance(test.left, Field)
         info = FIELDS[test.left.name]
-        value = ast.Attribute(_name(_FACTS), lower_slot(info), ast.Load())
+        value = ast.Attribute(node_name(_FACTS), lower_slot(info), ast.Load())
         strict = Wildcard(test.left, test.pattern.lower(), True)
         if info.always:
             return self.applied(strict, value)
         name = self.fresh()
-        there = ast.Compare(ast.NamedExpr(_store(name), value), [ast.IsNot()], [ast.Constant(None)])
-        return ast.BoolOp(ast.And(), [there, self.applied(strict, _name(name))])
+        there = ast.Compare(ast.NamedExpr(node_store(name), value), [ast.IsNot()], [ast.Constant(None)])
+        return ast.BoolOp(ast.And(), [there, self.applied(strict, node_name(name))])
 
     def applied(self, test: Test, value: ast.expr) -> ast.expr:
         """A comparison of a value that is there (its expression may be written twice: it is a name or an attribute)."""
         match test:
             case Contains(_, needle):
-                return ast.Compare(self.constant(needle), [ast.In()], [value])
+                # `in` of bytes takes the needle for a number first, and an exception tells it better.
+                place = node_call(ast.Attribute(value, "find", ast.Load()), self.constant(needle))
+                return ast.Compare(place, [ast.GtE()], [self.constant(0)])
             case Matches(_, pattern):
                 return self._matches(pattern, value)
             case Wildcard(_, pattern, strict):
@@ -241,7 +267,7 @@ class _Maker:
         if words is not None and len(words) <= _MANY_LITERALS and isinstance(value, ast.Name | ast.Attribute):
             tests: list[ast.expr] = [ast.Compare(self.constant(word), [ast.In()], [value]) for word in words]
             return tests[0] if len(tests) == 1 else ast.BoolOp(ast.Or(), tests)
-        return _call(self.constant(searcher(compile_pattern(pattern, captures=False))), value)
+        return node_call(self.constant(searcher(compile_pattern(pattern, captures=False))), value)
 
     def _wildcard(self, pattern: bytes, strict: bool, value: ast.expr) -> ast.expr:
         pieces = split(pattern)
@@ -249,12 +275,12 @@ class _Maker:
         if strict and len(pieces) == 1:
             return ast.Compare(value, [ast.Eq()], [self.constant(pieces[0])])
         if strict and len(pieces) == 2 and not pieces[1]:
-            return _call(ast.Attribute(value, "startswith", ast.Load()), self.constant(pieces[0]))
+            return node_call(ast.Attribute(value, "startswith", ast.Load()), self.constant(pieces[0]))
         if strict and len(pieces) == 2 and not pieces[0]:
-            return _call(ast.Attribute(value, "endswith", ast.Load()), self.constant(pieces[1]))
+            return node_call(ast.Attribute(value, "endswith", ast.Load()), self.constant(pieces[1]))
         if strict and len(pieces) == 3 and not pieces[0] and not pieces[2]:
             return ast.Compare(self.constant(pieces[1]), [ast.In()], [value])
-        return _call(self.constant(Pattern(pieces, strict=strict).matches), value)
+        return node_call(self.constant(Pattern(pieces, strict=strict).matches), value)
 
     # -- vectors -----------------------------------------------------------------------------------------------------
 
@@ -263,7 +289,12 @@ class _Maker:
             items = self._plain_elements(test.left)
             if items is not None:
                 return ast.Compare(self.value(test.right), [ast.In()], [items])
-        return _call(_name("all" if every else "any"), self.vector(test))
+        if not every and isinstance(test, Contains):
+            # A list of a few answers is made faster than a generator; answers of `find` are truth values.
+            name = self.fresh()
+            answers = ast.ListComp(self.applied(test, node_name(name)), [node_loop(name, self.elements(test.left))])
+            return ast.Compare(ast.Constant(True), [ast.In()], [answers])
+        return node_call(node_name("all" if every else "any"), self.vector(test))
 
     def _plain_elements(self, value: Value) -> ast.expr | None:
         """The elements of `array[*]` as they are, () where the array is missing; None for anything else."""
@@ -284,7 +315,7 @@ class _Maker:
         while isinstance(value, Index | Each) and each_in(value):
             path.append(value.key if isinstance(value, Index) else None)
             value = value.base
-        return _call(self.constant(leaves), self._iterable(value), self.constant(tuple(reversed(path))))
+        return node_call(self.constant(leaves), self._iterable(value), self.constant(tuple(reversed(path))))
 
     def _iterable(self, value: Value) -> ast.expr:
         self.inside += 1
@@ -296,15 +327,15 @@ class _Maker:
         """An iterable of the answers, one for each element."""
         match test:
             case Not(inner):
-                return _call(self.constant(negated), self.vector(inner))
+                return node_call(self.constant(negated), self.vector(inner))
             case Combine(op, tests):
-                return _call(self.constant(ZIPPED[op]), *(self.vector(each) for each in tests))
+                return node_call(self.constant(ZIPPED[op]), *(self.vector(each) for each in tests))
             case Truth(value):
                 return self._or_nothing(value)
             case _:
                 assert isinstance(test, Compare | Contains | Matches | Wildcard | In | InList | BitAnd)
                 name = self.fresh()
-                return _generator(self.applied(test, _name(name)), name, self.elements(test.left))
+                return node_generator(self.applied(test, node_name(name)), name, self.elements(test.left))
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -314,7 +345,7 @@ class _Maker:
             case Literal(number):
                 return self.constant(number)
             case Field(name):
-                return ast.Attribute(_name(_FACTS), FIELDS[name].slot, ast.Load())
+                return ast.Attribute(node_name(_FACTS), FIELDS[name].slot, ast.Load())
             case Index(base, key):
                 return self._index(base, key)
             case Call():
@@ -324,14 +355,14 @@ class _Maker:
 
     def _index(self, base: Value, key: int | bytes) -> ast.expr:
         if isinstance(key, bytes) and always(base):
-            return _call(ast.Attribute(self.value(base), "get", ast.Load()), self.constant(key))
-        return _call(self.constant(item if isinstance(key, int) else entry), self.value(base), self.constant(key))
+            return node_call(ast.Attribute(self.value(base), "get", ast.Load()), self.constant(key))
+        return node_call(self.constant(item if isinstance(key, int) else entry), self.value(base), self.constant(key))
 
     def _call(self, call: Call) -> ast.expr:
         function, args = FUNCTIONS[call.name], call.args
         first = args[0]
         if call.name == "lower" and isinstance(first, Field):
-            return ast.Attribute(_name(_FACTS), lower_slot(FIELDS[first.name]), ast.Load())
+            return ast.Attribute(node_name(_FACTS), lower_slot(FIELDS[first.name]), ast.Load())
         run = self.constant(runner(call.name, first.type))
         prepared: list[Any] = [arg.value if isinstance(arg, Literal) else None for arg in args]
         if function.prepare is not None:
@@ -342,16 +373,16 @@ class _Maker:
         ]
         if call.mapped:
             name = self.fresh()
-            return ast.ListComp(_call(run, _name(name), *rest), [_loop(name, self.elements(first))])
+            return ast.ListComp(node_call(run, node_name(name), *rest), [node_loop(name, self.elements(first))])
         head = self.constant(prepared[0]) if isinstance(first, Literal) else self.value(first)
         if function.takes_missing or all(always(arg) for arg in args):
-            return _call(run, head, *rest)
+            return node_call(run, head, *rest)
         return self._guarded(run, [head, *rest], [always(arg) for arg in args])
 
     def _guarded(self, run: ast.expr, args: list[ast.expr], sure: list[bool]) -> ast.expr:
         """A call that gives None where one of its arguments is None."""
         if self.inside:
-            return _call(self.constant(unless_missing), run, *args)
+            return node_call(self.constant(unless_missing), run, *args)
         tests: list[ast.expr] = []
         names: list[ast.expr] = []
         for arg, is_there in zip(args, sure, strict=True):
@@ -359,41 +390,7 @@ class _Maker:
                 names.append(arg)
                 continue
             name = self.fresh()
-            tests.append(ast.Compare(ast.NamedExpr(_store(name), arg), [ast.IsNot()], [ast.Constant(None)]))
-            names.append(_name(name))
+            tests.append(ast.Compare(ast.NamedExpr(node_store(name), arg), [ast.IsNot()], [ast.Constant(None)]))
+            names.append(node_name(name))
         test = tests[0] if len(tests) == 1 else ast.BoolOp(ast.And(), tests)
-        return ast.IfExp(test, _call(run, *names), ast.Constant(None))
-
-
-def always(value: Value) -> bool:
-    """Whether a value can never be missing."""
-    match value:
-        case Literal():
-            return True
-        case Field(name):
-            return FIELDS[name].always
-        case Call(name, args):
-            fallible = name in ("decode_base64", "lookup_json_integer", "lookup_json_string")
-            return value.mapped or (not fallible and all(always(arg) for arg in args))
-        case _:
-            return False
-
-
-def _name(name: str) -> ast.expr:
-    return ast.Name(name, ast.Load())
-
-
-def _store(name: str) -> ast.Name:
-    return ast.Name(name, ast.Store())
-
-
-def _call(function: ast.expr, *args: ast.expr) -> ast.expr:
-    return ast.Call(function, list(args), [])
-
-
-def _loop(name: str, items: ast.expr) -> ast.comprehension:
-    return ast.comprehension(_store(name), items, [], 0)
-
-
-def _generator(result: ast.expr, name: str, items: ast.expr) -> ast.expr:
-    return ast.GeneratorExp(result, [_loop(name, items)])
+        return ast.IfExp(test, node_call(run, *names), ast.Constant(None))

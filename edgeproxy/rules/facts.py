@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules import body, client
 from edgeproxy.rules.fields import FIELDS, FieldInfo, lower_slot, text_slot
-from edgeproxy.rules.sources import SOURCES, Source
+from edgeproxy.rules.sources import SOURCES, Source, header_text
 from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
@@ -34,18 +35,42 @@ class Context:
 ALONE: Final = Context()
 
 
-def _lowered(slot: str) -> Source:
+# Fields that are mostly looked at as text or in lower case, and cost less to make again than to keep.
+_MADE_AGAIN: Final = frozenset({
+    "http.cookie", "http.referer", "http.request.uri.query", "http.user_agent", "http.x_forwarded_for",
+})  # fmt: skip
+
+
+def _reader(info: FieldInfo) -> Callable[[Facts], bytes | None]:
+    return SOURCES[info.name] if info.name in _MADE_AGAIN else attrgetter(info.slot)
+
+
+def _lowered(info: FieldInfo) -> Source:
+    read = _reader(info)
+
     def value(facts: Facts) -> bytes | None:
-        text: bytes | None = getattr(facts, slot)
-        return text.lower() if text is not None else None
+        content = read(facts)
+        return content.lower() if content is not None else None
 
     return value
 
 
-def _as_text(slot: str) -> Source:
+def _as_text(info: FieldInfo) -> Source:
+    read = _reader(info)
+
     def value(facts: Facts) -> str | None:
-        content: bytes | None = getattr(facts, slot)
+        content = read(facts)
         return content.decode("latin-1") if content is not None else None
+
+    return value
+
+
+def _lowered_text(info: FieldInfo) -> Source:
+    read = _reader(info)
+
+    def value(facts: Facts) -> str | None:
+        content = read(facts)
+        return content.lower().decode("latin-1") if content is not None else None  # not str.lower: it knows É
 
     return value
 
@@ -58,8 +83,9 @@ def _forms(info: FieldInfo) -> dict[str, Source]:
     """The slots of one field, and what fills them."""
     made: dict[str, Source] = {info.slot: SOURCES.get(info.name, _missing)}
     if info.type == BYTES:
-        made[lower_slot(info)] = _lowered(info.slot)
-        made |= {text_slot(slot): _as_text(slot) for slot in tuple(made)}
+        made[lower_slot(info)] = _lowered(info)
+        made[text_slot(info.slot)] = _as_text(info)
+        made[text_slot(lower_slot(info))] = _lowered_text(info)
     return made
 
 
@@ -83,6 +109,10 @@ _BY_SLOT: Final[dict[str, Source]] = {
     "place": client.place,
     "first": lambda facts: Facts(facts.original, facts.host, facts.client, facts.ray, facts.clock, facts.context),
     "form": body.form,
+    # What others are made of or looked for in: the last line of each name, and all values as one text.
+    "header_lines": lambda facts: dict(facts.request.headers),
+    "lower_header_text": lambda facts: header_text(facts).lower(),
+    "text_lower_header_text": lambda facts: header_text(facts).lower().decode("latin-1"),
 }
 # What these come from may still come: that they are missing is not kept.
 _LATE: Final = frozenset({
@@ -91,8 +121,45 @@ _LATE: Final = frozenset({
 })  # fmt: skip
 
 
+# What a rewrite does not change and is dear to know.
+_OF_THE_CLIENT: Final = frozenset({"link", "place"})
+
+
+class _Slot:
+    """Where a field is on `Facts`: asked when the instance has no such attribute yet, it computes the value and keeps it there.
+
+    No `__set__`: Python then finds the instance's own attribute first, so that every later look is a plain one.
+    """
+
+    __slots__ = ("name", "source")
+
+    def __init__(self, name: str, source: Source) -> None:
+        self.name = name
+        self.source = source
+
+    def __get__(self, facts: Facts, owner: type[Facts]) -> Any:
+        value = self.source(facts)
+        setattr(facts, self.name, value)
+        return value
+
+
+class _Late:
+    """The place of a field that may be missing now and there later: nothing is kept."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __get__(self, facts: Facts, owner: type[Facts]) -> Any:
+        return self.source(facts)
+
+
 class Facts:
     """The fields of one request, by slot. Reading one that is not there yet computes and keeps it.
+
+    No `__slots__`: an object with room for every field costs five times as much to make and to free as one that holds the
+    few fields that were read.
 
     Attributes:
         request: as it would be forwarded.
@@ -109,8 +176,6 @@ class Facts:
         reply: the reply as it would be sent, in the response phase; None before.
         original_reply: the same as it came, when a rule has changed it.
     """
-
-    __slots__ = ("client", "clock", "context", "host", "ray", "request", *_BY_SLOT)
 
     request: Request
     host: str
@@ -139,19 +204,17 @@ class Facts:
         made = Facts(request, self.host, self.client, self.ray, self.clock, self.context)
         made.original = self.original
         made.body = self.body
+        made.__dict__.update({slot: self.__dict__[slot] for slot in _OF_THE_CLIENT & self.__dict__.keys()})
         return made
 
-    def __getattr__(self, slot: str) -> Any:
-        """Called for a slot that is still empty (Python's own way of reading finds the others)."""
-        source = _BY_SLOT.get(slot)
-        if source is None:
-            raise AttributeError(slot)
-        value = source(self)
-        if value is not None or slot not in _LATE:
-            setattr(self, slot, value)
-        return value
+    if TYPE_CHECKING:
+
+        def __getattr__(self, slot: str) -> Any:
+            """The fields: their names are data."""
 
 
-# What is missing for everybody needs no place in everybody's facts.
-for _slot in (slot for info in FIELDS.values() if not info.known for slot in _forms(info)):
-    setattr(Facts, _slot, None)
+for _name, _source in _BY_SLOT.items():
+    setattr(Facts, _name, _Late(_source) if _name in _LATE else _Slot(_name, _source))
+# What is missing for everybody is computed for nobody.
+for _name in (slot for info in FIELDS.values() if not info.known for slot in _forms(info)):
+    setattr(Facts, _name, None)

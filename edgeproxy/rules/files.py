@@ -1,13 +1,18 @@
 # Rule files become one RuleBook, or problems of all of them at once, each with file, line, column and caret.
-"""`read_rules(patterns)`: the only place that opens rule files. It raises nothing: what is wrong is in what it returns."""
+"""`read_rules`: the only place that opens rule files. It raises nothing: what is wrong is in what it returns.
+
+Own files come first, in their order, then the shipped ones: what an own rule allows or skips, no shipped rule stops
+(Cloudflare's order: custom rules before managed ones).
+"""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -17,7 +22,7 @@ from edgeproxy.config.document import MAX_BYTES, Document, Path
 from edgeproxy.config.document import parse as parse_yaml
 from edgeproxy.config.problems import ConfigError, Problem, quote, suggest
 from edgeproxy.config.units import FROM_FILE
-from edgeproxy.rules import lists
+from edgeproxy.rules import lists, shipped
 from edgeproxy.rules.actions import action_findings
 from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.model import ListModel, LoadedList, RuleBook, RuleFile, RuleModel
@@ -37,36 +42,66 @@ class Loaded:
         book: every rule that is right in itself; not to be used when there are problems.
         problems: of the rule files and lists.
         findings: of the patterns, by their index.
-        files: what was read, in order.
+        files: what the patterns named and was read, in order.
+        shipped: ids of rules in the book that come with the edge.
     """
 
     book: RuleBook = field(default_factory=RuleBook)
     problems: list[Problem] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    shipped: frozenset[str] = frozenset()
 
 
-def read_rules(patterns: tuple[str, ...], upstreams: Collection[str] | None = None) -> Loaded:
+class _Source(NamedTuple):
+    """One rule file.
+
+    Attributes:
+        shipped: its name if it comes with the edge: it was checked by itself.
+        document: of an own file; of a shipped one, no more than its path.
+        rules: None when they are not all right.
+    """
+
+    shipped: str
+    document: Document
+    rules: tuple[RuleModel, ...] | None
+
+
+def read_rules(
+    patterns: tuple[str, ...], upstreams: Collection[str] | None = None, *, wanted: shipped.Wanted | None = None
+) -> Loaded:
     """Reads every file that the patterns name (relative to the working directory), in their order, then by name.
 
     Args:
-        upstreams: that rules may name; None: nobody knows them.
+        upstreams: names that rules may route to; None: whatever they say.
+        wanted: which shipped files run behind these, or where the patterns name them in full; a pattern with `*` leaves
+            them out. None: there are none, and their files are files like others.
     """
     loaded = Loaded()
-    documents: list[tuple[Document, RuleFile | None]] = []
-    for path in _paths(patterns, loaded):
-        document = _document(path, loaded)
-        if document is not None:
-            documents.append((document, _validated(document, loaded)))
-    known, book_lists = _lists(documents, loaded)
-    _rules(documents, known, upstreams, loaded)
+    sources = [source for path, name in _paths(patterns, wanted, loaded) if (source := _source(path, name, loaded))]
+    if wanted is not None:
+        named = {source.shipped for source in sources}
+        rest = [name for name in shipped.NAMES if wanted.get(name, True) is not False and name not in named]
+        sources += [source for name in rest if (source := _source(shipped.path(name), name, loaded))]
+    own = [source for source in sources if not source.shipped]
+    known, book_lists = _lists([source.document for source in own], loaded)
+    ids = _rules(own, known, loaded)
+    for source in sources:
+        if source.shipped:
+            _distinct(source, ids, loaded)
+    _named(own, {*ids, *_shipped_ids(wanted)}, upstreams, loaded)
     if not loaded.problems:
-        rules = tuple(rule for _, model in documents if model is not None for rule in model.rules)
-        loaded.book = RuleBook(rules=rules, lists=tuple(book_lists))
+        rules: list[RuleModel] = []
+        for source in sources:
+            how = wanted.get(source.shipped, True) if wanted is not None else True
+            rules += shipped.as_wanted(source.rules or (), how)
+        loaded.shipped = frozenset(rule.id for source in sources if source.shipped for rule in source.rules or ())
+        loaded.book = RuleBook(rules=tuple(rules), lists=tuple(book_lists))
     return loaded
 
 
-def _paths(patterns: tuple[str, ...], loaded: Loaded) -> Iterator[str]:
+def _paths(patterns: tuple[str, ...], wanted: shipped.Wanted | None, loaded: Loaded) -> Iterator[tuple[str, str]]:
+    """What the patterns name, each file once: its path, and its name if it is a shipped one."""
     seen: set[str] = set()
     for index, pattern in enumerate(patterns):
         if not pattern:
@@ -79,10 +114,49 @@ def _paths(patterns: tuple[str, ...], loaded: Loaded) -> Iterator[str]:
             hint = "is the working directory right?"
             loaded.findings.append(Finding(("rules", index), f"{quote(pattern)} names no file", hint))
         for path in found:
-            if path not in seen and len(seen) < MAX_FILES:
-                seen.add(path)
+            name = (shipped.name_of(path) if wanted is not None else None) or ""
+            if name and magic:
+                continue  # `shipped` says what becomes of it
+            if name and wanted is not None and wanted.get(name, True) is False:
+                message = f"{quote(pattern)} comes with the edge, and 'shipped' turns it off"
+                loaded.findings.append(Finding(("rules", index), message, "remove one of the two"))
+            elif (name or path) not in seen and len(seen) < MAX_FILES:
+                seen.add(name or path)
                 loaded.files.append(path)
-                yield path
+                yield path, name
+
+
+def _source(path: str, name: str, loaded: Loaded) -> _Source | None:
+    if name:
+        ours = _shipped(name)
+        loaded.problems += ours.problems
+        return _Source(name, Document(path, []), ours.book.rules)
+    document = _document(path, loaded)
+    if document is None:
+        return None
+    model = _validated(document, loaded)
+    return _Source("", document, model.rules if model is not None else None)
+
+
+def _shipped(name: str) -> Loaded:
+    path = shipped.path(name)
+    try:
+        state = FilePath(path).stat()
+    except OSError:
+        return read_rules((path,))  # which says so
+    return _shipped_as(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4)
+def _shipped_as(path: str, _mtime: int, _size: int) -> Loaded:
+    """A shipped file is the same for every configuration: read and checked once."""
+    return read_rules((path,))
+
+
+def _shipped_ids(wanted: shipped.Wanted | None) -> Iterator[str]:
+    """The ids of all shipped rules, those of files that are turned off, too: what skips them stays right."""
+    for name in shipped.NAMES if wanted is not None else ():
+        yield from (rule.id for rule in _shipped(name).book.rules)
 
 
 def _document(path: str, loaded: Loaded) -> Document | None:
@@ -118,12 +192,12 @@ def placed(document: Document, finding: Finding) -> Problem:
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
-def _lists(documents: list[tuple[Document, RuleFile | None]], loaded: Loaded) -> tuple[dict[str, Type], list[LoadedList]]:
+def _lists(documents: list[Document], loaded: Loaded) -> tuple[dict[str, Type], list[LoadedList]]:
     """The lists of all files. One that has problems is still known by name, so that its users have none of their own."""
     known: dict[str, Type] = {}
     found: list[LoadedList] = []
     first: dict[str, str] = {}
-    for document, _ in documents:
+    for document in documents:
         for name, raw in _mapping(document.data, "lists").items():
             if name in first:
                 where = f"the first one is in {first[name]}"
@@ -174,28 +248,45 @@ def _list_of_file(document: Document, name: str, model: ListModel, loaded: Loade
 # -- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _rules(
-    documents: list[tuple[Document, RuleFile | None]], known: dict[str, Type], upstreams: Collection[str] | None, loaded: Loaded
-) -> None:
-    """Everything about rules that the model does not say, also of rules that have other problems."""
-    first: dict[str, str] = {}
-    total = 0
-    for document, _ in documents:
+def _rules(sources: list[_Source], known: dict[str, Type], loaded: Loaded) -> dict[str, tuple[Document, int]]:
+    """Everything about own rules that the model does not say, also of rules that have other problems.
+
+    Returns: where each id is.
+    """
+    first: dict[str, tuple[Document, int]] = {}
+    for _, document, _ in sources:
         for index, raw in enumerate(_sequence(document.data, "rules")):
             if not isinstance(raw, dict):
                 continue
-            total += 1
             name = raw.get("id")
-            if isinstance(name, str):
-                where = f"{document.file}:{document.value_at(('rules', index, 'id'))[0]}"
-                if first.setdefault(name, where) != where:
-                    message, hint = f"id {quote(name)} is there twice", f"the first one is at {first[name]}"
-                    loaded.problems.append(placed(document, Finding(("rules", index, "id"), message, hint)))
+            there, at = first.setdefault(name, (document, index)) if isinstance(name, str) else (document, index)
+            if there is not document or at != index:
+                where = f"the first one is at {there.file}:{there.value_at(('rules', at, 'id'))[0]}"
+                problem = Finding(("rules", index, "id"), f"id {quote(str(name))} is there twice", where)
+                loaded.problems.append(placed(document, problem))
             _expressions(document, index, raw, known, loaded)
             loaded.problems += [placed(document, finding) for finding in action_findings(("rules", index), raw)]
-    for document, model in documents:
-        for index, rule in enumerate(model.rules if model is not None else ()):
-            loaded.problems += [placed(document, finding) for finding in _skips(index, rule, first)]
+    return first
+
+
+def _distinct(source: _Source, own: dict[str, tuple[Document, int]], loaded: Loaded) -> None:
+    """The ids of shipped rules are taken."""
+    for rule in source.rules or ():
+        if rule.id in own:
+            document, index = own[rule.id]
+            message = f"id {quote(rule.id)} is that of a rule that comes with the edge"
+            hint = f"'shipped: {{{source.shipped}: false}}' in the configuration turns those off"
+            loaded.problems.append(placed(document, Finding(("rules", index, "id"), message, hint)))
+
+
+def _named(sources: list[_Source], ids: set[str], upstreams: Collection[str] | None, loaded: Loaded) -> None:
+    """What rules name exists."""
+    for _, document, rules in sources:
+        for index, rule in enumerate(rules or ()):
+            for place, name in enumerate(rule.skip.rules if rule.skip is not None else ()):
+                if name not in ids:
+                    path = ("rules", index, "skip", "rules", place)
+                    loaded.problems.append(placed(document, Finding(path, f"unknown rule {quote(name)}", suggest(name, ids))))
             if upstreams is not None and rule.upstream is not None and rule.upstream not in upstreams:
                 message, hint = f"unknown upstream {quote(rule.upstream)}", suggest(rule.upstream, upstreams)
                 loaded.problems.append(placed(document, Finding(("rules", index, "upstream"), message, hint)))
@@ -203,7 +294,7 @@ def _rules(
 
 def _expressions(document: Document, index: int, raw: dict[str, Any], known: dict[str, Type], loaded: Loaded) -> None:
     phase = "response" if raw.get("phase") == "response" else "request"
-    for path, text, reader in _texts(raw):
+    for path, text, reader in expressions_of(raw):
         try:
             reader(text, known, phase=phase)
         except RuleError as error:
@@ -211,7 +302,7 @@ def _expressions(document: Document, index: int, raw: dict[str, Any], known: dic
             loaded.problems.append(document.problem(place, error.message, error.hint))
 
 
-def _texts(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]]:
+def expressions_of(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]]:
     """Every expression of a rule: where it stands, its text, and what reads it."""
     for key, reader in (("expression", parse), *((key, parse_value) for key in _VALUES)):
         if isinstance(raw.get(key), str):
@@ -220,12 +311,6 @@ def _texts(raw: dict[str, Any]) -> Iterator[tuple[Path, str, Callable[..., Any]]
         for name, value in _mapping(raw.get("headers"), part).items():
             if isinstance(value, dict) and isinstance(value.get("expression"), str):
                 yield ("headers", part, name, "expression"), value["expression"], parse_value
-
-
-def _skips(index: int, rule: RuleModel, known: dict[str, str]) -> Iterator[Finding]:
-    for place, name in enumerate(rule.skip.rules if rule.skip is not None else ()):
-        if name not in known:
-            yield Finding(("rules", index, "skip", "rules", place), f"unknown rule {quote(name)}", suggest(name, known))
 
 
 def locate(document: Document, path: Path, text: str, offset: int) -> tuple[int, int]:

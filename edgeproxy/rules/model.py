@@ -181,13 +181,15 @@ class ListModel(_Section):
     kind: Literal["ip", "string", "number"] | None = Field(
         default=None, description="What it holds; absent: numbers if all are, else addresses if all are, else strings."
     )
-    items: tuple[Annotated[str, PlainValidator(_item)], ...] = Field(default=(), description="The items.")
+    items: tuple[Annotated[str, PlainValidator(_item, json_schema_input_type=str | int)], ...] = Field(
+        default=(), description="The items."
+    )
     file: StrictStr | None = Field(
         default=None, description="Or a file with one item a line ('#' begins a comment), beside the rule file."
     )
 
 
-ListEntry = Annotated[ListModel, BeforeValidator(_short_list)]
+ListEntry = Annotated[ListModel, BeforeValidator(_short_list, json_schema_input_type=ListModel | tuple[str | int, ...])]
 
 
 class Skip(_Section):
@@ -204,7 +206,7 @@ class HeaderValue(_Section):
     expression: StrictStr | None = Field(default=None, description="Or what gives it; missing: the header stays as it was.")
 
 
-HeaderEntry = Annotated[HeaderValue, BeforeValidator(_short_header)]
+HeaderEntry = Annotated[HeaderValue, BeforeValidator(_short_header, json_schema_input_type=HeaderValue | str | int)]
 
 
 class HeaderChanges(_Section):
@@ -231,7 +233,7 @@ class RuleModel(_Section):
         default="request", description="When it runs; in the response phase there are 'rewrite' (of headers) and 'log'."
     )
     mode: Literal["act", "log"] = Field(default="act", description="log: hits are counted and logged, nothing is done.")
-    sample: Annotated[float, PlainValidator(_share)] = Field(
+    sample: Annotated[float, PlainValidator(_share, json_schema_input_type=float)] = Field(
         default=1.0, description="The share of matching requests it acts on."
     )
     status: StrictInt | None = Field(
@@ -243,7 +245,7 @@ class RuleModel(_Section):
     content_type: Annotated[StrictStr, AfterValidator(_content_type)] | None = Field(
         default=None, description="block: what the body is; absent: JSON, HTML or text, as it begins."
     )
-    skip: Annotated[Skip, BeforeValidator(_short_skip)] | None = Field(
+    skip: Annotated[Skip, BeforeValidator(_short_skip, json_schema_input_type=Skip | tuple[str, ...])] | None = Field(
         default=None, description="skip: which rules; absent: all that come later."
     )
     location: Annotated[StrictStr, AfterValidator(_location)] | None = Field(default=None, description="redirect: where to.")
@@ -297,6 +299,32 @@ class RuleFiles(_Section):
 
     patterns: tuple[str, ...] = ()
     book: RuleBook = RuleBook()
+
+
+def _on_or_log(value: Any) -> Any:
+    if isinstance(value, bool) or value == "log":
+        return value
+    raise Invalid(f"expected true, false or 'log', not {describe(value)}")
+
+
+ShippedFile = Annotated[
+    bool | Literal["log"],
+    PlainValidator(_on_or_log),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": "log"}]}),
+]
+
+
+class Shipped(_Section):
+    """The rule files that come with the edge; they run behind those of 'rules'."""
+
+    baseline: ShippedFile = Field(
+        default=True,
+        description="Scanners, probes and exploits in heads; 'log': hits are counted and logged, nothing is done.",
+    )
+    chat: ShippedFile = Field(
+        default=True,
+        description="On routes with a dialect: methods, content types and sizes that no chat API has; 'log' as above.",
+    )
 
 
 def _rule_files(value: Any, info: ValidationInfo) -> RuleFiles:

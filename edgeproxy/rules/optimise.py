@@ -118,3 +118,17 @@ def value_cost(value: Value) -> float:
             return 1 + value_cost(base)
         case Call(name, args):
             return FUNCTIONS[name].cost + sum(map(value_cost, args))
+
+
+def always(value: Value) -> bool:
+    """Whether a value can never be missing."""
+    match value:
+        case Literal():
+            return True
+        case Field(name):
+            return FIELDS[name].always
+        case Call(name, args):
+            fallible = name in ("decode_base64", "lookup_json_integer", "lookup_json_string")
+            return value.mapped or (not fallible and all(always(arg) for arg in args))
+        case _:
+            return False

@@ -10,7 +10,7 @@ accept and mean something else by a `{` that repeats nothing, `[a&&b]`, `\\Q…\
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import re2
@@ -20,6 +20,8 @@ from edgeproxy.rules.errors import RuleError
 MAX_PATTERN: Final = 4096
 _MAX_REPEAT: Final = 1000
 _MAX_MEMORY: Final = 1 << 20  # bytes of one compiled pattern (RE2's own limit is 8 MiB)
+_SMALL: Final = 200  # steps of RE2's program
+_MAX_UNION: Final = 8 << 20  # of many patterns in one
 _REPEAT: Final = re.compile(r"\{([0-9]{1,9})(?:,([0-9]{0,9}))?\}")
 _FLAGS: Final = re.compile(r"\(\?([A-Za-z-]*)([:)])")
 _POSIX: Final = re.compile(
@@ -29,17 +31,20 @@ _HEX: Final = re.compile(r"\\x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,8})\})")
 _LETTERS: Final = frozenset("dDwWsSaftnrvx")  # escapes that mean the same everywhere
 _OUTSIDE: Final = _LETTERS | frozenset("bBAz")  # and those that make sense outside […] alone
 _SPACES: Final = {"s": "[:space:]", "S": "[:^space:]"}
+_SIGN: Final = re.compile(r"\\([\\.+*?()\[\]{}^$])")  # an escape that makes a sign an ordinary character
 _META: Final = frozenset("\\.+*?()|[]{}^$")
 
 Search = Callable[[bytes], bool]
+Find = Callable[..., int]
 
 
 class _Scanner:
     """Walks over a pattern once, refuses, and writes it for RE2."""
 
-    def __init__(self, pattern: str, places: list[int]) -> None:
+    def __init__(self, pattern: str, places: list[int], named: bool = True) -> None:
         self.pattern = pattern
         self.places = places
+        self.named = named  # groups keep their names
         self.at = 0
         self.out: list[str] = []
         self.folds = False
@@ -130,13 +135,19 @@ class _Scanner:
             self._copy("(")
             return
         if self.pattern.startswith(("(?P<", "(?<"), self.at) and self.pattern[self.at + 3 : self.at + 4] not in "=!":
-            self._copy("(?P<" if self.pattern[self.at + 2] == "P" else "(?<")
+            if self.named:
+                self._copy("(?P<" if self.pattern[self.at + 2] == "P" else "(?<")
+            else:
+                self.out.append("(")
+                self.at = self.pattern.index(">", self.at) + 1
             return
         found = _FLAGS.match(self.pattern, self.at)
         if found is None or not set(found[1]) <= set("imsU-"):
             raise self.refuse("this kind of group is not supported", "known are (?:…), (?P<name>…) and the flags i, m, s and U")
         self.folds = self.folds or "i" in found[1].partition("-")[0]
         self._copy(found[0])
+        if found[2] == ")" and self.pattern[self.at : self.at + 1] in ("*", "+", "?", "{"):
+            raise self.refuse("flags cannot be repeated", "RE2 would repeat what stands before them")
 
     def _class(self) -> None:
         pattern, start = self.pattern, self.at
@@ -188,17 +199,21 @@ def compile_pattern(pattern: str, places: list[int] | None = None, *, captures: 
     if len(pattern) > MAX_PATTERN:
         raise RuleError(f"a regular expression has at most {MAX_PATTERN} characters", places[0])
     translated = _Scanner(pattern, places).run()
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False
-    options.never_capture = not captures
-    options.max_mem = _MAX_MEMORY
     try:
-        return re2._Regexp(translated, options)  # not re2.compile: its cache would keep what a reload took away
+        return _compiled(translated, _MAX_MEMORY, captures)
     except re2.error as e:
         text = e.args[0] if e.args else "not a regular expression"
         reason = text.decode("latin-1") if isinstance(text, bytes) else str(text)
         raise RuleError(f"the regular expression is refused: {reason}", places[0]) from None
+
+
+def _compiled(translated: bytes, memory: int, captures: bool) -> Any:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    options.never_capture = not captures
+    options.max_mem = memory
+    return re2._Regexp(translated, options)  # not re2.compile: its cache would keep what a reload took away
 
 
 def searcher(compiled: Any) -> Search:
@@ -211,9 +226,40 @@ def searcher(compiled: Any) -> Search:
     return search
 
 
-def literals(pattern: str) -> list[bytes] | None:
-    """The words of a pattern that is nothing but words (`sqlmap|nikto`), None for any other."""
-    if _META.intersection(pattern.replace("|", "")) or not pattern.isascii():
+def is_small(pattern: str) -> bool:
+    """Whether a pattern that `compile_pattern` accepts is one that many others can be run together with: no large repeats."""
+    return bool(compile_pattern(pattern, captures=False)._regexp.ProgramSize() <= _SMALL)
+
+
+def any_word(words: Iterable[bytes]) -> Find | None:
+    """Where the first of many words begins in `value` from `start`, -1 where none does: one scan, whatever their number.
+
+    None when they are too many for RE2's memory.
+    """
+    return _finder(b"|".join(re.escape(word) for word in words))
+
+
+def any_pattern(patterns: Iterable[str]) -> Find | None:
+    """The same for patterns that `compile_pattern` accepts."""
+    return _finder(b"|".join(b"(?:%b)" % _Scanner(each, list(range(len(each) + 1)), named=False).run() for each in patterns))
+
+
+def _finder(translated: bytes) -> Find | None:
+    try:
+        match = _compiled(translated, _MAX_UNION, captures=False)._regexp.Match
+    except re2.error:
         return None
-    words = pattern.split("|")
+    anywhere = re2._Anchor.UNANCHORED
+
+    def find(value: bytes, start: int = 0) -> int:
+        return match(anywhere, value, start, len(value))[0][0]  # type: ignore[no-any-return]  # RE2: an int
+
+    return find
+
+
+def literals(pattern: str) -> list[bytes] | None:
+    """The words of a pattern that is nothing but words (`sqlmap|wp-login\\.php`), None for any other."""
+    if _META.intersection(_SIGN.sub("", pattern).replace("|", "")) or not pattern.isascii():
+        return None
+    words = [_SIGN.sub(r"\1", word) for word in pattern.split("|")]
     return [word.encode("ascii") for word in words] if all(words) else None

@@ -9,9 +9,10 @@ what it made of the request, and so does before rules about the body, since what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from edgeproxy.rules.compiler import Batched, Container, compile_batch
+from edgeproxy.rules.batches import batches
+from edgeproxy.rules.compiler import Batched, Container
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.lists import TYPES, container
@@ -22,10 +23,6 @@ from edgeproxy.rules.rule import Rule
 from edgeproxy.rules.syntax import Constant, Test
 from edgeproxy.rules.walk import Broken, Decision, Walk
 
-# Rules of one function, and characters of their expressions: fewer are more calls while asking, more hold the interpreter
-# for longer while compiling (16 rules as long as they may be: 40 ms, during which a worker's loop would stand).
-_BATCH: Final = 16
-_BATCH_TEXT: Final = 2048
 Batches = tuple[Callable[..., None], ...]
 
 
@@ -190,7 +187,7 @@ class Responses:
     def __init__(self, rules: tuple[Rule, ...], tests: dict[int, Test], lists: dict[str, Container]) -> None:
         self.rules = rules
         self.removed = _removed(rules)
-        self._may = tuple(_batches([(may_hold(tests[rule.index], _known), rule) for rule in rules], lists))
+        self._may = _batches([(may_hold(tests[rule.index], _known), rule) for rule in rules], lists)
 
     def candidates(self, facts: Facts, broken: Broken) -> list[Rule]:
         """Those that can hold, as far as the request says."""
@@ -250,8 +247,8 @@ def _segment(rules: list[Rule], tests: dict[int, Test], lists: dict[str, Contain
     may = [(may_hold(tests[rule.index], _known), rule) for rule in rules if not rule.stable]
     last = rules[-1]
     return Segment(
-        tuple(_batches(stable, lists)),
-        tuple(_batches([each for each in may if each[0] != Constant(False)], lists)),
+        _batches(stable, lists),
+        _batches([each for each in may if each[0] != Constant(False)], lists),
         last if last.changes is not None and last.acts else None,
     )
 
@@ -260,18 +257,8 @@ def _known(name: str) -> bool:
     return FIELDS[name].stable
 
 
-def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Iterator[Callable[..., None]]:
-    batch: list[Batched] = []
-    text = 0
-    for test, rule in rules:
-        length = len(rule.model.expression)
-        if batch and (len(batch) == _BATCH or text + length > _BATCH_TEXT):
-            yield compile_batch(batch, lists)
-            batch, text = [], 0
-        batch.append(Batched(test, rule))
-        text += length
-    if batch:
-        yield compile_batch(batch, lists)
+def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Batches:
+    return batches([Batched(test, rule, len(rule.model.expression)) for test, rule in rules], lists)
 
 
 def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:

@@ -53,3 +53,28 @@ def _zip_xor(*vectors: Any) -> list[bool]:
 
 
 ZIPPED: Final = {"and": _zip_and, "or": _zip_or, "xor": _zip_xor}
+
+
+class Separately:
+    """Does what a batch does, with a function for each rule; they are made when they are first needed.
+
+    Args:
+        rules: what `found` and `broken` are told.
+        make: gives the function of each.
+    """
+
+    def __init__(self, rules: list[Any], make: Callable[[], list[Callable[[Any], Any]]]) -> None:
+        self._rules = rules
+        self._make = make
+        self._checks: list[Callable[[Any], Any]] = []
+
+    def __call__(self, facts: Any, found: Callable[[Any], None], broken: Callable[[Any, Exception], None]) -> None:
+        self._checks = self._checks or self._make()
+        for rule, check in zip(self._rules, self._checks, strict=True):
+            try:
+                holds = check(facts)
+            except Exception as error:
+                broken(rule, error)
+            else:
+                if holds:
+                    found(rule)

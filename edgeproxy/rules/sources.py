@@ -28,22 +28,33 @@ _QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.I
 _MAX_LANGUAGES: Final = 64
 
 
-def _joined(name: bytes) -> Source:
+def _joined(name: bytes, separator: bytes = b", ") -> Source:
     """All lines of a header as one; empty when it was not sent."""
 
     def value(facts: Facts) -> bytes:
-        found = [each for key, each in facts.request.headers if key == name]
-        return found[0] if len(found) == 1 else b", ".join(found)
+        lines, headers = facts.header_lines, facts.request.headers
+        if len(lines) == len(headers):  # no name twice
+            return lines.get(name, b"")  # type: ignore[no-any-return]  # a slot: a dict of bytes
+        return separator.join(each for key, each in headers if key == name)
 
     return value
 
 
-def _cookie(facts: Facts) -> bytes:
-    return b"; ".join(value for name, value in facts.request.headers if name == b"cookie")
-
-
 def _headers(facts: Facts) -> dict[bytes, list[bytes]]:
-    return _grouped([(b"host", facts.request.authority), *facts.request.headers])
+    found: dict[bytes, list[bytes]] = {b"host": [facts.request.authority]}
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers) and b"host" not in lines:  # no name twice
+        for name, value in headers:
+            found[name] = [value]
+        return found
+    return _grouped([(b"host", facts.request.authority), *headers])
+
+
+def header_text(facts: Facts) -> bytes:
+    """The values of all headers, a line for each."""
+    lines, headers = facts.header_lines, facts.request.headers
+    values = lines.values() if len(lines) == len(headers) else [value for _, value in headers]
+    return b"\n".join([facts.request.authority, *values])
 
 
 def _pairs(text: bytes, separator: bytes) -> dict[bytes, list[bytes]]:
@@ -127,7 +138,7 @@ _OWN: Final[dict[str, Source]] = {
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
     "edge.route.dialect": _dialect,
-    "http.cookie": _cookie,
+    "http.cookie": _joined(b"cookie", b"; "),
     "http.host": lambda facts: facts.host.encode("ascii"),
     "http.referer": _joined(b"referer"),
     "http.request.accepted_languages": _languages,

@@ -58,8 +58,14 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
+def changes() -> dict[str, Any]:
+    """Sections of the edge's configuration that a module wants otherwise."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def edge(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backend: Backend
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backend: Backend, changes: dict[str, Any]
 ) -> Iterator[Edge]:
     """An edge with one worker before `backend`, by way of `python -m edgeproxy serve -c FILE`."""
     folder = tmp_path_factory.mktemp("edge")
@@ -72,7 +78,7 @@ def edge(
         def attempt() -> tuple[Process, str]:
             ports[:] = free_ports(3)
             file = folder / "edge.yaml"
-            file.write_text(yaml.safe_dump(configuration(ports, certificates, backend.port, dead)))
+            file.write_text(yaml.safe_dump(configuration(ports, certificates, backend.port, dead) | changes))
             command = [sys.executable, "-m", "edgeproxy", "serve", "-c", str(file)]
             return Process(command, folder / "edge.log", folder), f"http://127.0.0.1:{ports[2]}/readyz"
 

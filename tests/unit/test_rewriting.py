@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,7 @@ from unit.test_ruling import GET, logged
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.observe.events import Events
 
 LATE = "http.request.timestamp.sec gt 0"  # asked for each request
 
@@ -28,6 +30,7 @@ def stand(tmp_path: Path, rules: str, *routes: dict[str, Any]) -> Stand:
         "upstreams": {name: {"targets": [{"url": "http://127.0.0.1:1"}]} for name in ("main", "chat", "other")},
         "routes": routes or ({"upstream": "main"}, {"path": "/v1/", "upstream": "chat", "dialect": "openai"}),
         "rules": [str(tmp_path / "r.yaml")],
+        "shipped": {"baseline": False, "chat": False},
     })  # fmt: skip
     made = Stand(Config.model_validate_json(config.model_dump_json()))  # as it travels to a worker
     pools = {name: RecordingPool() for name in ("main", "chat", "other")}
@@ -380,3 +383,25 @@ def test_a_body_over_the_bound_of_the_route(tmp_path: Path) -> None:
 def test_an_unknown_upstream_is_refused_at_load(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"r\.yaml:2:\d+ unknown upstream 'mian' \(did you mean 'main'"):
         stand(tmp_path, "- {id: a, expression: ssl, action: route, upstream: mian}")
+
+
+def test_events_say_what_each_rule_saw(tmp_path: Path) -> None:
+    made = stand(tmp_path, """\
+- {id: log, expression: 'http.request.uri.path contains "/a"', action: log}
+- {id: move, expression: 'starts_with(http.request.uri.path, "/a")', action: rewrite, path: /b}
+- {id: stop, expression: 'http.request.uri.path eq "/b" and http.request.headers["x"][0] eq "1"', action: block, status: 418}
+- {id: try, expression: 'http.request.headers["cookie"][0] contains "k"', action: block, mode: log}
+- {id: out, phase: response, expression: 'http.response.code eq 418', action: log}
+""")
+    events = Events(str(tmp_path / "events.jsonl"), made.stats)
+    made.gateway.events = events
+    made.h1().feed(GET % (b"/a?key=sk-SECRET", b"X: 1\r\nCookie: k=sk-SECRET\r\n"))
+    made.h1().feed(GET % (b"/c", b"X: 1\r\nCookie: k=sk-SECRET\r\n"))
+    told = [json.loads(line) for line in events.writer.lines]
+    assert [(each["rule"], each["action"], each["path"], each["fields"].get("http.request.uri.path")) for each in told] == [
+        ("log", "log", "/a", "/a"), ("move", "rewrite", "/a", "/a"), ("stop", "block", "/b", "/b"), ("out", "log", "/b", None),
+        ("try", "log", "/c", None),
+    ]  # fmt: skip
+    assert told[2]["status"] == 418 and told[3]["fields"] == {"http.response.code": 418}
+    assert "SECRET" not in json.dumps(told) and told[4]["mode"] == "log"
+    events.writer.close()

@@ -14,6 +14,7 @@ import yaml
 from edgeproxy.config import schema
 from edgeproxy.config.load import load
 from edgeproxy.config.units import DURATION_PATTERN, SIZE_PATTERN
+from edgeproxy.rules.model import RuleFile
 
 from .samples import NOW, Writer
 
@@ -62,14 +63,17 @@ def _kind(field: dict[str, Any]) -> str:
         return "size"
     if any("enum" in option for option in options):
         return ", ".join(f"`{word}`" for option in options for word in option.get("enum", ()) if isinstance(word, str))
+    if {"const": "log"} in options:
+        return "true, false or `log`"
     names = {"string": "text", "integer": "number", "boolean": "true, false", "object": "mapping", "array": "list"}
     kind = " or ".join(dict.fromkeys(names[option["type"]] for option in options if option.get("type") in names))
     return kind + " or `auto`" if {"const": "auto"} in options else kind
 
 
-def test_the_schema_file_is_current() -> None:
-    """Otherwise: edgeproxy check --schema > docs/config.schema.json."""
+def test_the_schema_files_are_current() -> None:
+    """Otherwise: edgeproxy check --schema > docs/config.schema.json; edgeproxy rules schema > docs/rules.schema.json."""
     assert (DOCS / "config.schema.json").read_text("utf-8") == schema.text()
+    assert (DOCS / "rules.schema.json").read_text("utf-8") == schema.text(RuleFile)
 
 
 def test_the_schema_describes_values_as_they_are_written() -> None:

@@ -38,6 +38,7 @@ def test_found(pattern: str, text: bytes, found: bool) -> None:
     ("(?<=a)", 0), ("(?>a)", 0), ("[é]", 1), (r"\x{e9}", 0), ("(?i)é", 4), (r"(?i)\xe9", 4), (r"\<a", 0), (r"\b{start}", 0),
     (r"[\b]", 1), (r"[\w-a]", 3),
     ("[a", 0), ("a\\", 1), ("*a", 0), ("(", 0), ("a" * 4097, 0), (r"\é", 0), ("((a{100}){100}){100}", 0), ("\\x4", 0),
+    ("a(?i)?", 5), ("(?i){2}", 4),
 ])  # fmt: skip
 def test_refused(pattern: str, offset: int) -> None:
     with pytest.raises(RuleError) as caught:
@@ -63,6 +64,8 @@ def test_any_pattern_is_refused_or_runs(pattern: str) -> None:
 
 def test_literals() -> None:
     assert literals("a|bc") == [b"a", b"bc"]
+    assert literals(r"\.php|\$\{") == [b".php", b"${"] and literals(r"\\|a") == [b"\\", b"a"]
+    assert literals(r"\\.a") is None and literals(r"a\|b") is None and literals(r"\d") is None
     assert literals("a|") is None and literals("a.b") is None and literals("é") is None
 
 
