@@ -377,7 +377,7 @@ class _Maker:
         head = self.constant(prepared[0]) if isinstance(first, Literal) else self.value(first)
         if function.takes_missing or all(always(arg) for arg in args):
             return node_call(run, head, *rest)
-        return self._guarded(run, [head, *rest], [always(arg) for arg in args])
+        return self._guarded(run, [head, *rest], [always(arg) for arg in args[: len(rest) + 1]])
 
     def _guarded(self, run: ast.expr, args: list[ast.expr], sure: list[bool]) -> ast.expr:
         """A call that gives None where one of its arguments is None."""

@@ -24,7 +24,7 @@ Source = Callable[["Facts"], Any]
 
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
 _EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
-_QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
+_QUALITY: Final = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _MAX_LANGUAGES: Final = 64
 
 
@@ -84,11 +84,20 @@ def _languages(facts: Facts) -> list[bytes]:
     """Accept-Language, the most wanted first (RFC 9110 §12.5.4)."""
     ranked = []
     for part in _joined(b"accept-language")(facts).split(b",")[:_MAX_LANGUAGES]:
-        tag, _, _ = part.partition(b";")
-        quality = _QUALITY.search(part)
+        tag, *parameters = part.split(b";")
         if tag.strip():
-            ranked.append((-float(quality[1]) if quality is not None else -1.0, tag.strip()))
+            ranked.append((-_quality(parameters), tag.strip()))
     return [tag for _, tag in sorted(ranked, key=lambda each: each[0])]
+
+
+def _quality(parameters: list[bytes]) -> float:
+    """Cut and not searched for: a regex that may begin with blanks takes quadratic time over a header of blanks."""
+    for parameter in parameters:
+        name, _, value = parameter.partition(b"=")
+        found = _QUALITY.match(value.strip()) if name.strip() in (b"q", b"Q") else None
+        if found is not None:
+            return float(found[0])
+    return 1.0
 
 
 def _seconds(facts: Facts) -> int:

@@ -93,6 +93,8 @@ def test_missing_addresses_and_booleans() -> None:
     ('regex_replace(http.host, "nothing", "x")', b"example.org"),
     ("wildcard_replace(http.request.uri.path, \"/*/*\", \"/${2}/${1}\")", b"/to.PHP/Path"),
     ("wildcard_replace(http.host, \"EXAMPLE.*\", \"${1}\", \"s\")", b"example.org"),
+    ("wildcard_replace(http.request.headers[\"x-a\"][0], \"*\", \"<${1}>\", \"s\")", b"<1>"),
+    ("wildcard_replace(http.request.headers[\"none\"][0], \"*\", \"<${1}>\", \"s\")", None),
     ('url_decode(http.request.headers["u"][0])', b"a b%20c"),
     ('url_decode(http.request.headers["u"][0], "r")', b"a b c"), ('decode_base64(http.request.headers["b"][0])', b"hello"),
     ('lookup_json_string(http.request.headers["j"][0], "a", 1)', b"x"),
