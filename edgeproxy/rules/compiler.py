@@ -254,8 +254,9 @@ class _Maker:
                 return self._matches(pattern, value)
             case Wildcard(_, pattern, strict):
                 return self._wildcard(pattern, strict, value)
-            case BitAnd(_, mask):
-                return ast.Compare(ast.BinOp(value, ast.BitAnd(), self.constant(mask)), [ast.NotEq()], [self.constant(0)])
+            case BitAnd(_, right):
+                return self.present(right, lambda mask: ast.Compare(
+                    ast.BinOp(value, ast.BitAnd(), mask), [ast.NotEq()], [self.constant(0)]))  # fmt: skip
             case In() | InList():
                 return ast.Compare(value, [ast.In()], [self.constant(self._set(test))])
             case Compare(op, _, right):

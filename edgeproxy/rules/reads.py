@@ -15,6 +15,7 @@ from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.runtime import leaves
 from edgeproxy.rules.syntax import (
+    BitAnd,
     Call,
     Combine,
     Compare,
@@ -72,7 +73,7 @@ def _reads(node: Test | Value) -> list[Read]:
             return _reads(inner)
         case Quantifier(_, inner):
             return _reads(inner)
-        case Compare(_, left, right):
+        case Compare(_, left, right) | BitAnd(left, right):
             return [*_reads(left), *_reads(right)]
         case _:
             return _reads(node.left)
