@@ -102,6 +102,26 @@ class Place:
         """Its code in ISO 3166-2, without the country's: `BY`."""
         return self._first(lambda record: _text(record, "subdivisions", 0, "iso_code"))
 
+    def subdivision(self, level: int) -> str | None:
+        """ISO 3166-2 code of the part of the country at a level (0: the largest): `DE-BY`."""
+        return self._first(lambda record: _subdivision(record, level))
+
+    def position(self) -> tuple[float, float] | None:
+        """Latitude and longitude in degrees."""
+        return self._first(_position)
+
+    def postal_code(self) -> str | None:
+        """As it is written there."""
+        return self._first(lambda record: _text(record, "postal", "code"))
+
+    def metro_code(self) -> int | None:
+        """Of the designated market area; in the United States only."""
+        return self._first(lambda record: _number(record, "location", "metro_code"))
+
+    def timezone(self) -> str | None:
+        """Its name in the tz database: `Europe/Berlin`."""
+        return self._first(lambda record: _text(record, "location", "time_zone"))
+
     def asnum(self) -> int | None:
         """Number of the autonomous system."""
         return self._first(_asnum)
@@ -143,12 +163,26 @@ def _text(record: Any, *path: str | int) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
+def _number(record: Any, *path: str | int) -> int | None:
+    found = _at(record, *path)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
 def _asnum(record: Any) -> int | None:
-    for path in (("autonomous_system_number",), ("traits", "autonomous_system_number")):
-        found = _at(record, *path)
-        if isinstance(found, int) and not isinstance(found, bool):
-            return found
-    return None
+    number = _number(record, "autonomous_system_number")
+    return number if number is not None else _number(record, "traits", "autonomous_system_number")
+
+
+def _subdivision(record: Any, level: int) -> str | None:
+    country, code = _text(record, "country", "iso_code"), _text(record, "subdivisions", level, "iso_code")
+    return f"{country}-{code}" if country is not None and code is not None else None
+
+
+def _position(record: Any) -> tuple[float, float] | None:
+    latitude, longitude = _at(record, "location", "latitude"), _at(record, "location", "longitude")
+    if not isinstance(latitude, float) or not isinstance(longitude, float):
+        return None
+    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 180 else None
 
 
 def _in_union(record: Any) -> bool | None:

@@ -179,7 +179,8 @@ class _Worker:
         plane = self._plane = task.plane(self._loop, self._stats, self._log)
         if self._events is not None:
             plane.tell(self._events)
-        self._count_together(task.config)
+        if (store := self._count_together(task.config)) is not None:
+            await store.start()
         plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
         if task.seat is not None:
@@ -189,13 +190,18 @@ class _Worker:
             self._reporter.connect()
         return plane
 
-    def _count_together(self, config: Config) -> None:
-        """Several workers count in one store, from when there is something to count."""
+    def _count_together(self, config: Config) -> RemoteStore | None:
+        """Several workers count in one store, from when there is something to count. Returns: the store, if it is new."""
         path = self._task.store
         if path is not None and config.limits and self._store is None and self._plane is not None:
             deadline = config.store_deadline
-            self._store = RemoteStore(self._loop, path, config.on_store_failure, config.workers, deadline=deadline)
-            self._plane.count(self._store)
+            self._store = store = RemoteStore(self._loop, path, config.on_store_failure, config.workers, deadline=deadline)
+            self._plane.count(store)
+            return store
+        return None
+
+    async def _begin(self, store: RemoteStore) -> None:
+        await store.start()
 
     # The supervisor's messages
 
@@ -258,7 +264,8 @@ class _Worker:
             return
         _, config, snapshot = self._aside
         self._aside = None
-        self._count_together(config)
+        if (store := self._count_together(config)) is not None:
+            self._step(self._begin(store))
         self._plane.switch(snapshot)
         self._generation = generation
         if self._log is not None and config.access_log is not None:

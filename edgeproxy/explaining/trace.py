@@ -13,6 +13,7 @@ from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.reads import credential, reads, root, secret_header
 from edgeproxy.rules.syntax import (
     IP,
+    BitAnd,
     Call,
     Combine,
     Compare,
@@ -148,7 +149,7 @@ def _values(test: Test) -> Iterator[Value]:
     match test:
         case Truth(value):
             yield from _inside(value)
-        case Compare(_, left, right):
+        case Compare(_, left, right) | BitAnd(left, right):
             yield from _inside(left)
             yield from _inside(right)
         case Constant() | Not() | Combine() | Quantifier():

@@ -266,6 +266,8 @@ class H2Stream:
         owner = self.owner
         owner.noise = 0
         owner.finished.append(self)
+        if self.deadline is not NEVER:  # that of the request; who ends the exchange may be another deadline of the same sweep
+            self.deadline = owner.gateway.deadlines.now + owner.gateway.snapshot.client.timeouts.write
         if self.exchange is not None:
             self.exchange = None
             owner.gateway.stats.streams_open -= 1

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgeproxy.quic.streams import Stream
 
 _LARGE = 2048  # bytes of a head whose window is given back at once
+# Seconds from a complete answer to STOP_SENDING: a browser that gets that first (frames have no order) forgets the answer.
+# Chromium 156's fetch() then never settles. Until then the client may send what its window allows, and no more.
+_STOP_AFTER = 1.0
 _JOIN = 4096  # bytes of content up to which a frame's header and its content are copied into one
 
 
@@ -37,8 +40,8 @@ class H3Stream:
     """
 
     __slots__ = (
-        "_announced", "_begun", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_trailers",
-        "_unread", "body", "deadline", "exchange", "owner", "quic", "section",
+        "_announced", "_begun", "_block", "_expected", "_expects", "_finished", "_paused", "_reader", "_sent", "_stops",
+        "_trailers", "_unread", "body", "deadline", "exchange", "owner", "quic", "section",
     )  # fmt: skip
 
     def __init__(self, owner: H3Connection, stream: Stream) -> None:
@@ -57,6 +60,7 @@ class H3Stream:
         self._unread = 0  # bytes of content received and not yet given back as window
         self._paused = False
         self._finished = False  # our side has sent its end
+        self._stops = False  # and will ask the client to stop sending
         self._sent = 0  # bytes that were out when the deadline was last looked at
         self._trailers: Headers | None = None
 
@@ -268,7 +272,7 @@ class H3Stream:
             data = b"\x01%b%b" % (varint.write(len(block)), block)
         quic.send(data, end)
         if end:
-            self._complete(quic)
+            self._complete()
 
     def trailers(self, fields: Headers) -> None:
         """See `Sink`."""
@@ -286,18 +290,20 @@ class H3Stream:
             block = self.owner.encoder.section([(b":status", b"100")])
             self.quic.send(b"\x01%b%b" % (varint.write(len(block)), block), False)
 
-    def _complete(self, quic: Stream) -> None:
+    def _complete(self) -> None:
         """Our side is complete. The client has its time to read it, and need not send the rest of its own."""
         self._finished = True
         owner = self.owner
         owner.active -= 1
+        if self.deadline is not NEVER:  # that of the request; who ends the exchange may be another deadline of the same sweep
+            self.deadline = owner.gateway.deadlines.now + owner.gateway.snapshot.client.timeouts.write
         if self.exchange is not None:
             self.exchange = None
             owner.gateway.stats.streams_open -= 1
         body = self.body
         if not body.done:
             body.drop()
-            quic.stop(h3.NO_ERROR)  # RFC 9114 §4.1.1
+            self._stops = True
         self.consumed(self._unread)  # what nobody took is held no longer, also when all of it came
         body.source = None  # body and stream hold each other: the cycle ends here
         owner.finished.append(self)
@@ -308,6 +314,8 @@ class H3Stream:
         if quic is not None and quic.queued:
             self._sent = quic.offset
             self._wait(self.owner.gateway.deadlines.now + self.owner.gateway.snapshot.client.timeouts.write)
+        elif quic is not None and self._stops:
+            self._wait(self.owner.gateway.deadlines.now + _STOP_AFTER)
         elif self.deadline is not NEVER:
             self._wait(NEVER)
 
@@ -362,6 +370,9 @@ class H3Stream:
             self._wait(NEVER)
             return
         if self._finished and not quic.queued:
+            if self._stops:
+                self._stops = False
+                quic.stop(h3.NO_ERROR)  # RFC 9114 §4.1.1
             self._wait(NEVER)
             return
         if quic.queued and quic.offset > self._sent:

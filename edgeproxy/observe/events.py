@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -13,7 +14,7 @@ from edgeproxy.observe.access import MAX_AGENT, MAX_TEXT
 from edgeproxy.observe.lines import BATCH, LineWriter
 from edgeproxy.observe.metrics import PROTOCOLS
 from edgeproxy.rules.addresses import show_ip
-from edgeproxy.rules.reads import Read, private, reads, value_of
+from edgeproxy.rules.reads import private, reads, source
 from edgeproxy.rules.syntax import IP, show_value
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ MAX_VALUE: Final = 256  # characters kept of a value
 _REDIRECT: Final = 302
 _NO_ROUTE: Final = "-"
 _encode = msgspec.json.encode
+
+
+class Shown(NamedTuple):
+    """A part of a request that a rule reads.
+
+    Attributes:
+        private: only its length is shown.
+        address: it is one, or several.
+    """
+
+    name: str
+    value: Callable[[Facts], Any]
+    private: bool
+    address: bool
 
 
 class EventWriter(LineWriter):
@@ -50,7 +65,7 @@ class Events:
         """Raises: OSError when the file cannot be opened."""
         self.writer = EventWriter(path, stats)
         # By id: the rule, and what it reads. A reload makes new rules; the old ones go with the first hit after it.
-        self._reads: dict[str, tuple[Rule, tuple[Read, ...]]] = {}
+        self._reads: dict[str, tuple[Rule, tuple[Shown, ...]]] = {}
 
     def rule(self, exchange: Exchange, rule: Rule, facts: Facts) -> None:
         """A rule was hit.
@@ -78,18 +93,20 @@ class Events:
             event["status"] = status
         if rule.model.tags:
             event["tags"] = rule.model.tags
-        event["fields"] = {show_value(read): seen(read, facts) for read in self._read_by(rule)[:MAX_FIELDS]}
+        event["fields"] = {each.name: seen(each, facts) for each in self._read_by(rule)}
         lines = self.writer.lines
         lines.append(_encode(event) + b"\n")
         if len(lines) >= BATCH:
             self.writer.flush()
 
-    def _read_by(self, rule: Rule) -> tuple[Read, ...]:
+    def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
         known = self._reads.get(rule.id)
         if known is None or known[0] is not rule:
             if known is not None:
                 self._reads.clear()
-            known = self._reads[rule.id] = (rule, reads(rule.test()))
+            found = reads(rule.test())[:MAX_FIELDS]
+            shown = tuple(Shown(show_value(read), source(read), private(read), read.type == IP) for read in found)
+            known = self._reads[rule.id] = (rule, shown)
         return known[1]
 
 
@@ -102,15 +119,15 @@ def answer(rule: Rule) -> int | None:
     return rule.model.status or _REDIRECT if rule.model.action == "redirect" else None
 
 
-def seen(read: Read, facts: Facts) -> Any:
+def seen(read: Shown, facts: Facts) -> Any:
     """A part of a request as an event shows it: cut, and of what is private only the length (bytes, or items)."""
     try:
-        value = value_of(read, facts)
+        value = read.value(facts)
     except Exception:  # a field that fails is a rule's fault to report; an event never takes a request down
         return None
-    if private(read):
+    if read.private:
         return None if value is None else {"length": len(value) if isinstance(value, bytes | list | dict) else 1}
-    return _plain(value, read.type == IP)
+    return _plain(value, read.address)
 
 
 def _plain(value: Any, address: bool) -> Any:

@@ -1,10 +1,12 @@
 # What rules read of the client beside its request: where it is, and the connection that it came by. Both are asked when a
 # rule wants to know, and not before.
-"""`CLIENT`: sources of `ip.src.*`, `cf.tls_*`, `cf.edge.*` and `cf.timings.client_*`, with Cloudflare's names and units."""
+"""`CLIENT`: sources of `ip.src.*` (by their older names: `ip.geoip.*`), `cf.tls_*`, `cf.edge.*` and `cf.timings.client_*`,
+with Cloudflare's names and units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules.addresses import client_code, show_ip
@@ -45,6 +47,31 @@ def _text(pick: Callable[[Place], str | None]) -> Callable[[Facts], bytes | None
     return source
 
 
+def _degrees(index: int) -> Callable[[Facts], bytes | None]:
+    """One of latitude and longitude as Cloudflare writes them: `37.78044`."""
+
+    def source(facts: Facts) -> bytes | None:
+        found = facts.place.position() if facts.place is not None else None
+        return b"%.5f" % found[index] if found is not None else None
+
+    return source
+
+
+def _metro_code(facts: Facts) -> bytes | None:
+    found = facts.place.metro_code() if facts.place is not None else None
+    return b"%d" % found if found is not None else None
+
+
+def _subdivision(level: int) -> Callable[[Facts], bytes | None]:
+    """Where files know none, the string is empty, as Cloudflare's page says of these two fields alone."""
+
+    def source(facts: Facts) -> bytes | None:
+        place = facts.place
+        return (place.subdivision(level) or "").encode("utf-8", "replace") if place is not None else None
+
+    return source
+
+
 def _of_link(pick: Callable[[Described], Any]) -> Callable[[Facts], Any]:
     """Something of the connection; what is empty or 0 is not known."""
     return lambda facts: (pick(facts.link) or None) if facts.link is not None else None
@@ -66,7 +93,7 @@ def _rtt(quic: bool) -> Callable[[Facts], int | None]:
     return source
 
 
-CLIENT: Final[dict[str, Callable[[Facts], Any]]] = {
+_CLIENT: Final[dict[str, Callable[[Facts], Any]]] = {
     "cf.edge.client_tcp": lambda facts: facts.request.protocol != _QUIC,
     "cf.edge.server_ip": _of_link(lambda described: client_code(described.address)),
     "cf.edge.server_port": _of_link(lambda described: described.port),
@@ -80,6 +107,22 @@ CLIENT: Final[dict[str, Callable[[Facts], Any]]] = {
     "ip.src.continent": _text(lambda place: place.continent()),
     "ip.src.country": _text(lambda place: place.country()),
     "ip.src.is_in_european_union": lambda facts: facts.place.is_in_european_union() if facts.place is not None else None,
+    "ip.src.lat": _degrees(0),
+    "ip.src.lon": _degrees(1),
+    "ip.src.metro_code": _metro_code,
+    "ip.src.postal_code": _text(lambda place: place.postal_code()),
     "ip.src.region": _text(lambda place: place.region()),
     "ip.src.region_code": _text(lambda place: place.region_code()),
+    "ip.src.subdivision_1_iso_code": _subdivision(0),
+    "ip.src.subdivision_2_iso_code": _subdivision(1),
+    "ip.src.timezone.name": _text(lambda place: place.timezone()),
+}
+# The older names, which Cloudflare still takes.
+_OLDER: Final = {
+    f"ip.geoip.{name}": f"ip_src_{name}"
+    for name in ("asnum", "continent", "country", "is_in_european_union", "subdivision_1_iso_code", "subdivision_2_iso_code")
+}
+CLIENT: Final[dict[str, Callable[[Facts], Any]]] = {
+    **_CLIENT,
+    **{name: attrgetter(slot) for name, slot in _OLDER.items()},
 }

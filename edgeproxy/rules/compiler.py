@@ -254,8 +254,9 @@ class _Maker:
                 return self._matches(pattern, value)
             case Wildcard(_, pattern, strict):
                 return self._wildcard(pattern, strict, value)
-            case BitAnd(_, mask):
-                return ast.Compare(ast.BinOp(value, ast.BitAnd(), self.constant(mask)), [ast.NotEq()], [self.constant(0)])
+            case BitAnd(_, right):
+                return self.present(right, lambda mask: ast.Compare(
+                    ast.BinOp(value, ast.BitAnd(), mask), [ast.NotEq()], [self.constant(0)]))  # fmt: skip
             case In() | InList():
                 return ast.Compare(value, [ast.In()], [self.constant(self._set(test))])
             case Compare(op, _, right):
@@ -377,7 +378,7 @@ class _Maker:
         head = self.constant(prepared[0]) if isinstance(first, Literal) else self.value(first)
         if function.takes_missing or all(always(arg) for arg in args):
             return node_call(run, head, *rest)
-        return self._guarded(run, [head, *rest], [always(arg) for arg in args])
+        return self._guarded(run, [head, *rest], [always(arg) for arg in args[: len(rest) + 1]])
 
     def _guarded(self, run: ast.expr, args: list[ast.expr], sure: list[bool]) -> ast.expr:
         """A call that gives None where one of its arguments is None."""

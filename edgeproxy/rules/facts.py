@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.rules import body, client
 from edgeproxy.rules.fields import FIELDS, FieldInfo, lower_slot, text_slot
-from edgeproxy.rules.sources import SOURCES, Source, header_text
+from edgeproxy.rules.sources import SOURCES, Source, header_text, moment
 from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ _BY_SLOT: Final[dict[str, Source]] = {
     **{slot: source for info in FIELDS.values() if info.known for slot, source in _forms(info).items()},
     **_SET,
     "link": client.link,
+    "moment": moment,
     "place": client.place,
     "first": lambda facts: Facts(facts.original, facts.host, facts.client, facts.ray, facts.clock, facts.context),
     "form": body.form,

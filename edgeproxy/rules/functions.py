@@ -129,6 +129,17 @@ def _check_url_decode(args: list[Any]) -> list[Any]:
     return args
 
 
+def _encode_base64(value: bytes, flags: bytes = b"") -> bytes:
+    encoded = base64.urlsafe_b64encode(value) if b"u" in flags else base64.b64encode(value)
+    return encoded if b"p" in flags else encoded.rstrip(b"=")
+
+
+def _check_encode_base64(args: list[Any]) -> list[Any]:
+    if len(args) > 1 and not set(args[1]) <= set(b"up"):
+        raise RuleError("the flags are 'u' (URL-safe) and 'p' (padding)", 1)
+    return args
+
+
 def _decode_base64(value: bytes) -> bytes | None:
     try:
         return base64.b64decode(value.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(value) % 4), validate=True)
@@ -245,6 +256,7 @@ def _check_hmac(args: list[Any]) -> list[Any]:
 _REQUEST: Final = Param((BYTES,), literal=False)
 _TEXT: Final = Param((BYTES,), literal=True)
 _NUMBER: Final = Param((INT,), literal=True)
+_ARRAYS: Final = (STRINGS, array(INT), array(BOOL), array(STRINGS))
 _KEY: Final = Param((BYTES, INT), literal=True)
 
 FUNCTIONS: Final[dict[str, Function]] = {
@@ -252,7 +264,7 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "cidr6": Function((Param((IP,), literal=False), _NUMBER), 2, 2, IP, _cidr6, _check_bits, cost=2),
     "concat": Function((Param((BYTES, STRINGS)),), 2, 16, None, _concat, takes_missing=True),
     "decode_base64": Function((_REQUEST,), 1, 1, BYTES, _decode_base64),
-    "encode_base64": Function((_REQUEST,), 1, 1, BYTES, base64.b64encode),
+    "encode_base64": Function((Param((BYTES,)), _TEXT), 1, 2, BYTES, _encode_base64, _check_encode_base64),
     "ends_with": Function((_REQUEST, Param((BYTES,))), 2, 2, BOOL, bytes.endswith, cost=2),
     "has_key": Function((Param((mapping(STRINGS), mapping(INT))), Param((BYTES,))), 2, 2, BOOL, dict.__contains__, cost=2),
     "has_value": Function((Param((STRINGS,), literal=False), Param((BYTES,))), 2, 2, BOOL, list.__contains__, cost=2),
@@ -260,14 +272,14 @@ FUNCTIONS: Final[dict[str, Function]] = {
         (Param((BYTES,)), _REQUEST, _NUMBER, Param((INT,)), _NUMBER, _TEXT), 4, 6, BOOL, _timed_hmac, _check_hmac, cost=12
     ),
     "join": Function((Param((STRINGS,), literal=False), _TEXT), 2, 2, BYTES, _join),
-    "len": Function((_REQUEST,), 1, 1, INT, len, cost=1),
+    "len": Function((Param((BYTES, *_ARRAYS), literal=False),), 1, 1, INT, len, cost=1),
     "lookup_json_integer": Function((_REQUEST, _KEY), 2, 16, INT, _look_up(int), _check_keys, cost=30),
     "lookup_json_string": Function((_REQUEST, _KEY), 2, 16, BYTES, _look_up(str), _check_keys, cost=30),
     "lower": Function((_REQUEST,), 1, 1, BYTES, bytes.lower, cost=2),
     "regex_replace": Function((_REQUEST, _TEXT, _TEXT), 3, 3, BYTES, _regex_replace, _prepare_regex, cost=25),
     "remove_bytes": Function((_REQUEST, _TEXT), 2, 2, BYTES, _remove_bytes),
     "remove_query_args": Function((_REQUEST, _TEXT), 2, 32, BYTES, _remove_query_args, cost=8),
-    "sha256": Function((_REQUEST,), 1, 1, BYTES, lambda value: hashlib.sha256(value).digest(), cost=8),
+    "sha256": Function((Param((BYTES,)),), 1, 1, BYTES, lambda value: hashlib.sha256(value).digest(), cost=8),
     "split": Function((_REQUEST, _TEXT, _NUMBER), 3, 3, STRINGS, _split, _check_split),
     "starts_with": Function((_REQUEST, Param((BYTES,))), 2, 2, BOOL, bytes.startswith, cost=2),
     "substring": Function((_REQUEST, _NUMBER, _NUMBER), 2, 3, BYTES, _substring, cost=2),

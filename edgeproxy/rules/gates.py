@@ -20,6 +20,7 @@ from edgeproxy.rules.regexes import is_small
 from edgeproxy.rules.required import required
 from edgeproxy.rules.syntax import (
     BYTES,
+    BitAnd,
     Call,
     Combine,
     Compare,
@@ -100,6 +101,7 @@ _READ_FROM: Final = {
         for raw in ("", "raw.") for part in ("", ".names", ".values")
     },
 }  # fmt: skip
+_COOKIES: Final = "http.request.cookies"
 _HEADERS: Final = "http.request.headers"
 _NAMES: Final = f"{_HEADERS}.names"
 
@@ -157,7 +159,7 @@ def gate(test: Test) -> Gate | None:
         case Not() | Combine():
             return None
         case _:
-            if never(test.left) or (isinstance(test, Compare) and never(test.right)):
+            if never(test.left) or (isinstance(test, Compare | BitAnd) and never(test.right)):
                 return NEVER
             return _comparison(test)
 
@@ -257,7 +259,7 @@ def _member(field: Field, value: bytes) -> Gate | None:
     if field.name in (_HEADERS, _NAMES):
         # The map has one name more than there are lines: that of Host.
         return frozenset({Member(LINES, value)}) if value != b"host" else None
-    text = _READ_FROM.get(field.name)
+    text = _READ_FROM.get(field.name) if field.name != _COOKIES else None  # names of cookies are decoded
     if text is not None and len(value) >= WORTH:
         return frozenset({Word(text, value.lower())})  # to take the text to pieces is dearer
     keys = FIELDS.get(field.name.removesuffix(".names"), FIELDS[field.name])

@@ -22,7 +22,7 @@ _ADDRESS: Final = re.compile(r"[0-9A-Fa-f.:/]+")
 _PLAIN: Final = re.compile(r'[^"\\]*')
 _ESCAPE: Final = re.compile(r'\\(?:(["\\])|x([0-9A-Fa-f]{2})|([0-3][0-7]{2}))')
 _RAW: Final = re.compile(r'r(#{0,255})"')
-_WORD: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+WORD: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 63) - 1
 
 
@@ -100,7 +100,7 @@ class Lexer:
         """The name behind a `$`."""
         found = _LIST.match(self.text, self.at)
         end = found.end() if found is not None else self.at
-        if found is None or self.text[end : end + 1] in _WORD:
+        if found is None or self.text[end : end + 1] in WORD:
             raise RuleError("not the name of a list", self.at, "lower-case letters, digits and '_' follow the '$'")
         self.at = end
         return found[0]
@@ -113,7 +113,7 @@ class Lexer:
             raise self.error("expected a number")
         digits = found[0]
         octal = len(digits) > 1 and digits[0] == "0" and digits[1] != "x"
-        if self.text[found.end() : found.end() + 1] in _WORD or (octal and not set(digits) <= set("01234567")):
+        if self.text[found.end() : found.end() + 1] in WORD or (octal and not set(digits) <= set("01234567")):
             raise RuleError("not a number", start, "decimal, hexadecimal like 0x1f, or octal like 017")
         if len(digits) > 30:
             raise RuleError("the number does not fit 64 bits", start)
@@ -126,7 +126,7 @@ class Lexer:
     def address(self) -> str | None:
         """The characters of an address, network or range (`a..b`), None when something else stands here."""
         found = _ADDRESS.match(self.text, self.skip())
-        if found is None or self.text[found.end() : found.end() + 1] in _WORD:
+        if found is None or self.text[found.end() : found.end() + 1] in WORD:
             return None
         self.at = found.end()
         return found[0]

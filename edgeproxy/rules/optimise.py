@@ -12,6 +12,7 @@ from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.functions import FUNCTIONS
 from edgeproxy.rules.regexes import literals
 from edgeproxy.rules.syntax import (
+    BitAnd,
     Call,
     Combine,
     Compare,
@@ -94,7 +95,7 @@ def cost(test: Test) -> float:
             return sum(map(cost, tests))
         case Quantifier(_, inner):
             return 6 + 3 * cost(inner)
-        case Compare(_, left, right):
+        case Compare(_, left, right) | BitAnd(left, right):
             return 1 + value_cost(left) + value_cost(right)
         case Matches(left, pattern):
             words = literals(pattern)

@@ -15,6 +15,8 @@ from edgeproxy.config.problems import quote, suggest
 from edgeproxy.rules.addresses import Range, parse_range
 from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.fields import FIELDS, Phase
+from edgeproxy.rules.functions import FUNCTIONS
+from edgeproxy.rules.lexer import WORD, Lexer
 from edgeproxy.rules.operands import SCALARS, Operands, kind_of, show_type
 from edgeproxy.rules.regexes import compile_pattern
 from edgeproxy.rules.syntax import (
@@ -191,11 +193,20 @@ class _Parser(Operands):
         return Quantifier(every, test, start)
 
     def _operator(self) -> tuple[str, str] | None:
-        self.lexer.skip()
-        # The longest one: `<` begins `<=`. One that goes on as a word (`eqq`) is none.
-        word = self.lexer.word()
-        found = (each for each in _OPERATORS if self.lexer.peek(each[0]) and (not word or each[0].startswith(word)))
-        return max(found, key=lambda each: len(each[0]), default=None)
+        at, text = self.lexer.skip(), self.lexer.text
+        found = [each for each in _OPERATORS if text.startswith(each[0], at) and self._ends(at + len(each[0]))]
+        return max(found, key=lambda each: len(each[0]), default=None)  # the longest one: `<` begins `<=`
+
+    def _ends(self, at: int) -> bool:
+        """Whether a word may end here: wirefilter asks for no blank behind an operator (`gt1`, `eqhttp.host`). One that goes
+        on as a word that means nothing (`equals`) is no operator: the message shall say so."""
+        if self.lexer.text[at - 1] not in WORD or self.lexer.text[at : at + 1] not in WORD:
+            return True
+        rest = Lexer(self.lexer.text)
+        rest.at = at
+        if rest.at_string() or rest.text[at].isdigit() or rest.word() in FIELDS or rest.word() in FUNCTIONS:
+            return True
+        return ":" in (rest.address() or "")
 
     def _no_operator(self, left: Value) -> RuleError:
         at, word = self.lexer.skip(), self.lexer.word()
@@ -218,8 +229,6 @@ class _Parser(Operands):
     def _right(self, left: Value, name: str, start: int) -> Test:
         if name == "in":
             return self._membership(left, start)
-        if name == "mask":
-            return BitAnd(left, self.lexer.integer(), start)
         if name == "contains":
             return Contains(left, self.lexer.string(), start)
         if name == "matches":
@@ -239,6 +248,8 @@ class _Parser(Operands):
         right = self.operand(left.type)
         if right.type != left.type or each_in(right):
             raise RuleError(f"{show_type(left)} is compared with {kind_of(right)}", at)
+        if name == "mask":
+            return BitAnd(left, right, start)
         return Compare(cast("Ordering", name), left, right, start)
 
     # -- sets --------------------------------------------------------------------------------------------------------

@@ -7,12 +7,15 @@ and everything that is made of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.runtime import leaves
 from edgeproxy.rules.syntax import (
+    BitAnd,
     Call,
     Combine,
     Compare,
@@ -70,7 +73,7 @@ def _reads(node: Test | Value) -> list[Read]:
             return _reads(inner)
         case Quantifier(_, inner):
             return _reads(inner)
-        case Compare(_, left, right):
+        case Compare(_, left, right) | BitAnd(left, right):
             return [*_reads(left), *_reads(right)]
         case _:
             return _reads(node.left)
@@ -102,11 +105,15 @@ def private(read: Read) -> bool:
     return plain == "http.request.uri" or plain.startswith(_PRIVATE) or credential(read)
 
 
-def value_of(read: Read, facts: Facts) -> Any:
-    """The value of a part; None where it is missing, a list where there is an `[*]` in it."""
+def source(read: Read) -> Callable[[Facts], Any]:
+    """What gives the value of a part: None where it is missing, a list where there is an `[*]` in it."""
     name, path = _parts(read)
-    found = leaves(getattr(facts, FIELDS[name].slot), path)
-    return found if each_in(read) else found[0] if found else None
+    field = attrgetter(FIELDS[name].slot)
+    if not path:
+        return field
+    if each_in(read):
+        return lambda facts: leaves(field(facts), path)
+    return lambda facts: next(iter(leaves(field(facts), path)), None)
 
 
 def _parts(read: Read) -> tuple[str, tuple[int | bytes | None, ...]]:

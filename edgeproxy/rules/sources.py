@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
 
 from edgeproxy.rules import body
 from edgeproxy.rules.addresses import client_code
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 Source = Callable[["Facts"], Any]
 
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
-_EXTENSION: Final = re.compile(rb"/[^/]*\.([A-Za-z0-9]{1,16})$")
-_QUALITY: Final = re.compile(rb"\s*;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
+_QUALITY: Final = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _MAX_LANGUAGES: Final = 64
 
 
@@ -75,24 +75,43 @@ def _values(slot: str) -> Source:
     return lambda facts: [value for values in getattr(facts, slot).values() for value in values]
 
 
-def _extension(facts: Facts) -> bytes | None:
-    found = _EXTENSION.search(facts.http_request_uri_path)
-    return found[1].lower() if found is not None else None
+def _cookies(facts: Facts) -> dict[bytes, list[bytes]]:
+    """The names decoded (two that are one then have their values together), the values as they are: as at Cloudflare."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, values in _pairs(facts.http_cookie, b";").items():
+        found.setdefault(unquote_to_bytes(name) if b"%" in name else name, []).extend(values)
+    return found
+
+
+def _extension(facts: Facts) -> bytes:
+    """What follows the last dot of the last segment; nothing where that dot begins the segment."""
+    stem, _, extension = facts.http_request_uri_path.rpartition(b"/")[2].rpartition(b".")
+    return extension.lower() if stem else b""
 
 
 def _languages(facts: Facts) -> list[bytes]:
-    """Accept-Language, the most wanted first (RFC 9110 §12.5.4)."""
+    """Accept-Language, the most wanted first (RFC 9110 §12.5.4); `*` is no language."""
     ranked = []
     for part in _joined(b"accept-language")(facts).split(b",")[:_MAX_LANGUAGES]:
-        tag, _, _ = part.partition(b";")
-        quality = _QUALITY.search(part)
-        if tag.strip():
-            ranked.append((-float(quality[1]) if quality is not None else -1.0, tag.strip()))
+        tag, *parameters = part.split(b";")
+        if tag.strip() not in (b"", b"*"):
+            ranked.append((-_quality(parameters), tag.strip()))
     return [tag for _, tag in sorted(ranked, key=lambda each: each[0])]
 
 
-def _seconds(facts: Facts) -> int:
-    return facts.http_request_timestamp_msec // 1000  # type: ignore[no-any-return]  # a field: an int
+def _quality(parameters: list[bytes]) -> float:
+    """Cut and not searched for: a regex that may begin with blanks takes quadratic time over a header of blanks."""
+    for parameter in parameters:
+        name, _, value = parameter.partition(b"=")
+        found = _QUALITY.match(value.strip()) if name.strip() in (b"q", b"Q") else None
+        if found is not None:
+            return float(found[0])
+    return 1.0
+
+
+def moment(facts: Facts) -> int:
+    """Milliseconds since the epoch: both fields of the time are of one moment."""
+    return int(facts.clock() * 1000)
 
 
 # -- the reply -------------------------------------------------------------------------------------------------------
@@ -137,6 +156,7 @@ _OWN: Final[dict[str, Source]] = {
     "cf.random_seed": lambda _: os.urandom(32),
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
+    "cf.worker.upstream_zone": lambda _: b"",  # as at Cloudflare where no Worker asks
     "edge.route.dialect": _dialect,
     "http.cookie": _joined(b"cookie", b"; "),
     "http.host": lambda facts: facts.host.encode("ascii"),
@@ -149,7 +169,7 @@ _OWN: Final[dict[str, Source]] = {
     "http.request.body.raw": body.raw,
     "http.request.body.size": body.size,
     "http.request.body.truncated": body.truncated,
-    "http.request.cookies": lambda facts: _pairs(facts.http_cookie, b";"),
+    "http.request.cookies": _cookies,
     "http.request.full_uri": lambda facts: (
         (b"https://" if facts.ssl else b"http://") + facts.http_host + facts.http_request_uri
     ),
@@ -158,8 +178,8 @@ _OWN: Final[dict[str, Source]] = {
     "http.request.headers.truncated": lambda _: False,  # longer heads are refused before rules
     "http.request.headers.values": _values("http_request_headers"),
     "http.request.method": lambda facts: facts.request.method,
-    "http.request.timestamp.msec": lambda facts: int(facts.clock() * 1000),
-    "http.request.timestamp.sec": _seconds,
+    "http.request.timestamp.msec": lambda facts: facts.moment % 1000,
+    "http.request.timestamp.sec": lambda facts: facts.moment // 1000,
     "http.request.uri": lambda facts: facts.request.target,
     "http.request.uri.args": lambda facts: _pairs(facts.http_request_uri_query, b"&"),
     "http.request.uri.args.names": _names("http_request_uri_args"),

@@ -192,10 +192,10 @@ class InList:
 
 @dataclass(frozen=True, slots=True)
 class BitAnd:
-    """`left & mask`: whether a bit of the mask is set."""
+    """`left & right`: whether a bit of the right one is set in the left one."""
 
     left: Value
-    mask: int
+    right: Value
     at: int = _at()
 
 
@@ -266,7 +266,7 @@ def fields_of(node: Test | Value) -> frozenset[str]:
             return fields_of(inner)
         case Quantifier(_, inner):
             return fields_of(inner)
-        case Compare(_, left, right):
+        case Compare(_, left, right) | BitAnd(left, right):
             return fields_of(left) | fields_of(right)
         case _:
             return fields_of(node.left)
@@ -315,8 +315,8 @@ def _right(test: Comparison) -> str:
             return f"in {{{' '.join(_item(item, left.type) for item in items)}}}"
         case InList(_, name):
             return f"in ${name}"
-        case BitAnd(_, mask):
-            return f"& {mask}"
+        case BitAnd(_, right):
+            return f"& {show_value(right)}"
 
 
 def show_value(value: Value) -> str:

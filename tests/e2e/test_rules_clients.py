@@ -179,6 +179,6 @@ async def test_chromium_follows_a_redirect(tmp_path: Path) -> None:
                 f"{site}/new?a=b", "GET /inside?a=b HTTP/1.1",
             ]  # fmt: skip
             assert await tab.run("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h3"
-            assert await tab.run("fetch('/stop', {method: 'POST', body: new Uint8Array(1000)}).then(a => a.status)") == 403
+            assert await tab.run("fetch('/stop', {method: 'POST', body: new Uint8Array(3000000)}).then(a => a.status)") == 403
             await tab.open(f"{site}/stop")
             assert MESSAGE in await tab.run("document.body.innerText")

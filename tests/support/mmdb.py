@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import struct
 from typing import Any
 
 _MARK = b"\xab\xcd\xefMaxMind.com"
@@ -69,6 +70,8 @@ def _encoded(value: Any) -> bytes:
     if isinstance(value, int):
         packed = value.to_bytes((value.bit_length() + 7) // 8, "big")
         return _control({_Short: 5, _Long: 9}.get(type(value), 6), len(packed)) + packed
+    if isinstance(value, float):
+        return _control(3, 8) + struct.pack(">d", value)
     if isinstance(value, dict):
         return _control(7, len(value)) + b"".join(_encoded(key) + _encoded(each) for key, each in value.items())
     assert isinstance(value, list)

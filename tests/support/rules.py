@@ -95,8 +95,9 @@ def _holds(test: Any, value: Any, given: Facts) -> bool:
             return any(value == item if isinstance(item, bytes) else item[0] <= value <= item[1] for item in items)
         case s.InList(_, name):
             return value in CONTAINERS[name]
-        case s.BitAnd(_, mask):
-            return value & mask != 0
+        case s.BitAnd(_, right):
+            mask = value_of(right, given)
+            return mask is not None and value & mask != 0
     raise AssertionError(test)
 
 
@@ -220,7 +221,7 @@ def _comparisons() -> st.SearchStrategy[Any]:
         _on_strings(_strings(), _strings(1)),
         st.builds(s.Compare, st.sampled_from(sorted(_ORDER)), _ints(), st.one_of(number, _ints())),
         st.builds(s.In, _ints(), st.lists(ranges, max_size=4).map(tuple)),
-        st.builds(s.BitAnd, _ints(), st.integers(0, 255)),
+        st.builds(s.BitAnd, _ints(), st.one_of(number, _ints())),
         st.builds(s.Compare, st.sampled_from(sorted(_ORDER)), address, _CODES.map(lambda each: s.Literal(each, s.IP))),
         st.builds(s.In, address, st.lists(nets, max_size=4).map(tuple)),
         st.builds(lambda each: s.InList(each, "nets"), address),

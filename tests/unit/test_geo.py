@@ -18,6 +18,7 @@ MUNICH = {
     "city": {"names": {"de": "München", "en": "Munich"}}, "continent": {"code": "EU", "names": {"en": "Europe"}},
     "country": {"iso_code": "DE", "is_in_european_union": True, "names": {"en": "Germany"}},
     "subdivisions": [{"iso_code": "BY", "names": {"en": "Bavaria"}}, {"iso_code": "X"}],
+    "location": {"latitude": 48.1, "longitude": 11.5, "time_zone": "Europe/Berlin"}, "postal": {"code": "80331"},
 }  # fmt: skip
 BERN = {"country": {"iso_code": "CH"}, "city": {"names": {"fr": "Berne"}}, "subdivisions": []}
 CITIES = {"203.0.113.0/24": MUNICH, "203.0.113.128/25": BERN, "2001:db8::/32": MUNICH}
@@ -36,7 +37,9 @@ def written(tmp_path: Path, *files: dict[str, Any], **options: Any) -> list[Path
 def known(files: list[Path], address: str) -> dict[str, Any]:
     place = Geo(files).place(address)
     return {name: found for name in (
-        "country", "continent", "city", "region", "region_code", "asnum", "is_in_european_union"
+        "country", "continent", "city", "region", "region_code", "asnum", "is_in_european_union", "position", "postal_code",
+        "metro_code",
+        "timezone",
     ) if (found := getattr(place, name)()) is not None}  # fmt: skip
 
 
@@ -55,8 +58,10 @@ pytestmark = pytest.mark.usefixtures("_both_readers")
 def test_everything_about_an_address(tmp_path: Path, address: str) -> None:
     assert known(written(tmp_path, CITIES), address) == {
         "country": "DE", "continent": "EU", "city": "Munich", "region": "Bavaria", "region_code": "BY",
-        "is_in_european_union": True,
+        "is_in_european_union": True, "position": (48.1, 11.5), "postal_code": "80331", "timezone": "Europe/Berlin",
     }  # fmt: skip
+    place = Geo(written(tmp_path, CITIES)).place(address)
+    assert [place.subdivision(level) for level in range(3)] == ["DE-BY", "DE-X", None]
 
 
 def test_what_a_record_lacks(tmp_path: Path) -> None:
@@ -100,6 +105,9 @@ def test_what_is_no_address_for_a_file_is_nowhere(tmp_path: Path, address: str) 
     "DE", 5, [MUNICH], {"country": "DE", "city": {"names": "x"}, "subdivisions": {"0": 1}, "continent": []},
     {"country": {"iso_code": 5}, "autonomous_system_number": "AS5", "subdivisions": ["BY"]},
     {"country": {"iso_code": ""}, "autonomous_system_number": True},
+    {"location": {"latitude": 48, "longitude": "11", "metro_code": True, "time_zone": 5}, "postal": "80331"},
+    {"location": {"latitude": 90.5, "longitude": 1.0}}, {"location": {"latitude": float("nan"), "longitude": 1.0}},
+    {"location": []},
 ])  # fmt: skip
 def test_records_of_other_shapes(tmp_path: Path, record: Any) -> None:
     assert known(written(tmp_path, {"203.0.113.0/24": record}), "203.0.113.7") == {}
@@ -117,7 +125,7 @@ def test_damaged_files_know_less_but_do_not_fail(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         place = Geo([path]).place("203.0.113.7")
         seen.add(place.country())
-        place.asnum(), place.region(), place.is_in_european_union()
+        place.asnum(), place.region(), place.is_in_european_union(), place.subdivision(0), place.position()
     assert {"DE", None} <= seen
 
 

@@ -26,7 +26,7 @@ def edge(tmp_path: Path) -> Path:
     (tmp_path / "edge.yaml").write_text(yaml.safe_dump({
         "listen": {"https": "127.0.0.1:8443"}, "tls": {"certificates": [{"cert": str(paths.cert), "key": str(paths.key)}]},
         "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:9000"}]}}, "routes": [{"upstream": "main"}],
-        "rules": [str(tmp_path / "rules.yaml")],
+        "rules": [str(tmp_path / "rules.yaml")], "shipped": {"baseline": False, "chat": False},
     }))  # fmt: skip
     return tmp_path / "edge.yaml"
 

@@ -55,9 +55,9 @@ def test_a_value_is_not_said_twice() -> None:
 def test_what_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeproxy.rules.facts import Facts
 
-    given = facts()
-    monkeypatch.setattr(Facts, "__getattr__", lambda _self, slot: 1 // 0 if slot.endswith("user_agent") else False)
-    node = trace(parse('http.user_agent eq "x" or ssl', LISTS), given, CONTAINERS, Veil(False))
+    monkeypatch.setattr(Facts, "http_user_agent", property(lambda _self: 1 // 0), raising=False)
+    node = trace(parse('http.user_agent eq "x" or ssl', LISTS), facts(), CONTAINERS, Veil(False))
+    assert node.parts[1].answer is True
     assert node.parts[0].error.startswith("ZeroDivisionError") and node.parts[0].answer is None
     assert "failed" in node.parts[0].values[0].value
 

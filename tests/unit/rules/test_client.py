@@ -21,6 +21,8 @@ DUBLIN = {
     "city": {"names": {"en": "Dún Laoghaire"}}, "continent": {"code": "EU"},
     "country": {"iso_code": "IE", "is_in_european_union": True},
     "subdivisions": [{"iso_code": "L", "names": {"en": "Leinster"}}], "autonomous_system_number": 64500,
+    "location": {"latitude": 53.29395, "longitude": -6.1, "metro_code": 635, "time_zone": "Europe/Dublin"},
+    "postal": {"code": "A96"},
 }  # fmt: skip
 
 
@@ -71,6 +73,9 @@ def placed(geo: Geo | None, client: str = "203.0.113.7") -> Facts:
 PLACES = [
     ("ip.src.country", '"IE"', '"CH"'), ("ip.src.continent", '"EU"', '"NA"'), ("ip.src.city", '"Dún Laoghaire"', '"Dublin"'),
     ("ip.src.region", '"Leinster"', '"Munster"'), ("ip.src.region_code", '"L"', '"M"'), ("ip.src.asnum", "64500", "64501"),
+    ("ip.src.lat", '"53.29395"', '"53.3"'), ("ip.src.lon", '"-6.10000"', '"-6.1"'), ("ip.src.metro_code", '"635"', '"636"'),
+    ("ip.src.postal_code", '"A96"', '"A97"'), ("ip.src.timezone.name", '"Europe/Dublin"', '"Europe/Paris"'),
+    ("ip.geoip.country", '"IE"', '"CH"'), ("ip.geoip.continent", '"EU"', '"NA"'), ("ip.geoip.asnum", "64500", "64501"),
 ]
 
 
@@ -87,6 +92,26 @@ def test_places(geo: Geo, name: str, right: str, wrong: str, client: str) -> Non
 def test_places_that_nobody_knows(geo: Geo, name: str, right: str, wrong: str) -> None:
     for made in (placed(None), placed(geo, "192.0.2.1"), placed(geo, ""), placed(geo, "2001:db8::1")):
         assert not holds(f"{name} eq {right} or {name} ne {wrong}", made)
+
+
+@pytest.mark.parametrize("name", ["ip.src.subdivision_{}_iso_code", "ip.geoip.subdivision_{}_iso_code"])
+def test_subdivisions_are_empty_where_files_know_none(geo: Geo, name: str) -> None:
+    assert holds(f'{name.format(1)} eq "IE-L" and {name.format(2)} eq ""', placed(geo))
+    for client in ("198.51.100.1", "192.0.2.1"):
+        assert holds(f'{name.format(1)} eq "" and {name.format(2)} ne "IE-D"', placed(geo, client))
+    for made in (placed(None), placed(geo, "")):
+        assert not holds(f'{name.format(1)} eq "" or {name.format(1)} ne "IE-L"', made)
+
+
+def test_older_names_have_the_values_of_the_new_ones(geo: Geo) -> None:
+    names = [name for name in FIELDS if name.startswith("ip.geoip.")]
+    assert len(names) == 6
+    for name in names:
+        old, new = FIELDS[name], FIELDS[name.replace("geoip", "src")]
+        assert (old.type, old.stable, old.always, old.cost) == (new.type, new.stable, new.always, new.cost)
+        for made in (placed(geo), placed(geo, "198.51.100.1"), placed(None)):
+            assert getattr(made, old.slot) == getattr(made, new.slot)
+    assert holds("ip.geoip.is_in_european_union", placed(geo))
 
 
 def test_the_european_union(geo: Geo) -> None:

@@ -54,8 +54,45 @@ def test_of_which_requests_the_body_must_be_held(length: int | None, raw: bool, 
 
 def test_response_fields_are_never_stable() -> None:
     response = {name for name, info in FIELDS.items() if info.phase == "response"}
-    assert response == {name for name in FIELDS if name.startswith(("http.response.", "raw.http.response."))}
+    assert response == {name for name in FIELDS if name.startswith(("cf.response.", "http.response.", "raw.http.response."))}
     assert not any(FIELDS[name].stable or FIELDS[name].always for name in response)
+
+
+# -- Cloudflare's small print ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "extension"), [
+    (b"/foo", b""), (b"/foo.mp3", b"mp3"), (b"/.mp3", b""), (b"/.foo.mp3", b"mp3"), (b"/foo.tar.bz2", b"bz2"), (b"/foo.", b""),
+    (b"/foo.MP3?a=b.c", b"mp3"), (b"/a.b/c", b""), (b"/a.b/", b""), (b"/", b""), (b"/a.b%20c", b"b%20c"),
+])  # fmt: skip
+def test_extensions(path: bytes, extension: bytes) -> None:
+    assert facts(path).http_request_uri_path_extension == extension
+    assert facts(path).raw_http_request_uri_path_extension == extension
+
+
+def test_an_extension_that_is_not_there_is_empty() -> None:
+    assert holds('http.request.uri.path.extension eq "" and http.request.uri.path.extension ne "php"', facts(b"/"))
+    assert not holds('http.request.uri.path.extension in {"php" "asp"}', facts(b"/"))
+
+
+def test_names_of_cookies_are_decoded_and_their_values_are_not() -> None:
+    made = facts(headers=[(b"cookie", b"a%20b=%41; c=1; a b=2; %63=3; +=4; %zz=5")])
+    assert made.http_request_cookies == {b"a b": [b"%41", b"2"], b"c": [b"1", b"3"], b"+": [b"4"], b"%zz": [b"5"]}
+    assert facts(headers=[]).http_request_cookies == {}
+
+
+@pytest.mark.parametrize(("header", "languages"), [
+    (b"fr-CH, fr;q=0.8, en;q=0.9, de;q=0.7, *;q=0.5", [b"fr-CH", b"en", b"fr", b"de"]), (b"*", []), (b"", []), (b",,", []),
+])  # fmt: skip
+def test_languages(header: bytes, languages: list[bytes]) -> None:
+    assert facts(headers=[(b"accept-language", header)]).http_request_accepted_languages == languages
+
+
+def test_the_time_is_one_moment() -> None:
+    made = facts(now=1_750_000_000.9996)
+    ticks = iter([1_750_000_000.9996, 1_750_000_001.5])
+    made.clock = lambda: next(ticks)
+    assert (made.http_request_timestamp_msec, made.http_request_timestamp_sec) == (999, 1_750_000_000)
 
 
 # -- the original request --------------------------------------------------------------------------------------------

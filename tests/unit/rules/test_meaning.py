@@ -11,6 +11,7 @@ import pytest
 from support.rules import CONTAINERS, LISTS, facts
 
 from edgeproxy.rules.compiler import compile_test, compile_value
+from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.parser import parse, parse_value
 
 _MAC = base64.b64encode(hmac.digest(b"key", b"/a1749999990", "sha256"))
@@ -32,11 +33,16 @@ def value(text: str, **request: object) -> object:
     'http.request.uri.args["a"][1] eq "x"', 'any(http.request.uri.args.names[*] eq "b")', 'http.referer eq ""',
     'http.request.headers["x-a"][1] eq "two"', 'any(http.request.headers["host"][*] eq "example.org")',
     'http.request.accepted_languages[0] eq "en-GB"', 'http.request.accepted_languages[2] eq "de"', "cf.threat_score eq 0",
-    "http.request.timestamp.sec eq 1750000000", "http.request.timestamp.msec eq 1750000000250", 'cf.ray_id eq "0123456789abcdef"',
+    "http.request.timestamp.sec eq 1750000000", "http.request.timestamp.msec eq 250", 'cf.ray_id eq "0123456789abcdef"',
     "ip.src eq 203.0.113.7", "ip.src in $nets", "ip.src in {203.0.113.0/24}", "ip.src lt ::1", "ip.src gt 10.0.0.0",
     "not ip.src in {10.0.0.0/8 ::/0}", 'http.host wildcard "EXAMPLE.*"', 'http.host strict wildcard "*.org"',
     'not http.host strict wildcard "*.ORG"', 'http.request.uri.path wildcard "/p*.p*"', 'http.host matches "^ex.*g$"',
     'http.user_agent matches "sqlmap|nikto"', 'http.user_agent ~ r"(?i)SQLMAP/\\d"', "cf.threat_score & 1 or ssl",
+    "len(http.host) & 8", "len(http.host) & len(http.request.uri.path)",
+    'any(len(http.request.headers["x-a"][*])[*] & len(http.host))',
+    "http.host eqhttp.host", "len(http.host) gt1", 'http.host containsr"example"',
+    'cf.worker.upstream_zone in {"" "example.org"}',
+    "len(http.request.headers.names) eq 7", 'len(http.request.headers["x-a"]) eq 2', 'any(len(http.request.headers[*])[*] eq 2)',
     "ssl xor cf.client.bot",
     'all(http.request.headers["none"][*] eq "x")', 'not any(http.request.headers["none"][*] ne "x")',
     'any(not http.request.headers["x-a"][*] eq "1")', 'all(http.request.headers["x-a"][*] in {"1" "two"})',
@@ -93,15 +99,47 @@ def test_missing_addresses_and_booleans() -> None:
     ('regex_replace(http.host, "nothing", "x")', b"example.org"),
     ("wildcard_replace(http.request.uri.path, \"/*/*\", \"/${2}/${1}\")", b"/to.PHP/Path"),
     ("wildcard_replace(http.host, \"EXAMPLE.*\", \"${1}\", \"s\")", b"example.org"),
+    ("wildcard_replace(http.request.headers[\"x-a\"][0], \"*\", \"<${1}>\", \"s\")", b"<1>"),
+    ("wildcard_replace(http.request.headers[\"none\"][0], \"*\", \"<${1}>\", \"s\")", None),
     ('url_decode(http.request.headers["u"][0])', b"a b%20c"),
     ('url_decode(http.request.headers["u"][0], "r")', b"a b c"), ('decode_base64(http.request.headers["b"][0])', b"hello"),
     ('lookup_json_string(http.request.headers["j"][0], "a", 1)', b"x"),
     ('lookup_json_string(http.request.headers["j"][0], "a", 0)', None),
-    ("encode_base64(http.host)", b"ZXhhbXBsZS5vcmc="), ("lower(ip.src.city)", None),
+    ("encode_base64(http.host)", b"ZXhhbXBsZS5vcmc"), ('encode_base64(http.host, "p")', b"ZXhhbXBsZS5vcmc="),
+    ('encode_base64("hello world")', b"aGVsbG8gd29ybGQ"), ('encode_base64("hello world", "p")', b"aGVsbG8gd29ybGQ="),
+    (r'encode_base64("\xff\xfe", "up")', b"__4="), (r'encode_base64("\xff\xfe", "")', b"//4"),
+    ("encode_base64(cf.tls_version)", None), ('encode_base64(sha256("abc"))', b"ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0"),
+    ("sha256(cf.tls_version)", None), ("lower(ip.src.city)", None),
 ])  # fmt: skip
 def test_functions(text: str, expected: object) -> None:
     headers = [(b"x-a", b"1"), (b"x-a", b"two"), (b"u", b"a+b%2520c"), (b"b", b"aGVsbG8"), (b"j", b'{"a": [7, "x"]}')]
     assert value(text, headers=headers) == expected
+
+
+@pytest.mark.parametrize("text", [
+    "cf.threat_score & len(http.host)", "len(http.host) & cf.bot_management.score", "cf.bot_management.score & len(http.host)",
+    'len(http.request.headers["none"]) eq 0', 'len(http.request.headers["none"]) ne 0',
+    "len(cf.bot_management.detection_ids) ge 0",
+    "len(http.request.body.multipart.names) ge 0", 'any(http.request.body.multipart.names[*][0] eq "a")',
+    'cf.llm.prompt.custom_topic_categories["a"] lt 30', "any(cf.bot_management.detection_ids[*] & cf.threat_score)",
+])  # fmt: skip
+def test_what_is_missing_makes_it_false(text: str) -> None:
+    assert not holds(text)
+    assert holds(f"not ({text})")
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ('encode_base64(http.host, "x") eq "a"', "the flags are"), ("len(http.request.headers) eq 1", "takes String or Array"),
+    ('len("a") eq 1', "not on a literal"), ("http.host & 1", "does not work on String"), ('sha256(ssl) eq "a"', "takes String"),
+    ("cf.threat_score & http.host", "is compared with String"), ("cf.threat_score & cf.bot_management.detection_ids[*]",
+    "each of"),
+    ('http.host equals "a"', "expected an operator"), ('http.host eqq "a"', "'eqq' is not an operator"),
+    ("cf.response.1xxx_code eq 1", "response phase only"),
+])  # fmt: skip
+def test_errors(text: str, says: str) -> None:
+    with pytest.raises(RuleError) as error:
+        parse(text, LISTS)
+    assert says in error.value.message
 
 
 def test_json_numbers_are_no_booleans() -> None:

@@ -53,5 +53,5 @@ def test_every_field_is_read_and_has_its_value(tree: object) -> None:
     found = r.reads(tree)  # type: ignore[arg-type]
     assert {name for read in found for name in fields_of(read)} == fields_of(tree)  # type: ignore[arg-type]
     for read in found:
-        value = r.value_of(read, facts())
+        value = r.source(read)(facts())
         assert isinstance(value, list) or not each_in(read)
