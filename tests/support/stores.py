@@ -1,0 +1,113 @@
+# The implementations that the contract suite of shared state runs over. One joins by a factory in FACTORIES.
+"""A `Stand` is one state with several stores on it, as the workers of one edge (or two edges) have it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from edgeproxy.state.embedded import EmbeddedStore
+from edgeproxy.state.memory import Memory
+from edgeproxy.state.ports import Admission, Change, Charge, Kind, Level, Quota, Store
+
+MS = 1000
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR  # so long that hardly a test run sees one end
+NOON = 1_800_014_400 * SECOND  # a full hour and a full day's half: windows begin at multiples of their length
+
+
+class Hand:
+    """A clock that tests set."""
+
+    def __init__(self, now: int = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Stand:
+    """One state.
+
+    Attributes:
+        stores: at least two, all on that state.
+        hand: its clock; None: it is a server's own.
+        keys: the most keys that may be in it; None: memory is the server's business.
+        size: how many keys are in it now.
+    """
+
+    stores: Sequence[Store]
+    hand: Hand | None = None
+    keys: int | None = None
+    size: Callable[[], int] | None = None
+
+    @property
+    def store(self) -> Store:
+        return self.stores[0]
+
+    async def later(self, microseconds: int) -> None:
+        """Lets time pass on the store's clock (by waiting, where it is a server's own: keep it short)."""
+        if self.hand is not None:
+            self.hand.now += microseconds
+        else:
+            await asyncio.sleep(microseconds / SECOND)  # the server's clock cannot be set
+
+
+Factory = Callable[[], AbstractAsyncContextManager[Stand]]
+KEYS = 4000
+
+
+@asynccontextmanager
+async def embedded() -> AsyncIterator[Stand]:
+    hand = Hand()
+    memory = Memory(hand.now, keys=KEYS)
+    yield Stand([EmbeddedStore(memory, hand), EmbeddedStore(memory, hand)], hand, KEYS, lambda: len(memory))
+
+
+FACTORIES: dict[str, Factory] = {"embedded": embedded}
+
+
+# What tests ask with
+
+
+def name() -> bytes:
+    """A key, or a lease, that nobody has used."""
+    return os.urandom(16)
+
+
+def quota(kind: Kind = Kind.GCRA, limit: int = 10, window: int = DAY, burst: int = 0, mitigation: int = 0) -> Quota:
+    return Quota(f"quota-{os.urandom(4).hex()}", kind, limit, window, burst, mitigation)
+
+
+def answer(call: Callable[..., None], *args: Any, **options: Any) -> asyncio.Future[Any]:
+    """What the store calls back with. A second call of the callback is an error that fails the test."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    call(*args, **options, done=future.set_result)
+    return future
+
+
+async def admit(store: Store, *charges: Charge, lease: bytes | None = None) -> Admission:
+    admission: Admission = await answer(store.admit, charges, lease or name())
+    assert len(admission.verdicts) == len(charges)
+    assert admission.allowed == all(verdict.allowed for verdict in admission.verdicts)
+    return admission
+
+
+async def peek(store: Store, *charges: Charge) -> tuple[Level, ...]:
+    levels: tuple[Level, ...] | None = await answer(store.peek, charges)
+    assert levels is not None
+    return levels
+
+
+async def remaining(store: Store, *charges: Charge) -> tuple[int, ...]:
+    return tuple(level.remaining for level in await peek(store, *charges))
+
+
+def change(charge: Charge, delta: int, admission: Admission, index: int = 0) -> Change:
+    return Change(charge.quota, charge.key, delta, admission.verdicts[index].stamp)
