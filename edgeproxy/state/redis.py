@@ -22,6 +22,7 @@ from edgeproxy.state.redis_dial import SHA, dial, find
 from edgeproxy.state.redis_lane import FULL, Lane
 from edgeproxy.state.redis_link import Link, Refusal, command
 from edgeproxy.state.redis_url import Address, Place, label
+from edgeproxy.state.refusals import Refusals
 from edgeproxy.state.shelf import Recent
 
 BLOB_SIZE: Final = 64 << 10
@@ -50,7 +51,7 @@ class Settings:
 class StoreStats:
     """Counters of one store; all only grow. ``latency`` is in seconds, over ``batches``."""
 
-    __slots__ = ("batches", "exchanges", "failures", "fallbacks", "latency", "resent", "settles", "undone")
+    __slots__ = ("batches", "exchanges", "failures", "fallbacks", "known", "latency", "resent", "settles", "undone")
 
     def __init__(self) -> None:
         self.batches = 0
@@ -59,6 +60,7 @@ class StoreStats:
         self.latency = 0.0
         self.failures = 0  # batches that were refused, lost or overdue
         self.fallbacks = 0  # exchanges decided without the store
+        self.known = 0  # exchanges refused here because a key was known to be over its limit
         self.undone = 0  # of them, those that the store admitted, too, too late
         self.resent = 0
 
@@ -97,6 +99,7 @@ class RedisStore:
         self.packer = Packer(self.names)
         self.fallback = Fallback(settings.mode, settings.shares, table, clock)
         self.context = place.context()
+        self.refusals = Refusals(self.fallback.last)
         self._clock = clock
         self._local = settings.mode == "local"
         self._settled = Recent(_SETTLED)
@@ -130,13 +133,28 @@ class RedisStore:
     # The contract
 
     def admit(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
+        if self.pass_known(charges, done):
+            return
         lane = self.lanes[0]
         if lane.up:
             lane.take((0, charges, lease, done, None))
         else:
             self.decide(charges, lease, done)
 
+    def pass_known(self, charges: Sequence[Charge], done: Admitted) -> bool:
+        """Whether the answer is known without asking: nothing is charged, or a key is known to be over its limit."""
+        if not charges:
+            self.tell(done, Admission(True, (), "store"))
+            return True
+        known = self.refusals.check(charges, self._clock()) if self.refusals else None
+        if known is None:
+            return False
+        self.stats.known += 1
+        self.tell(done, known)
+        return True
+
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
+        self.refusals.refunds(changes)
         if self._settled.see(lease) and changes and not self.fallback.settle(changes, lease):
             self.give(changes, lease)
 
@@ -151,9 +169,12 @@ class RedisStore:
         self._each(charges, made, "peek")
 
     def reset(self, charges: Sequence[Charge], done: Callable[[bool], None]) -> None:
+        for charge in charges:
+            self.refusals.forget(charge.key)
         self._each(charges, lambda replies: done(None not in replies), "reset")
 
     def block(self, key: bytes, ttl: int, done: Callable[[bool], None]) -> None:
+        self.refusals.forget(key)
         words = (b"EVALSHA", SHA["block"], b"1", self.names.of(key), b"%d" % max(ttl, 0))
         self.ask(key, words, lambda reply: done(reply is not None))
 
@@ -200,6 +221,7 @@ class RedisStore:
         if lane is None or not lane.up:
             done(None)
         else:
+            lane.flush()  # what was said before is heard before
             question = Question(self, lane, command(*words), done)
             lane.call(question.data, question, self.loop.time())
 
@@ -233,6 +255,13 @@ class RedisStore:
     def rise(self, lane: Lane) -> None:  # noqa: ARG002  one of several, in a cluster
         self._ready.set()
 
+    def fell(self, lane: Lane) -> None:
+        """Nothing but what the lane does."""
+
+    def misdirected(self, question: Question, reply: Refusal) -> bool:  # noqa: ARG002  in a cluster
+        """Whether a question was sent on to the server that can answer it."""
+        return False
+
     def say(self, text: str) -> None:
         if not self._closed:
             _log.warning(text)
@@ -251,7 +280,14 @@ class RedisStore:
         for take, admission in admissions(answer, takes):
             if note is not None:
                 note(take[1], admission[1], now)
+            if not admission[0]:
+                self._learn(take[1], admission, now)
             tell(take[3], admission)
+
+    def _learn(self, charges: Sequence[Charge], admission: Admission, now: int) -> None:
+        # Of two charges of one key together nothing follows for either alone.
+        if len(charges) == 1 or len({charge[1] for charge in charges}) == len(charges):
+            self.refusals.learn(charges, admission[1], now)
 
     def undo(self, answer: list[Any], takes: Sequence[Take]) -> None:
         """The store has decided too late: it was decided here."""
@@ -366,27 +402,30 @@ class Batch:
 class Question:
     """A single command under way; a `Call`."""
 
-    __slots__ = ("_done", "_lane", "_store", "_tries", "data", "late", "sent")
+    __slots__ = ("_done", "_store", "_tries", "data", "lane", "late", "sent")
 
     def __init__(self, store: RedisStore, lane: Lane, data: bytes, done: Callable[[Any], None]) -> None:
         self.data = data
         self.late = False
         self.sent = 0.0
         self._store = store
-        self._lane = lane
+        self.lane = lane
         self._done = done
         self._tries = 0
 
     def answered(self, reply: Any) -> None:
-        self._lane.landed(self)
+        self.lane.landed(self)
         if self.late:
             return
         if isinstance(reply, Refusal):
-            if reply.word == "NOSCRIPT" and not self._tries and self._lane.up:
-                self._tries = 1
-                self._lane.again(self.data, self)
-                return
-            _log.warning("%s: %s", self._lane.label, str(reply)[:200])
+            self._tries += 1
+            if self._tries <= 2 and self.lane.up:
+                if reply.word == "NOSCRIPT":
+                    self.lane.again(self.data, self)
+                    return
+                if self._store.misdirected(self, reply):
+                    return
+            _log.warning("%s: %s", self.lane.label, str(reply)[:200])
             reply = None
         self._done(reply)
 

@@ -37,6 +37,9 @@ class Owner(Protocol):
     def rise(self, lane: Lane) -> None:
         """The server answers (again)."""
 
+    def fell(self, lane: Lane) -> None:
+        """It does not answer any more."""
+
     def say(self, text: str) -> None:
         """For the log."""
 
@@ -208,6 +211,7 @@ class Lane:
         link = self._link
         if self.breaker.fail(self._loop.time()) or was:
             self._owner.say(f"{self.label}: {reason}; limits are decided without it")
+            self._owner.fell(self)
         for call in tuple(link.calls) if link is not None else ():
             if not call.late:
                 call.late = True
