@@ -121,10 +121,10 @@ class RedisStore:
         """As redis_dial.dial."""
         return await dial(self.place, address, self.context)
 
-    async def ready(self, timeout: float) -> bool:
+    async def ready(self, seconds: float) -> bool:
         """Wait until the store answers; for the start, so that not even the first exchange is decided without it."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._ready.wait()
         except TimeoutError:
             return False

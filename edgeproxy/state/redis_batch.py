@@ -112,7 +112,7 @@ class Packer:
         body: list[int] = []
         count = 0  # of keys: a pair is one part
         for _, changes, lease in gives:
-            if any([quota.kind != _LEASES for quota, _, _, _ in changes]):
+            if any(change[0].kind != _LEASES for change in changes):
                 keys.append(names.wire_marker(changes[0].key, lease))
                 count += 1
                 marker = count

@@ -215,11 +215,11 @@ class ClusterStore(RedisStore):
     def _open(self, address: Address) -> Lane:
         return Lane(self.loop, self, f"store {label(address)}", partial(self.dial, address), self.settings.deadline)
 
-    def rise(self, lane: Lane) -> None:
+    def rise(self, lane: Lane) -> None:  # noqa: ARG002  it is asked of all
         if self._mapped and all(node.up for node in self.lanes):
             self._ready.set()
 
-    def fell(self, lane: Lane) -> None:
+    def fell(self, lane: Lane) -> None:  # noqa: ARG002  whichever it is
         self._wanted.set()
 
 

@@ -262,10 +262,11 @@ class Lane:
         while True:
             try:
                 link, self.offset = await self._dial()
-            except Unreachable as e:
-                if str(e) != said:  # once, not with every attempt
-                    said = str(e)
-                    self._owner.say(f"{said}; trying again")
+            except Exception as e:  # whatever a server says, or a name leads to: this goes on
+                why = str(e) if isinstance(e, Unreachable) else f"{self.label}: {type(e).__name__}: {e}"
+                if why != said:  # once, not with every attempt
+                    said = why
+                    self._owner.say(f"{why}; trying again")
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST)
                 continue
@@ -294,13 +295,18 @@ class Lane:
             self._watch = None
 
     def close(self) -> None:
-        """Hand back what waits, and hang up."""
+        """Send what settles, hand back what asks, and hang up."""
         self._keeper.cancel()
-        if self.up:
+        takes, self._takes = self._takes, []
+        if takes:
+            self._owner.hand_back(takes)
+        link, up = self._link, self.up
+        if up:
+            self.flush()
             self.fail("closed")
         self._stop(probing_only=False)
-        if self._link is not None:
-            self._link.abort()
+        if link is not None:
+            link.close(linger=up)
 
 
 class Probe:
@@ -335,4 +341,8 @@ class Skipped:
     def answered(self, reply: Any) -> None:
         """See the class."""
 
-    overdue = lost = lambda self: None
+    def overdue(self) -> None:
+        """See the class."""
+
+    def lost(self) -> None:
+        """See the class."""

@@ -13,7 +13,7 @@ import hiredis
 _EMPTY: Final = object()
 
 
-class Refusal(Exception):  # noqa: N818  it is a reply, and never raised
+class Refusal(Exception):
     """An error reply; `str()` is its text, which begins with a word in capitals."""
 
     @property
@@ -82,7 +82,7 @@ class Link(asyncio.Protocol):
         except (hiredis.ProtocolError, IndexError):  # not Redis, or more replies than questions
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio says it; the reason does not matter
         self._transport = None
         on_lost, self._on_lost = self._on_lost, None
         if on_lost is not None:
@@ -95,6 +95,14 @@ class Link(asyncio.Protocol):
         """End it now; `lost` follows in the loop's next round."""
         if self._transport is not None:
             self._transport.abort()
+
+    def close(self, *, linger: bool) -> None:
+        """End it; `linger`: after what was written is sent."""
+        if self._transport is not None:
+            if linger:
+                self._transport.close()
+            else:
+                self._transport.abort()
 
 
 def command(*words: bytes) -> bytes:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import redis_server
 
 from edgeproxy.state.embedded import EmbeddedStore, steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Level, Quota, Store
 from edgeproxy.state.redis import RedisStore, Settings
 from edgeproxy.state.redis_open import open_redis
+from support import redis_server
 
 MS = 1000
 SECOND = 1_000_000
@@ -87,8 +87,19 @@ async def on_redis(url: str, **options: Any) -> AsyncIterator[Stand]:
             assert await store.ready(10)
         yield Stand(stores)
     finally:
-        for store in stores:
-            store.close()
+        await close_all(stores)
+
+
+async def close_all(stores: Sequence[Store]) -> None:
+    for store in stores:
+        store.close()
+    await settled_down()
+
+
+async def settled_down() -> None:
+    """Transports that were closed are gone after a few rounds of the loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def open_store(url: str, **options: Any) -> RedisStore:
