@@ -112,7 +112,7 @@ class Naive:
                 self.keep(quota, key, correct(state, quota, delta, stamp, now), now)
 
     def keep(self, quota: Quota, key: bytes, state: State, now: int) -> None:
-        self.states[key] = state
+        self.states[key] = state if state[3] > now else (*state[:3], 0)  # a mitigation that is over does not begin again
         if not share(state, quota, now):  # nothing is used: it is as if it had never been charged
             del self.states[key]
 
