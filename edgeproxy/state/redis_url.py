@@ -113,16 +113,18 @@ def parse(url: str) -> Place:
     if kind == "single" and len(addresses) > 1:
         raise ValueError("one server has one address; several are redis+sentinel:// or redis+cluster://")
     db = _number(path[0], "database") if path and path[0] else 0
-    if len(path) > 1 or (kind == "cluster" and db):
-        raise ValueError("what follows a store's hosts is not understood" if not db else "a cluster has only database 0")
+    if len(path) > 1:
+        raise ValueError("what follows the hosts in a store's URL is not understood")
+    if kind == "cluster" and db:
+        raise ValueError("a cluster has only database 0")
     guard = Login(options.get("sentinel_user", ""), options.get("sentinel_password", ""))
     return Place(kind, addresses, login, guard, name, db, secure, files)
 
 
 def _address(text: str, port: int) -> Address:
     if text.startswith("["):
-        host, _, after = text[1:].partition("]")
-        if after and not after.startswith(":"):
+        host, bracket, after = text[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")):
             raise ValueError("an IPv6 address stands in brackets, and a port behind a colon")
         digits = after[1:]
     else:
