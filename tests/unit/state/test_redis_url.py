@@ -65,7 +65,7 @@ def test_a_password_is_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["redis://u:hunter2@cache:port", "redis://u:hunter2@cache/x", "redi://u:hunter2@cache"])
 def test_no_error_quotes_the_url(url: str) -> None:
-    with pytest.raises(ValueError, match="store|port|database") as error:
+    with pytest.raises(ValueError, match=r"store|port|database") as error:
         parse(url)
     assert "hunter2" not in str(error.value)
 
