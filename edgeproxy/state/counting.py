@@ -26,7 +26,8 @@ from typing import Any, Final
 from edgeproxy.state.ports import Kind, Level, Quota, Verdict
 
 State = tuple[int, int, Any, int]
-"""See above. Replaced, never changed; but the leases in it are one dictionary."""
+"""See above. Replaced, never changed; but the leases in it are one dictionary: whoever rolls or takes must keep the new
+state, since what it no longer counts is no longer in the old one's dictionary."""
 Leases = dict[bytes, tuple[int, int]]
 
 FULL: Final = 256
@@ -103,18 +104,25 @@ Take = Callable[[State, Quota, int, int, bytes], tuple[State, Verdict]]
 
 def take_gcra(state: State, quota: Quota, cost: int, now: int, _lease: bytes) -> tuple[State, Verdict]:
     """Takes `cost` units, if they are there; of what is refused, the state is that of before (mitigated, if it is to be)."""
-    at, used, before, until = _roll_gcra(state, quota, now)
+    at, used, before, until = state
+    window, limit = quota.window, quota.limit
+    if at < now:  # `_roll_gcra` in place: this is the default, and the one that most requests come by
+        used -= (now - at) * limit
+        if used < 0:  # noqa: PLR1730  max() is a call
+            used = 0
+        at = now
+    elif at > now + window:
+        at = now + window
     if until > now and quota.mitigation:
         return _mitigated((at, used, before, until), quota, now)
-    window = quota.window
     room = quota.burst * window - used
-    if (cost or 1) * window > room:
-        lack = (cost or 1) * window - room
-        retry = at - now - -lack // quota.limit if cost <= quota.burst else 0
+    need = (cost or 1) * window
+    if need > room:
+        retry = at - now - -(need - room) // limit if cost <= quota.burst else 0
         return _refused((at, used, before, 0), quota, now, room // window, retry)
-    used += cost * window
-    left = (room - cost * window) // window
-    return (at, used, before, 0), _new(Verdict, (True, left, at - now - -used // quota.limit, 0, at))
+    need = cost * window
+    used += need
+    return (at, used, before, 0), _new(Verdict, (True, (room - need) // window, at - now - -used // limit, 0, at))
 
 
 def take_fixed(state: State, quota: Quota, cost: int, now: int, _lease: bytes) -> tuple[State, Verdict]:
@@ -246,6 +254,8 @@ def left(state: State, quota: Quota, now: int) -> Verdict:
 
 def level(state: State, quota: Quota, now: int) -> Level:
     """The key as somebody who looks it up sees it."""
+    if quota.kind is Kind.LEASES:  # the state stays as it is, and so must its dictionary
+        state = (state[0], state[1], dict(state[2]), state[3])
     state = roll(state, quota, now)
     blocked = max(min(state[3] - now, quota.mitigation), 0)
     return Level(max(_room(state, quota), 0), max(_reset(state, quota, now), blocked), blocked)
@@ -280,6 +290,16 @@ def untake(leases: Leases, lease: bytes, cost: int) -> int:
         leases[lease] = (expires, count - cost)
         return 0
     return 1
+
+
+def ends(state: State, quota: Quota) -> int:
+    """When the state, rolled or not, will be as a fresh one, if it is left alone. Not for LEASES."""
+    at, used, _, until = state
+    kind, window = quota.kind, quota.window
+    whole = at - at % window + (window if kind is Kind.FIXED else 2 * window)
+    if kind is Kind.GCRA:
+        whole = at - -used // quota.limit
+    return whole if until <= whole else until
 
 
 def share(state: State, quota: Quota, now: int) -> int:

@@ -36,7 +36,7 @@ _new: Final = tuple.__new__  # as in counting.py
 class Memory:
     """See the module. `born` is when it was made: what was charged before was charged to another one."""
 
-    __slots__ = ("_blobs", "_blocks", "_by_shape", "_keys", "_room", "_settled", "_tables", "_tended", "born")
+    __slots__ = ("_blobs", "_blocked", "_blocks", "_by_shape", "_keys", "_room", "_settled", "_tables", "_tended", "born")
 
     def __init__(self, now: int, keys: int = KEYS, blobs: int = BLOB_BYTES) -> None:
         self.born = now
@@ -46,6 +46,7 @@ class Memory:
         self._tables: dict[Quota, Table] = {}
         self._by_shape: dict[tuple[str, Kind, int], Table] = {}
         self._blocks = Shelf(BLOCKS, 0)
+        self._blocked = False  # whether there may be any
         self._blobs = Shelf(BLOBS, blobs)
         self._settled = Recent(SETTLED)
         self._tended = now
@@ -59,12 +60,14 @@ class Memory:
         if not 0 <= now - self._tended < TEND:
             self.tend(now)
         tables = self._tables
-        blocks = self._blocks if len(self._blocks) else None
+        blocks = self._blocks if self._blocked else None
         verdicts: list[Verdict] = []
         undo: list[tuple[Table, bytes, State | None, int]] = []
         refused: list[tuple[Table, bytes, State]] = []
         for quota, key, cost in charges:
-            table = tables.get(quota) or self._table(quota)
+            table = tables.get(quota)
+            if table is None:
+                table = self._table(quota)
             young = table.young
             state = young.get(key)
             if state is None:
@@ -75,18 +78,20 @@ class Memory:
                 refused.append((table, key, _NOTHING))
                 verdicts.append(_new(Verdict, (False, 0, block[0], block[0], now)))
                 continue
-            held = len(state[2]) if quota.kind == _LEASES and state is not None else 0
+            held = len(state[2]) if quota.kind is _LEASES and state is not None else 0
             after, verdict = TAKE[quota.kind](state or fresh(quota.kind, now), quota, cost, now, lease)
             verdicts.append(verdict)
-            if quota.kind == _LEASES:
+            if quota.kind is _LEASES:
                 table.held += len(after[2]) - held
+                if state is not None:  # even if it is refused: what expired is no more in the dictionary of both states
+                    young[key] = after
             if not verdict[0]:
                 refused.append((table, key, after))
             elif cost:
-                if state is None or quota.kind == _LEASES:
+                if state is None or quota.kind is _LEASES:
+                    young.pop(key, None)  # it is not the one to go
                     self._make_room(table, after, now)
-                young = table.young  # making room may have changed it
-                young[key] = after
+                table.young[key] = after  # making room may have made it another dictionary
                 undo.append((table, key, state, cost))
         if refused:
             return self._refuse(charges, verdicts, undo, refused, lease, now)
@@ -103,21 +108,22 @@ class Memory:
     ) -> Admission:
         """Takes back what was taken, and notes for how long the keys that were over are to be refused everything."""
         for table, key, before, cost in reversed(undo):
-            if table.quota.kind == _LEASES:
-                after = table.young.get(key)
-                if after is not None:
-                    table.held -= counting.untake(after[2], lease, cost)
+            after = table.find(key)
+            if after is None:  # forgotten for the sake of a later charge's key
+                continue
+            if table.quota.kind is _LEASES:
+                table.held -= counting.untake(after[2], lease, cost)
             if before is None:
-                table.young.pop(key, None)
-            elif key in table.young:
-                table.young[key] = before
+                table.drop(key)
+            else:
+                table.put(key, before)
         for table, key, state in refused:
             if state[3] > now:
-                known = table.young.get(key)
+                known = table.find(key)
                 if known is None:
                     self._make_room(table, state, now)
                     known = fresh(table.quota.kind, now)
-                table.young[key] = (*known[:3], state[3])
+                table.put(key, (*known[:3], state[3]))
         if len(charges) > 1:
             verdicts = [self._as_is(c, v, now) if v[0] else v for c, v in zip(charges, verdicts, strict=True)]
         return _new(Admission, (False, tuple(verdicts), "store"))
@@ -135,17 +141,17 @@ class Memory:
         for quota, key, delta, stamp in changes:
             table = self._table(quota)
             state = table.find(key)
-            if quota.kind == _LEASES:
+            if quota.kind is _LEASES:
                 if state is not None:
                     held = len(state[2])
-                    self._set(table, key, counting.give_back(state, quota, lease, now))
+                    table.put(key, counting.give_back(state, quota, lease, now))
                     table.held += len(state[2]) - held
             elif delta > 0 and state is None:
                 state = counting.correct(fresh(quota.kind, now), quota, delta, stamp, now)
                 self._make_room(table, state, now)
-                table.young[key] = state
+                table.put(key, state)
             elif state is not None and (delta > 0 or stamp >= self.born):
-                self._set(table, key, counting.correct(state, quota, delta, stamp, now))
+                table.put(key, counting.correct(state, quota, delta, stamp, now))
 
     def peek(self, charges: Sequence[Charge], now: int) -> tuple[Level, ...]:
         levels = []
@@ -160,6 +166,7 @@ class Memory:
         if ttl <= 0:
             self._blocks.drop(key)
             return True
+        self._blocked = True
         return self._blocks.put(key, b"", ttl, now)
 
     def reset(self, charges: Sequence[Charge]) -> None:
@@ -183,6 +190,7 @@ class Memory:
         for table in self._by_shape.values():
             table.sweep(now, TENDED)
         self._blocks.sweep(now, TENDED)
+        self._blocked = len(self._blocks) > 0
         self._blobs.sweep(now, TENDED)
         if len(self._tables) > _KNOWN:
             self._tables.clear()
@@ -199,19 +207,16 @@ class Memory:
             self._tables[quota] = table
         return table
 
-    @staticmethod
-    def _set(table: Table, key: bytes, state: State) -> None:
-        (table.young if key in table.young else table.old)[key] = state
-
     def _make_room(self, table: Table, state: State, now: int) -> None:
         """For one key more in `table`: sweeps, and when the memory is full, drops one of the table that has most."""
         table.sweep(now, SWEPT)
-        self._room -= 1
+        self._room -= 2  # it may come with a lease
         if self._room >= 0:
             return
-        count = len(self)
+        count = len(self) + 2
         self._room = self._keys - self._keys // 8 - count
-        if self._room <= 0:
-            largest = max(self._by_shape.values(), key=len)
+        if self._room < 0:
             newcomer = counting.share(state, table.quota, now)
-            largest.evict(now, newcomer, must=count >= self._keys)
+            largest = max(self._by_shape.values(), key=len)
+            while largest.evict(now, newcomer, must=count > self._keys) and count > self._keys:
+                count = len(self) + 2

@@ -33,9 +33,9 @@ class Refusals:
     def __init__(self, last: Callable[[Charge], Verdict], keys: int = KEYS) -> None:
         self._last = last
         self._keys = keys
-        # By key: from which cost on it is refused, until when that is believed, when it could pass, when it is whole.
-        self._new: dict[bytes, tuple[int, int, int, int, int]] = {}
-        self._old: dict[bytes, tuple[int, int, int, int, int]] = {}
+        # By key: from which cost on it is refused, until when that is believed, when it could pass, when it is whole, …
+        self._new: dict[bytes, tuple[int, int, int, int, int, int]] = {}
+        self._old: dict[bytes, tuple[int, int, int, int, int, int]] = {}
         self._refunded: set[str] = set()
 
     def __len__(self) -> int:
@@ -56,23 +56,24 @@ class Refusals:
         for charge in charges:
             known = self._new.get(charge[1]) or self._old.get(charge[1])
             if known is not None and 0 < known[1] - now <= HOLD and (charge[2] or 1) >= known[0]:
-                _, _, retry, reset, stamp = known
-                verdicts.append(_new(Verdict, (False, 0, max(reset - now, 0), retry - now, stamp)))
+                _, _, retry, reset, left, stamp = known
+                verdicts.append(_new(Verdict, (False, left, max(reset - now, 0), retry - now, stamp)))
             else:
                 verdicts.append(self._last(charge))
         return _new(Admission, (False, tuple(verdicts), "known"))
 
     def learn(self, charges: Sequence[Charge], verdicts: Sequence[Verdict], now: int) -> None:
         """The store has refused an exchange."""
-        for (quota, key, cost), (allowed, _, reset, retry, stamp) in zip(charges, verdicts, strict=True):
-            if allowed or retry < LEAST:
+        keys = [charge[1] for charge in charges]
+        for (quota, key, cost), (allowed, left, reset, retry, stamp) in zip(charges, verdicts, strict=True):
+            if allowed or retry < LEAST or keys.count(key) > 1:  # of two charges of a key, one was judged behind the other
                 continue
             if not quota.mitigation and (quota.kind == Kind.LEASES or quota.name in self._refunded):
                 continue
             least = 1 if quota.mitigation else cost or 1
             if len(self._new) >= self._keys:
                 self._old, self._new = self._new, {}
-            self._new[key] = (least, now + min(retry, HOLD), now + retry, now + reset, stamp)
+            self._new[key] = (least, now + min(retry, HOLD), now + retry, now + reset, left, stamp)
 
     def refunds(self, changes: Sequence[Change]) -> None:
         """Units are given back by this worker."""

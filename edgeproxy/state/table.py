@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeproxy.state.counting import ROLL, State, share
+from edgeproxy.state.counting import ROLL, State, ends, share
 from edgeproxy.state.ports import Kind, Quota
 
-SWEPT: Final = 3
+SWEPT: Final = 2
 NEAR: Final = 16
 
 
@@ -44,6 +44,9 @@ class Table:
     def find(self, key: bytes) -> State | None:
         return self.young.get(key) or self.old.get(key)
 
+    def put(self, key: bytes, state: State) -> None:
+        (self.old if key in self.old else self.young)[key] = state
+
     def drop(self, key: bytes) -> None:
         state = self.young.pop(key, None) or self.old.pop(key, None)
         if state is not None and self.quota.kind == Kind.LEASES:
@@ -53,8 +56,16 @@ class Table:
         """Looks at up to `count` keys and drops those that are as if they had never been charged."""
         if not self.old:
             self.old, self.young = self.young, self.old
-        for _ in range(min(count, len(self.old))):
-            self._look(now)
+        quota, young, old = self.quota, self.young, self.old
+        for _ in range(min(count, len(old))):
+            if quota.kind is Kind.LEASES:
+                self._look(now)
+                continue
+            key, state = old.popitem()
+            if state[0] > now + quota.window:
+                young[key] = ROLL[quota.kind](state, quota, now)
+            elif ends(state, quota) > now:
+                young[key] = state
 
     def evict(self, now: int, newcomer: int, *, must: bool) -> bool:
         """Drops a key that has no larger share than `newcomer` (see the module); `must`: the least used one at any rate."""
@@ -80,7 +91,7 @@ class Table:
         """Takes one key out of `old`: into `young`, with the share it has in use, or away, if that is nothing."""
         quota = self.quota
         key, state = self.old.popitem()
-        leases = len(state[2]) if quota.kind == Kind.LEASES else 0
+        leases = len(state[2]) if quota.kind is Kind.LEASES else 0
         state = ROLL[quota.kind](state, quota, now)
         if leases:
             self.held -= leases - len(state[2])

@@ -8,6 +8,8 @@ import atexit
 import contextlib
 import functools
 import os
+import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Level, Quota, Store
 from edgeproxy.state.redis import RedisStore, Settings
 from edgeproxy.state.redis_open import open_redis
+from edgeproxy.state.remote import RemoteStore
+from edgeproxy.state.server import StoreServer
 from support import redis_server
 
 MS = 1000
@@ -76,6 +80,28 @@ async def embedded() -> AsyncIterator[Stand]:
     hand = Hand()
     memory = Memory(hand.now, keys=KEYS)
     yield Stand([EmbeddedStore(memory, hand), EmbeddedStore(memory, hand)], hand, KEYS, lambda: len(memory))
+
+
+@asynccontextmanager
+async def embedded_socket() -> AsyncIterator[Stand]:
+    hand = Hand()
+    loop = asyncio.get_running_loop()
+    server = StoreServer(Memory(hand.now, keys=KEYS), hand)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        path = f"{folder}/store"
+        listening.bind(path)
+        listening.listen()
+        await server.start(listening)
+        # The suite is about answers: a busy machine must not make one late.
+        stores = [RemoteStore(loop, path, "closed", 2, hand, deadline=20) for _ in range(2)]
+        for store in stores:
+            assert await store.start()
+        try:
+            yield Stand(stores, hand, KEYS, lambda: len(server.memory))
+        finally:
+            for store in stores:
+                store.close()
+            server.close()
 
 
 @asynccontextmanager
@@ -137,7 +163,11 @@ def shared(kind: str) -> Factory:
     return factory
 
 
-FACTORIES: dict[str, Factory] = {"embedded": embedded, **{kind: shared(kind) for kind in ("redis", "sentinel", "cluster")}}
+FACTORIES: dict[str, Factory] = {
+    "embedded": embedded,
+    "embedded-socket": embedded_socket,
+    **{kind: shared(kind) for kind in ("redis", "sentinel", "cluster")},
+}
 
 
 # What tests ask with
