@@ -26,8 +26,9 @@ from edgeproxy.state.refusals import Refusals
 from edgeproxy.state.shelf import Recent
 
 BLOB_SIZE: Final = 64 << 10
+_CHARGES: Final = 1600  # in a batch; each is up to two keys
 _SETTLED: Final = 16_384  # exchanges of which this process knows that they are settled
-_AWAY: Final = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "UNKILLABLE"))  # replies of one not to be kept
+_AWAY: Final = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS", "UNKILLABLE"))  # replies of one not to be kept
 _log: Final = logging.getLogger("edgeproxy")
 
 
@@ -232,9 +233,12 @@ class RedisStore:
     # What lanes ask for
 
     def send(self, lane: Lane, takes: list[Take], gives: list[Give], since: float) -> None:
+        # A script can be given some thousand keys; with many limits an exchange, a batch has fewer exchanges.
+        most = max([len(take[1]) for take in takes], default=1)
+        size = FULL if most <= _CHARGES // FULL else max(_CHARGES // most, 1)
         while takes or gives:
-            self.send_batch(lane, takes[:FULL], gives[:FULL], since)
-            takes, gives = takes[FULL:], gives[FULL:]
+            self.send_batch(lane, takes[:size], gives[:size], since)
+            takes, gives = takes[size:], gives[size:]
 
     def send_batch(self, lane: Lane, takes: list[Take], gives: list[Give], since: float) -> None:
         """One batch; in a cluster, of one slot."""
@@ -305,17 +309,9 @@ class RedisStore:
                 self.give(lease_changes(charges), lease)
 
     def refused(self, lane: Lane, batch: Batch, reply: Refusal) -> None:
-        """An error for a batch, of which nothing was done."""
+        """An error for a batch. Scripts that fail in the middle keep what they have written, so: who knows what was done."""
         lane.fail(str(reply)[:200], hang_up=reply.word in _AWAY)
-        self.drop(batch)
-
-    def drop(self, batch: Batch) -> None:
-        """A batch of which nothing was done, and which is not sent again."""
-        for _, changes, lease in batch.gives:
-            self.give(changes, lease)
-        if not batch.late:
-            batch.late = True
-            batch.overdue()
+        batch.lost()
 
 
 class Batch:
@@ -338,14 +334,14 @@ class Batch:
         Args:
             since: from when the deadline runs.
         """
-        self._lane = lane
-        stats = self._store.stats
-        stats.batches += 1
-        lane.call(prefix + self._data(), self, since, extra=extra)
+        lane.call(prefix + self.prepare(lane), self, since, extra=extra)
 
-    def _data(self) -> bytes:
+    def prepare(self, lane: Lane) -> bytes:
+        """The command, for a lane that is to send it."""
+        self._lane = lane
+        self._store.stats.batches += 1
         # Twice the deadline: what is a little late is undone when it is heard; this is for what is never heard.
-        not_after = self._lane.time() + int(self._store.settings.deadline * 2e6)
+        not_after = lane.time() + int(self._store.settings.deadline * 2e6)
         return self._store.packer.pack(self.takes, self.gives, not_after)
 
     def retry(self) -> bool:
@@ -384,7 +380,7 @@ class Batch:
         if not isinstance(reply, Refusal):
             reply = Refusal("ERR an answer that is none")
         if reply.word == "NOSCRIPT" and self.retry():
-            self._lane.again(self._data(), self)
+            self._lane.again(self.prepare(self._lane), self)
         else:
             self._store.refused(self._lane, self, reply)
 

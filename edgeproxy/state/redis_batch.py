@@ -107,6 +107,7 @@ class Packer:
         keys: list[bytes] = []
         held: list[bytes] = []
         index: dict[bytes, int] = {}
+        pairs: dict[bytes, int] = {}  # those of LEASES, which are two keys
         known: dict[Quota, int] = {}
         ask = [not_after, 0, len(gives), len(takes)]
         body: list[int] = []
@@ -125,10 +126,11 @@ class Packer:
                 if q is None:
                     q = known[quota] = len(known) + 1
                     ask += self._row(quota)
-                k = index.get(key)
+                pair = quota.kind == _LEASES
+                known_keys = pairs if pair else index
+                k = known_keys.get(key)
                 if k is None:
-                    k = index[key] = count + 1
-                    pair = quota.kind == _LEASES
+                    k = known_keys[key] = count + 1
                     keys.append(names.wire_pair(key) if pair else wire(key))
                     count += 2 if pair else 1
                 body += (q, k, delta, stamp)
@@ -140,18 +142,21 @@ class Packer:
                 if q is None:
                     q = known[quota] = len(known) + 1
                     ask += self._row(quota)
-                k = index.get(key)
-                if k is None:
-                    k = index[key] = count + 1
-                    if quota.kind == _LEASES:
+                if quota.kind == _LEASES:
+                    k = pairs.get(key)
+                    if k is None:
+                        k = pairs[key] = count + 1
                         keys.append(names.wire_pair(key))
                         count += 2
-                    else:
-                        keys.append(wire(key))
+                    if not body[at]:
+                        held.append(lease)
+                        body[at] = len(held)
+                else:
+                    k = index.get(key)
+                    if k is None:
                         count += 1
-                if quota.kind == _LEASES and not body[at]:
-                    held.append(lease)
-                    body[at] = len(held)
+                        k = index[key] = count
+                        keys.append(wire(key))
                 body += (q, k, cost)
         ask[1] = len(known)
         ask += body

@@ -100,14 +100,14 @@ class ClusterStore(RedisStore):
             by_slot.setdefault(take[0], ([], []))[0].append(take)
         for give in gives:
             by_slot.setdefault(give[0], ([], []))[1].append(give)
-        for some, others in by_slot.values():
-            Batch(self, some, others).send(lane, since)
+        batches = [Batch(self, some, others) for some, others in by_slot.values()]
+        lane.call_all([batch.prepare(lane) for batch in batches], batches, since)
 
     def refused(self, lane: Lane, batch: Batch, reply: Refusal) -> None:
         if reply.word not in {"MOVED", "ASK"}:
             if reply.word in {"TRYAGAIN", "CLUSTERDOWN"}:  # of a slot that is on its way, or of none: not of this node
                 self._wanted.set()
-                self.drop(batch)
+                batch.lost()
             else:
                 super().refused(lane, batch, reply)
             return
@@ -121,7 +121,7 @@ class ClusterStore(RedisStore):
             else:
                 batch.send(other, batch.sent, prefix=_ASKING, extra=(Skipped(),))
         else:
-            self.drop(batch)
+            batch.lost()
 
     def misdirected(self, question: Question, reply: Refusal) -> bool:
         if reply.word not in {"MOVED", "ASK"}:

@@ -8,7 +8,7 @@ saturation batches grow by themselves, and nothing waits for longer than one rou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from edgeproxy.state.breaker import FIRST, LONGEST, Breaker
@@ -150,10 +150,20 @@ class Lane:
             since: from when the deadline runs.
             extra: what takes the replies to commands that stand before it in `data`.
         """
-        assert self._link is not None
-        call.sent = since
         self._flying += 1
-        self._link.send(data, (*extra, call) if extra else (call,))
+        call.sent = since
+        self._send(data, (*extra, call) if extra else (call,), since)
+
+    def call_all(self, data: Sequence[bytes], calls: Sequence[Call], since: float) -> None:
+        """As `call`, for several commands in one write."""
+        self._flying += len(calls)
+        for call in calls:
+            call.sent = since
+        self._send(b"".join(data), calls, since)
+
+    def _send(self, data: bytes, calls: Sequence[Call], since: float) -> None:
+        assert self._link is not None
+        self._link.send(data, calls)
         due = since + self._deadline
         if self._watch is None or due < self._watch_due:
             self._arm(due, False)

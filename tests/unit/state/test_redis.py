@@ -148,6 +148,14 @@ async def test_a_batch_has_at_most_64(stand: Stand) -> None:
     assert len(stand.told) == 150
 
 
+async def test_exchanges_with_many_charges_make_smaller_batches(stand: Stand) -> None:
+    link = await stand.connect()
+    for _ in range(20):
+        stand.ask(*[CHARGE._replace(key=name()) for _ in range(200)])
+    await rounds()
+    assert [asked(words)[1] for words in link.sent] == [8, 8, 4]
+
+
 async def test_while_a_batch_is_on_its_way_the_next_one_gathers(stand: Stand) -> None:
     link = await stand.connect()
     stand.ask(CHARGE)

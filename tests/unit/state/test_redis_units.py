@@ -243,3 +243,12 @@ def test_every_key_expires(scripts: Scripts) -> None:
         assert names
         for key in names:
             assert 0 < scripts.say(command(b"PTTL", key)) <= 62_000
+
+
+def test_keys_that_are_used_for_two_kinds_harm_no_other(scripts: Scripts) -> None:
+    """Nobody should; but then only that key may be miscounted."""
+    scripts.set(NOON)
+    rate, held = Quota("rate", Kind.GCRA, 5, WINDOW), Quota("held", Kind.LEASES, 5, WINDOW)
+    both, other = name(), Charge(rate, name(), 2)
+    scripts.admit([([Charge(rate, both, 1)], name()), ([other], name()), ([Charge(held, both, 1)], name())])
+    assert scripts.admit([([other], name())])[0].verdicts[0].remaining == 1
