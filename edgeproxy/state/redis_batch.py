@@ -102,38 +102,15 @@ class Packer:
         Args:
             not_after: µs on the server's clock after which it shall not look at the exchanges any more.
         """
-        names = self._names
-        wire = names.wire
-        keys: list[bytes] = []
+        keys: list[bytes] = []  # on the wire
         held: list[bytes] = []
         index: dict[bytes, int] = {}
         pairs: dict[bytes, int] = {}  # those of LEASES, which are two keys
         known: dict[Quota, int] = {}
         ask = [not_after, 0, len(gives), len(takes)]
         body: list[int] = []
-        count = 0  # of keys: a pair is one part
-        for _, changes, lease in gives:
-            if any(change[0].kind != _LEASES for change in changes):
-                keys.append(names.wire_marker(changes[0].key, lease))
-                count += 1
-                marker = count
-            else:
-                marker = 0  # a lease can be given back only once anyway
-            held.append(lease)
-            body += (len(changes), marker, len(held))
-            for quota, key, delta, stamp in changes:
-                q = known.get(quota)
-                if q is None:
-                    q = known[quota] = len(known) + 1
-                    ask += self._row(quota)
-                pair = quota.kind == _LEASES
-                known_keys = pairs if pair else index
-                k = known_keys.get(key)
-                if k is None:
-                    k = known_keys[key] = count + 1
-                    keys.append(names.wire_pair(key) if pair else wire(key))
-                    count += 2 if pair else 1
-                body += (q, k, delta, stamp)
+        count = self._settlements(gives, keys, held, index, pairs, known, ask, body) if gives else 0
+        wire, wire_pair = self._names.wire, self._names.wire_pair
         for _, charges, lease, _, _ in takes:
             at = len(body) + 1
             body += (len(charges), 0)
@@ -146,7 +123,7 @@ class Packer:
                     k = pairs.get(key)
                     if k is None:
                         k = pairs[key] = count + 1
-                        keys.append(names.wire_pair(key))
+                        keys.append(wire_pair(key))
                         count += 2
                     if not body[at]:
                         held.append(lease)
@@ -173,6 +150,44 @@ class Packer:
             b"".join(held),
             self._tail,
         )
+
+    def _settlements(
+        self,
+        gives: Sequence[Give],
+        keys: list[bytes],
+        held: list[bytes],
+        index: dict[bytes, int],
+        pairs: dict[bytes, int],
+        known: dict[Quota, int],
+        ask: list[int],
+        body: list[int],
+    ) -> int:
+        """The settlements' part of `pack`, whose lists these are; how many keys there are (a pair is one part of the list)."""
+        names = self._names
+        count = 0
+        for _, changes, lease in gives:
+            if any(change[0].kind != _LEASES for change in changes):
+                keys.append(names.wire_marker(changes[0].key, lease))
+                count += 1
+                marker = count
+            else:
+                marker = 0  # a lease can be given back only once anyway
+            held.append(lease)
+            body += (len(changes), marker, len(held))
+            for quota, key, delta, stamp in changes:
+                q = known.get(quota)
+                if q is None:
+                    q = known[quota] = len(known) + 1
+                    ask += self._row(quota)
+                pair = quota.kind == _LEASES
+                indices = pairs if pair else index
+                k = indices.get(key)
+                if k is None:
+                    k = indices[key] = count + 1
+                    keys.append(names.wire_pair(key) if pair else names.wire(key))
+                    count += 2 if pair else 1
+                body += (q, k, delta, stamp)
+        return count
 
 
 def admissions(answer: list[Any], takes: Sequence[Take]) -> Iterator[tuple[Take, Admission]]:

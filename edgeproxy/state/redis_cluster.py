@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any, Final
 
 from edgeproxy.state.ports import Admission, Admitted, Change, Charge, Verdict
-from edgeproxy.state.redis import Batch, Question, RedisStore
+from edgeproxy.state.redis import RedisStore
 from edgeproxy.state.redis_batch import Give, Take, undoing
+from edgeproxy.state.redis_calls import Batch, Question
 from edgeproxy.state.redis_dial import TIMEOUT, Unreachable, ask, open_link
 from edgeproxy.state.redis_lane import Lane, Skipped
 from edgeproxy.state.redis_link import Refusal, command

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support import redis_server
-from support.redis_server import Server, running_server, until
+from support.redis_server import Server, running_cluster, running_sentinel, running_server, until
 from support.stores import admit, close_all, name, open_store, quota
 
 from edgeproxy.state.ports import Charge, Kind
@@ -22,6 +22,7 @@ from edgeproxy.state.redis import RedisStore
 pytestmark = pytest.mark.skipif(redis_server.MISSING is not None, reason=str(redis_server.MISSING))
 
 SECRET = "p@ss:w/rd? #1"
+RULES = "on ~edge:* +@read +@write +@scripting +ping +role +time +select +auth -@dangerous +role -keys"
 
 
 @asynccontextmanager
@@ -67,10 +68,30 @@ async def test_a_user_that_may_do_what_is_needed_and_no_more() -> None:
     """What docs/limits.md tells operators to allow."""
     with running_server() as server:
         with server.client as client:
-            rules = "on ~edge:* +@read +@write +@scripting +ping +role +time +select +auth -@dangerous +role -keys"
-            client.execute_command("ACL", "SETUSER", "edge", *rules.split(), f">{SECRET}")
+            client.execute_command("ACL", "SETUSER", "edge", *RULES.split(), f">{SECRET}")
             client.execute_command("CONFIG", "SET", "requirepass", "other")
         await works(f"redis://edge:{quote(SECRET, safe='')}@127.0.0.1:{server.port}")
+
+
+async def test_such_a_user_of_a_cluster() -> None:
+    with running_cluster() as cluster:
+        for server in cluster.servers:
+            with server.client as client:
+                rules = f"{RULES} +cluster +asking"
+                client.execute_command("ACL", "SETUSER", "edge", *rules.split(), f">{SECRET}")
+        await works(cluster.url.replace("://", f"://edge:{quote(SECRET, safe='')}@"))
+
+
+async def test_such_users_of_a_primary_and_its_sentinels() -> None:
+    with running_sentinel() as watched:
+        for server in watched.servers:
+            with server.client as client:
+                client.execute_command("ACL", "SETUSER", "edge", *RULES.split(), f">{SECRET}")
+        for server in watched.sentinels:
+            with server.client as client:
+                client.execute_command("ACL", "SETUSER", "guard", "on", ">hunter2", "+auth", "+sentinel")
+        url = watched.url.replace("://", f"://edge:{quote(SECRET, safe='')}@")
+        await works(f"{url}?sentinel_user=guard&sentinel_password=hunter2")
 
 
 async def test_a_password_of_the_default_user() -> None:
