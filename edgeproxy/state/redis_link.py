@@ -78,8 +78,11 @@ class Link(asyncio.Protocol):
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _EMPTY:
+                if not calls:  # more replies than questions: whose is whose?
+                    self.abort()
+                    return
                 calls.popleft().answered(reply)
-        except (hiredis.ProtocolError, IndexError):  # not Redis, or more replies than questions
+        except hiredis.ProtocolError:  # not Redis
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio says it; the reason does not matter

@@ -110,6 +110,8 @@ async def holds(condition: Callable[[], Any], what: str, seconds: float = 15.0) 
 @asynccontextmanager
 async def running_traffic(url: str, **options: Any) -> AsyncIterator[Traffic]:
     stores = [open_store(url, shares=2, **{"deadline": DEADLINE, **options}) for _ in range(2)]
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     try:
         for store in stores:
             assert await store.ready(10)
@@ -119,6 +121,7 @@ async def running_traffic(url: str, **options: Any) -> AsyncIterator[Traffic]:
         await traffic.stop()
     finally:
         await close_all(stores)
+    assert not complaints  # such as of an answer that came twice
 
 
 async def a_while() -> None:
@@ -162,12 +165,12 @@ async def test_a_paused_server_costs_one_deadline_once_and_charges_nobody_afterw
 
 
 async def test_an_answer_that_comes_too_late_is_undone() -> None:
-    """A server that executes late, but not so late that it would not look at the batch any more."""
-    with running_server() as server:
+    """A server that executes late, but not so late that it would not look at the batch any more (twice the deadline)."""
+    with running_server("--hz", "200") as server:  # how often it looks whether the pause is over
         async with running_traffic(server.url) as traffic:
             await a_while()
             with server.client as client:
-                client.execute_command("CLIENT", "PAUSE", int(DEADLINE * 1500), "ALL")
+                client.execute_command("CLIENT", "PAUSE", int(DEADLINE * 1300), "ALL")
             await asyncio.sleep(2 * DEADLINE)
             await traffic.all_by_store()
             await traffic.stop()
@@ -287,6 +290,46 @@ async def test_a_primary_of_a_cluster_fails_over_and_the_others_do_not_notice() 
             assert traffic.slowest() < DEADLINE + SLACK
             assert traffic.by(died)["local"] > 0
             assert all(a.allowed for _, _, a, _ in traffic.told)
+            await traffic.leases_are_free()
+
+
+async def test_a_paused_primary_of_a_cluster_costs_one_deadline_once() -> None:
+    with running_cluster(replicas=True) as cluster:
+        async with running_traffic(cluster.url) as traffic:
+            await a_while()
+            victim = cluster.of_slot(slot_of(traffic.leases.key))
+            victim.pause()
+            paused = time.monotonic()
+            try:
+                await asyncio.sleep(3 * DEADLINE)
+                assert traffic.slowest() < DEADLINE + SLACK
+                assert traffic.slowest(paused + DEADLINE + SLACK) < SLACK / 2
+                await traffic.all_by_store()  # its replica has taken over
+            finally:
+                victim.resume()
+            await a_while()
+            await traffic.all_by_store()
+            await traffic.stop()
+            assert traffic.slowest() < DEADLINE + SLACK
+            assert all(a.allowed for _, _, a, _ in traffic.told)
+            await traffic.leases_are_free()
+
+
+async def test_a_paused_primary_that_comes_back_as_a_replica_is_left() -> None:
+    with running_sentinel() as watched:
+        async with running_traffic(watched.url) as traffic:
+            await a_while()
+            primary = watched.primary()
+            primary.pause()
+            try:
+                await traffic.all_by_store()
+            finally:
+                primary.resume()
+            assert watched.primary() is not primary
+            await a_while()
+            await traffic.all_by_store()
+            await traffic.stop()
+            assert traffic.slowest() < DEADLINE + SLACK
             await traffic.leases_are_free()
 
 
