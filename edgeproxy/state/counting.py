@@ -30,6 +30,8 @@ State = tuple[int, int, Any, int]
 state, since what it no longer counts is no longer in the old one's dictionary."""
 Leases = dict[bytes, tuple[int, int]]
 
+OWED: Final = 100
+"""Times its limit that a key can owe at most: an upstream that tells of absurd usage must not lock it for ever."""
 FULL: Final = 256
 """What `share` says of a key whose quota is used up."""
 _new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
@@ -265,11 +267,12 @@ def correct(state: State, quota: Quota, delta: int, stamp: int, now: int) -> Sta
     """Units more or fewer than were taken at `stamp`. Not for LEASES."""
     at, used, before, until = roll(state, quota, now)
     kind, window = quota.kind, quota.window
+    delta = min(delta, OWED * quota.limit)
     if kind == Kind.GCRA:
-        return (at, max(used + delta * window, 0), before, until)
+        return (at, min(max(used + delta * window, 0), (quota.burst + OWED * quota.limit) * window), before, until)
     age = at // window - stamp // window
     if age <= 0:
-        return (at, max(used + delta, 0), before, until)
+        return (at, min(max(used + delta, 0), (OWED + 1) * quota.limit), before, until)
     if kind == Kind.SLIDING and age == 1:
         return (at, used, max(before + delta, 0), until)
     # That window is over: there is nothing left to give back; what is owed is charged to this one.

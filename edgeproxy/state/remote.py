@@ -120,14 +120,14 @@ class RemoteStore(asyncio.Protocol):
         elif not self._breaker.closed or self._count >= MAX_WAITING:
             done(self._fallback.decide(charges, lease))
         else:
-            self._ask(wire.Admit(tuple(charges), lease), (done, None, charges, lease))
+            self._ask(wire.Admit(wire.fitting(charges), lease), (done, None, charges, lease))
 
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
         if not self._settled.see(lease) or self._fallback.settle(changes, lease):
             return
         self._refusals.refunds(changes)
         # What nobody charged (`open`) has no stamp.
-        sent = tuple([change for change in changes if change.stamp])
+        sent = wire.fitting_changes([change for change in changes if change.stamp])
         if sent or not changes:
             self._settle(wire.Settle(sent, lease))
 
@@ -135,7 +135,7 @@ class RemoteStore(asyncio.Protocol):
         def levels(answer: Any) -> None:
             done(None if answer is None else tuple([Level(*level) for level in answer]))
 
-        self._ask(wire.Peek(tuple(charges)), (levels, None, None, b""))
+        self._ask(wire.Peek(wire.fitting(charges)), (levels, None, None, b""))
 
     def block(self, key: bytes, ttl: int, done: Callable[[bool], None]) -> None:
         self._refusals.forget(key)
@@ -144,7 +144,7 @@ class RemoteStore(asyncio.Protocol):
     def reset(self, charges: Sequence[Charge], done: Callable[[bool], None]) -> None:
         for charge in charges:
             self._refusals.forget(charge.key)
-        self._ask(wire.Reset(tuple(charges)), (done, False, None, b""))
+        self._ask(wire.Reset(wire.fitting(charges)), (done, False, None, b""))
 
     def get(self, key: bytes, done: Callable[[bytes | None], None]) -> None:
         self._blobs += BLOB_SIZE  # of the answer, as far as is known
@@ -220,6 +220,7 @@ class RemoteStore(asyncio.Protocol):
         self._numbers: dict[Quota, int] = {}
         self._undefined: list[Quota] = []
         self._encode = wire.encoder(self._number).encode
+        self._second = False  # the probe under way follows one that was late
 
     def _number(self, quota: Quota) -> int:
         number = self._numbers.get(quota)
@@ -349,9 +350,14 @@ class RemoteStore(asyncio.Protocol):
             self._breaker.answered(now)
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+        elif not self._second:  # it was stopped, or has just begun to listen: it is there now
+            self._second = True
+            self._send(probe=True)
+            return
         else:
             self._breaker.fail(now)
             self._arm()
+        self._second = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._closed:

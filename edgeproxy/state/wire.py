@@ -10,7 +10,7 @@ mean well, but not to be right: what cannot be read ends the connection.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ _LENGTH: Final = struct.Struct("<I")
 MAX_FRAME: Final = 4 << 20  # bytes
 FULL_FRAME: Final = 1 << 20  # bytes of blobs in one frame after which the next one is begun
 MAX_OPS: Final = 2048  # in one frame
+MAX_UNITS: Final = 1 << 53  # of a charge or a change: more than any quota has, and what MessagePack can say
 
 
 class WireError(Exception):
@@ -78,6 +79,19 @@ class Answers(NamedTuple):
 
     admissions: list[Admission]
     others: list[Any]
+
+
+def fitting(charges: Sequence[Charge]) -> tuple[Charge, ...]:
+    """The charges, with costs that fit into a frame: what a client asks for can be any number."""
+    for charge in charges:
+        if charge[2] > MAX_UNITS:
+            return tuple([c._replace(cost=min(c.cost, MAX_UNITS)) for c in charges])
+    return tuple(charges)
+
+
+def fitting_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """As `fitting`."""
+    return tuple([c._replace(delta=max(-MAX_UNITS, min(c.delta, MAX_UNITS))) for c in changes])
 
 
 def encoder(number_of: Callable[[Quota], int]) -> msgspec.msgpack.Encoder:

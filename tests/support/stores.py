@@ -208,3 +208,12 @@ async def remaining(store: Store, *charges: Charge) -> tuple[int, ...]:
 
 def change(charge: Charge, delta: int, admission: Admission, index: int = 0) -> Change:
     return Change(charge.quota, charge.key, delta, admission.verdicts[index].stamp)
+
+
+async def until_remaining(store: Store, charges: list[Charge], wanted: tuple[int, ...]) -> None:
+    """Refunds may be under way for a moment after the answer."""
+    for _ in range(200):
+        if await remaining(store, *charges) == wanted:
+            return
+        await asyncio.sleep(0.005)
+    assert await remaining(store, *charges) == wanted

@@ -17,7 +17,7 @@ from support.waiting import until
 from edgeproxy.state import refusals, remote, wire
 from edgeproxy.state.fallback import Mode
 from edgeproxy.state.memory import Memory
-from edgeproxy.state.ports import Admission, Change, Charge, Kind
+from edgeproxy.state.ports import Admission, Charge, Kind
 from edgeproxy.state.remote import RemoteStore
 from edgeproxy.state.server import StoreServer
 
@@ -386,30 +386,3 @@ async def test_without_a_server_it_starts_by_the_failure_mode(tmp_path: Path) ->
     await until(lambda: store.connected)
     store.close()
     await gate.close()
-
-
-def test_frames_cut_anywhere() -> None:
-    stream = b"".join(wire.frame(bytes([i]) * i) for i in range(20))
-    for size in (1, 2, 3, 5, 7, 64, len(stream)):
-        frames, out = wire.Frames(), list[bytes]()
-        for start in range(0, len(stream), size):
-            out += frames.feed(stream[start : start + size])
-        assert out == [bytes([i]) * i for i in range(20)]
-
-
-def test_operations_survive_the_wire() -> None:
-    limit, defined = quota(mitigation=5), list[Any]()
-    charges = (Charge(limit, name(), 2**40),)
-    changes = (Change(limit, name(), -(2**40), 2**60),)
-    ops = [
-        wire.Define(limit.name, limit.kind, limit.limit, limit.window, limit.burst, limit.mitigation),
-        wire.Admit(charges, name()),
-        wire.Settle(changes, name()),
-        wire.Peek(charges),
-        wire.Block(name(), 7),
-        wire.Reset(charges),
-        wire.Get(b""),
-        wire.Put(name(), b"\x00", 1, True),
-    ]
-    defined.append(limit)
-    assert wire.decoder(defined).decode(wire.encoder(lambda _: 0).encode(ops)) == ops
