@@ -35,7 +35,11 @@ local function give_back(k, lease)
   used[k] = used[k] - gone
 end
 
-local function correct(k, kind, window, delta, stamp)
+-- What is owed is bounded: an upstream that tells of absurd usage must not lock a key for ever.
+local function correct(k, p, delta, stamp)
+  local kind, limit, window, burst = ask[p], ask[p + 1], ask[p + 2], ask[p + 3]
+  delta = min(delta, OWED * limit)
+  local most = (kind == GCRA and burst or limit) + OWED * limit
   if kind ~= GCRA then
     local age = floor(ats[k] / window) - floor(stamp / window)
     if age == 1 and kind == SLIDING then
@@ -45,7 +49,7 @@ local function correct(k, kind, window, delta, stamp)
       delta = max(delta, 0)
     end
   end
-  used[k] = max(used[k] + delta, 0)
+  used[k] = min(max(used[k] + delta, 0), most)
 end
 
 for _ = 1, settlements do
@@ -59,7 +63,7 @@ for _ = 1, settlements do
       if ask[p] == LEASES then
         give_back(k, lease_name(lease))
       else
-        correct(k, ask[p], ask[p + 2], ask[i + 2], ask[i + 3])
+        correct(k, p, ask[i + 2], ask[i + 3])
         wet[k] = p
       end
     end

@@ -16,6 +16,7 @@ MARKER_LIFE: Final = 60_000  # ms for which it is known that an exchange was set
 KEY_SIZE: Final = 16
 _LEASES: Final = int(Kind.LEASES)
 _MOST_ROWS: Final = 1024
+_MOST_UNITS: Final = 1 << 53  # more than any quota has
 _new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 
 Take = tuple[int, Sequence[Charge], bytes, Admitted, Callable[[], None] | None]
@@ -137,7 +138,10 @@ class Packer:
                 body += (q, k, cost)
         ask[1] = len(known)
         ask += body
-        numbers = encode(ask)
+        try:
+            numbers = encode(ask)
+        except OverflowError:  # clients' `max_tokens` and upstreams' `usage` say what they like
+            numbers = encode([max(min(number, _MOST_UNITS), -_MOST_UNITS) for number in ask])
         return b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$%d\r\n%d\r\n%s$%d\r\n%s\r\n$%d\r\n%s%s" % (
             count + 6,
             SHA["admit"],

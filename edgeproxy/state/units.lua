@@ -10,6 +10,7 @@
 local GCRA, FIXED, SLIDING, LEASES, NONE = 0, 1, 2, 3, 255
 local FORMAT = '<BBdddd'
 local FINE = 1048576
+local OWED = 100
 
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local time = redis.call('TIME')

@@ -68,7 +68,8 @@ class Stand:
         if self.hand is not None:
             self.hand.now += microseconds
         else:
-            await asyncio.sleep(microseconds / SECOND)  # the server's clock cannot be set
+            # The server's clock cannot be set. The loop's timers may fire a millisecond early.
+            await asyncio.sleep(microseconds / SECOND + 0.002)
 
 
 Factory = Callable[[], AbstractAsyncContextManager[Stand]]
