@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import functools
 import os
 import socket
 import tempfile
@@ -12,11 +15,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from edgeproxy.state.embedded import EmbeddedStore
+import pytest
+
+from edgeproxy.state.embedded import EmbeddedStore, steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Level, Quota, Store
+from edgeproxy.state.redis import RedisStore, Settings
+from edgeproxy.state.redis_open import open_redis
 from edgeproxy.state.remote import RemoteStore
 from edgeproxy.state.server import StoreServer
+from support import redis_server
 
 MS = 1000
 SECOND = 1_000_000
@@ -60,7 +68,8 @@ class Stand:
         if self.hand is not None:
             self.hand.now += microseconds
         else:
-            await asyncio.sleep(microseconds / SECOND)  # the server's clock cannot be set
+            # The server's clock cannot be set. The loop's timers may fire a millisecond early.
+            await asyncio.sleep(microseconds / SECOND + 0.002)
 
 
 Factory = Callable[[], AbstractAsyncContextManager[Stand]]
@@ -96,7 +105,70 @@ async def embedded_socket() -> AsyncIterator[Stand]:
             server.close()
 
 
-FACTORIES: dict[str, Factory] = {"embedded": embedded, "embedded-socket": embedded_socket}
+@asynccontextmanager
+async def on_redis(url: str, **options: Any) -> AsyncIterator[Stand]:
+    """Two stores on a server that runs. The deadline is long: these tests are of what the store says, on a busy machine."""
+    stores = [open_store(url, **{"deadline": 5.0, **options}) for _ in range(2)]
+    try:
+        for store in stores:
+            assert await store.ready(10)
+        yield Stand(stores)
+    finally:
+        await close_all(stores)
+
+
+async def close_all(stores: Sequence[Store]) -> None:
+    for store in stores:
+        store.close()
+    await settled_down()
+
+
+async def settled_down() -> None:
+    """Transports that were closed are gone after a few rounds of the loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def open_store(url: str, **options: Any) -> RedisStore:
+    """A store as a worker has it, with a table and a prefix of its own."""
+    clock = steady_clock()
+    return open_redis(url, Settings(**options), Memory(clock()), clock)
+
+
+_servers = contextlib.ExitStack()  # of this test process: starting a cluster takes seconds, so tests share them
+atexit.register(_servers.close)
+
+
+@functools.cache
+def _url(kind: str) -> str:
+    """Of servers that run until this process ends; each stand has a prefix of its own in them."""
+    start: dict[str, Callable[[], Any]] = {
+        "redis": redis_server.running_server,
+        "sentinel": redis_server.running_sentinel,
+        "cluster": redis_server.running_cluster,
+    }
+    url: str = _servers.enter_context(start[kind]()).url
+    return url
+
+
+def shared(kind: str) -> Factory:
+    """A stand on the servers of this process; skips, and says so, where there are none to be started."""
+
+    @asynccontextmanager
+    async def factory() -> AsyncIterator[Stand]:
+        if redis_server.MISSING:
+            pytest.skip(redis_server.MISSING)
+        async with on_redis(_url(kind), prefix=f"t{os.urandom(4).hex()}:") as stand:
+            yield stand
+
+    return factory
+
+
+FACTORIES: dict[str, Factory] = {
+    "embedded": embedded,
+    "embedded-socket": embedded_socket,
+    **{kind: shared(kind) for kind in ("redis", "sentinel", "cluster")},
+}
 
 
 # What tests ask with
