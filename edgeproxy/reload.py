@@ -19,7 +19,7 @@ from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, ReloadState, Switch
 from edgeproxy.system import notify
 
 PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration, and again to switch
-_STORE = ("on_store_failure", "store_deadline")
+_STORE = ("store", "store_shares", "on_store_failure", "store_deadline")
 _LOGS = ("access_log", "events")
 _SOCKETS = ("https", "http", "admin")  # bound before the fork, maybe with rights that are gone since
 

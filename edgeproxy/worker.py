@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 
 from edgeproxy.config.model import Config
+from edgeproxy.counting import begun, open_store
 from edgeproxy.ipc import (
     TICKET_KEYS,
     Abort,
@@ -46,6 +47,7 @@ from edgeproxy.observe.metrics import WorkerStats
 from edgeproxy.observe.reporter import Reporter
 from edgeproxy.quic.ids import Seat
 from edgeproxy.state.ports import Store
+from edgeproxy.state.redis import RedisStore
 from edgeproxy.state.remote import RemoteStore
 
 _SETTLE: Final = 0.5  # seconds for resets to reach the clients
@@ -180,7 +182,7 @@ class _Worker:
         if self._events is not None:
             plane.tell(self._events)
         if (store := self._count_together(task.config)) is not None:
-            await store.start()
+            await begun(store)
         plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
         await plane.listen(task.https, task.http)
         if task.seat is not None:
@@ -190,18 +192,14 @@ class _Worker:
             self._reporter.connect()
         return plane
 
-    def _count_together(self, config: Config) -> RemoteStore | None:
-        """Several workers count in one store, from when there is something to count. Returns: the store, if it is new."""
-        path = self._task.store
-        if path is not None and config.limits and self._store is None and self._plane is not None:
-            deadline = config.store_deadline
-            self._store = store = RemoteStore(self._loop, path, config.on_store_failure, config.workers, deadline=deadline)
+    def _count_together(self, config: Config) -> RemoteStore | RedisStore | None:
+        """Who counts with others does so from when there is something to count. Returns: the store, if it is new."""
+        if self._store is not None or self._plane is None:
+            return None
+        self._store = store = open_store(self._loop, config, self._task.store)
+        if store is not None:
             self._plane.count(store)
-            return store
-        return None
-
-    async def _begin(self, store: RemoteStore) -> None:
-        await store.start()
+        return store
 
     # The supervisor's messages
 
@@ -265,7 +263,7 @@ class _Worker:
         _, config, snapshot = self._aside
         self._aside = None
         if (store := self._count_together(config)) is not None:
-            self._step(self._begin(store))
+            self._step(begun(store))
         self._plane.switch(snapshot)
         self._generation = generation
         if self._log is not None and config.access_log is not None:

@@ -47,8 +47,9 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
 def _limits(data: dict[str, Any]) -> Iterator[Finding]:
     """Each limit says one amount, and its name is its own: under it what was counted is kept."""
     limits = data.get("limits")
-    if limits and data.get("workers", 1) != 1 and _section(data, "listen").get("admin", "") is None:
-        hint = "the process behind the admin address counts for all workers: remove 'admin: null', or use one worker"
+    alone = data.get("workers", 1) == 1 or data.get("store") is not None
+    if limits and not alone and _section(data, "listen").get("admin", "") is None:
+        hint = "the process behind the admin address counts for all workers: remove 'admin: null', or use one worker or a store"
         yield Finding(("limits",), "limits with several workers need listen.admin", hint, True)
     first: dict[str, int] = {}
     for index, limit in enumerate(limits if isinstance(limits, list | tuple) else ()):

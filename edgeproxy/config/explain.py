@@ -20,7 +20,6 @@ from edgeproxy.config.units import describe, format_duration, format_size, size_
 
 # Sections that DESIGN.md's contract has and this version has not: each would protect something, so none is ignored.
 NOT_BUILT: Final[dict[Path, str]] = {
-    ("store",): "a shared store",
     ("bots",): "bot scoring",
     ("keys",): "API keys of the edge",
     ("routes", 0, "cache"): "caching",

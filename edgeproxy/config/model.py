@@ -34,6 +34,7 @@ from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section, count, duration, size
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe
 from edgeproxy.rules.model import RuleFiles, RulesKey, Shipped
+from edgeproxy.state.redis_url import parse as parse_store
 
 __all__ = [
     "AccessLog", "Address", "Certificate", "Client", "ClientH2", "ClientH3", "ClientTimeouts", "Config",
@@ -65,6 +66,14 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
         if value in values[:index]:
             raise Invalid(f"'{value}' is listed twice")
     return values
+
+
+def _store(value: str) -> str:
+    try:
+        parse_store(value)
+    except ValueError as e:
+        raise Invalid(f"this is not the URL of a store: {e}", "like redis://127.0.0.1:6379/0") from None
+    return value
 
 
 def _file(value: Any) -> Any:
@@ -323,6 +332,14 @@ class Config(Section):
     routes: tuple[Route, ...] = Field(min_length=1, description="Which requests go where.")
     limits: tuple[Limit, ...] = Field(
         default=(), max_length=MAX_LIMITS, description="How much clients may have; all of them hold for a request."
+    )
+    store: Annotated[StrictStr, AfterValidator(_store)] | None = Field(
+        default=None,
+        description="Redis, where limits count for several edges together: redis://, rediss://, unix://, redis+sentinel:// or "
+        "redis+cluster://. Absent: this edge counts by itself.",
+    )
+    store_shares: StrictInt = count(
+        1, "How many edges use the store; each enforces its part of a limit while the store is away.", most=10_000
     )
     on_store_failure: Literal["local", "open", "closed"] = Field(
         default="local",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from contract.wires import WIRES
 from running import Process, free_ports
 from support.edge import certificates
+from support.redis_server import running_server
 from support.upstream import Connection, running_upstream
 from support.waiting import until
 
@@ -84,3 +86,26 @@ async def test_the_counting_process_dies(tmp_path: Path) -> None:
                 await wire.leave()
         finally:
             process.stop()
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="no redis-server here")
+async def test_two_edges_count_in_redis(tmp_path: Path) -> None:
+    with running_server() as server:
+        async with running_upstream(answers) as upstream:
+            edges = []
+            for name in ("one", "two"):
+                folder = tmp_path / name
+                folder.mkdir()
+                limit = {"name": "all", "requests": LIMIT, "key": "http.host", "period": "10h"}
+                edges.append(serve(folder, upstream.port, limit, store=server.url, store_shares=2, store_deadline="10s"))
+            try:
+                for process, _, _ in edges:
+                    await until(lambda process=process: "ready after" in process.said(), 20)
+                wires = [await WIRES["h1"].open(edges[n % 2][1]) for n in range(CLIENTS)]
+                found = [status for each in await asyncio.gather(*(ask_on(wire, 6) for wire in wires)) for status in each]
+                assert (found.count(200), found.count(429)) == (LIMIT, CLIENTS * 6 - LIMIT)
+                for wire in wires:
+                    await wire.leave()
+            finally:
+                for process, _, _ in edges:
+                    process.stop()
