@@ -90,8 +90,8 @@ def texts_of(texts: Sequence[str | int | list[int]]) -> tuple[int, int]:
     words = [text for text in texts if isinstance(text, str)]
     lists = [text for text in texts if isinstance(text, list)]
     single = len(texts) - len(words) - len(lists)  # numbers: one prompt, as tokens
-    # A text each is rounded up: an empty one among them takes a token too.
-    tokens = estimate("".join(words).encode()) + len(words) + sum(map(len, lists)) + single
+    # Each text is rounded up, by half a token on the average.
+    tokens = estimate("".join(words).encode()) + len(words) // 2 + sum(map(len, lists)) + single
     return max(1, len(words) + len(lists)), tokens
 
 

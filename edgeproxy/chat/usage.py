@@ -20,6 +20,7 @@ TAIL: Final = 65536  # bytes of a document or an event that is longer than twice
 _HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it is
 _FRAME: Final = 100  # tokens of JSON around the text of a reply
 _BYTES: Final = 4  # of a token, where nothing is known of a body
+_ENDS: Final = (b"\n\n", b"\r\n\r\n")
 
 
 class Usage(NamedTuple):
@@ -134,9 +135,17 @@ class _Stream(Meter):
         self._begin = b""  # the first of these
 
     def feed(self, data: bytes) -> None:
-        # Most chunks are one event, or a few, and nothing but text: those are only counted.
-        if self._held or not data.endswith(b"\n\n") or len(data) > TAIL:
+        if self._held or not data.endswith(_ENDS):
             self._join(data)
+            return
+        # Most chunks are one event, or a few, and nothing but text: those are only counted. As in `_take`, to spare a call.
+        sent = self._sent
+        count = data.count(self._delta)
+        seen = sent.seen + count
+        if seen < sent.due and self._mark not in data and 0 < count == data.count(b"\n\n") and len(data) <= TAIL:
+            sent.count += count
+            sent.seen = seen
+            sent.size += len(data)
         else:
             self._take(data)
 
