@@ -27,12 +27,14 @@ class Report(NamedTuple):
         prompt: all of the prompt, what was cached included.
         cached: what of it was read from a cache.
         total: the sum as the model gave it; 0 when it gave none.
+        begun: it was said before the answer; there will be more of it.
     """
 
     prompt: int | None
     completion: int | None
     cached: int | None
     total: int
+    begun: bool = False
 
 
 class _Details(msgspec.Struct, gc=False):
@@ -129,12 +131,14 @@ class Reader:
         except _GARBAGE:
             return None
         usage = found.usage
-        if usage is None:
-            holder = (
-                found.message if isinstance(found, _Messages) else found.response if isinstance(found, _Responses) else None
-            )
-            usage = holder.usage if holder is not None else None
-        return self._read(usage) if usage is not None else None
+        if usage is not None:
+            return self._read(usage)
+        if isinstance(found, _Messages) and found.message is not None and found.message.usage is not None:
+            report = self._read(found.message.usage)
+            return report._replace(begun=True) if report is not None else None
+        if isinstance(found, _Responses) and found.response is not None and found.response.usage is not None:
+            return self._read(found.response.usage)
+        return None
 
     def of_tail(self, tail: bytes, *, event: bool) -> Report | None:
         """The report in a JSON document of which only the end was kept.

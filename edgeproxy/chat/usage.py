@@ -71,11 +71,10 @@ class Meter:
         prompt = known if known is not None else ask.prompt if ask is not None else 0
         completion = min(MOST, before + sent)
         cached = min(prompt, report.cached or 0) if report is not None else 0
-        certain = known is not None and not sent
         total = prompt + completion
-        if certain and report is not None:
-            total = max(total, report.total)
-        return Usage(prompt, completion, cached, total, not certain)
+        if report is None or known is None or report.begun or sent:
+            return Usage(prompt, completion, cached, total, estimated=True)
+        return Usage(prompt, completion, cached, max(total, report.total), estimated=False)
 
 
 class _Failed(Meter):

@@ -149,7 +149,10 @@ MEDIUM = base64.b64encode(bytes(300_000)).decode()
                 "content": [{"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": LONG}]}}],
             },
         ),
-        ("anthropic", {"role": "user", "content": [{"type": "search_result", "source": "s", "content": [{"type": "text", "text": LONG}]}]}),
+        (
+            "anthropic",
+            {"role": "user", "content": [{"type": "search_result", "source": "s", "content": [{"type": "text", "text": LONG}]}]},
+        ),
     ],
 )  # fmt: skip
 def test_text_counts_wherever_it_is(dialect: str, message: dict[str, Any]) -> None:
