@@ -165,8 +165,6 @@ class Reader:
 _decoder = msgspec.json.Decoder
 READERS: Final = {
     "openai": Reader(_decoder(_Holder).decode, _of_openai, b"{", b'prompt_tokens"', b'"choices"'),
-    "responses": Reader(
-        _decoder(_Responses).decode, _of_responses, b'{"response":{', b'output_tokens"', b'.delta"'
-    ),
+    "responses": Reader(_decoder(_Responses).decode, _of_responses, b'{"response":{', b'output_tokens"', b'.delta"'),
     "anthropic": Reader(_decoder(_Messages).decode, _of_anthropic, b"{", b'output_tokens"', b'"content_block_delta"'),
 }
