@@ -1,0 +1,251 @@
+# What an answer really used, read from its bytes as they pass. Nobody waits for it, and nothing is changed by it.
+"""`meter`: the right `Meter` for a reply. It is fed with the reply's body, and asked once the exchange has ended.
+
+Reports of models are believed. What was sent after the last one, or without one, is estimated and flagged: what a model did
+without showing it (hidden reasoning, what it still computed when its client left) cannot be known then.
+Memory is bounded by 2 · `TAIL` and a little, whatever is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from edgeproxy.chat.asking import MOST, Ask
+from edgeproxy.chat.deltas import Sent
+from edgeproxy.chat.reports import READERS, Report
+from edgeproxy.chat.sse import data_of, events, last_boundary
+from edgeproxy.chat.tokens import estimate
+
+TAIL: Final = 65536  # bytes of a document or an event that is longer than twice as much; its report is near its end
+_HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it is
+_FRAME: Final = 100  # tokens of JSON around the text of a reply
+_BYTES: Final = 4  # of a token, where nothing is known of a body
+_ENDS: Final = (b"\n\n", b"\r\n\r\n")
+
+
+class Usage(NamedTuple):
+    """Tokens of one exchange.
+
+    Attributes:
+        prompt: of what was sent to the model, what was cached included.
+        completion: of what it answered with.
+        cached: what of the prompt was read from a cache.
+        total: at least the sum of prompt and completion.
+        estimated: some of it was not reported by the model.
+    """
+
+    prompt: int
+    completion: int
+    cached: int
+    total: int
+    estimated: bool
+
+
+NOTHING: Final = Usage(0, 0, 0, 0, estimated=False)
+
+
+class Meter:
+    """A reply whose body says nothing: it is not of a model, or coded. Others are below."""
+
+    __slots__ = ("_ask", "_size")
+
+    def __init__(self, ask: Ask | None) -> None:
+        self._ask = ask
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Some of the body, in order; however it is cut."""
+        self._size += len(data)
+
+    def usage(self) -> Usage:
+        """What was used until now. It may be asked again."""
+        return self._guess(None, self._size // _BYTES)
+
+    def _guess(self, report: Report | None, sent: int) -> Usage:
+        """A usage of what was reported, and of tokens that were sent since then."""
+        ask = self._ask
+        known = report.prompt if report is not None else None
+        before = (report.completion or 0) if report is not None else 0
+        if ask is not None and ask.completion is not None:
+            sent = max(0, min(sent, ask.completion - before))
+        prompt = known if known is not None else ask.prompt if ask is not None else 0
+        completion = min(MOST, before + sent)
+        cached = min(prompt, report.cached or 0) if report is not None else 0
+        total = prompt + completion
+        if report is None or known is None or report.begun or sent:
+            return Usage(prompt, completion, cached, total, estimated=True)
+        return Usage(prompt, completion, cached, max(total, report.total), estimated=False)
+
+
+class _Failed(Meter):
+    """A reply that is an error: services do not charge for it."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def usage(self) -> Usage:
+        return NOTHING
+
+
+class _Whole(Meter):
+    """A JSON document."""
+
+    __slots__ = ("_held", "_reader")
+
+    def __init__(self, ask: Ask | None, dialect: str) -> None:
+        super().__init__(ask)
+        self._held = bytearray()
+        self._reader = READERS[dialect]
+
+    def feed(self, data: bytes) -> None:
+        self._size += len(data)
+        held = self._held
+        held += data
+        if len(held) > 2 * TAIL:
+            del held[:-TAIL]
+
+    def usage(self) -> Usage:
+        whole = self._size <= 2 * TAIL
+        document = bytes(self._held if whole else self._held[-TAIL:])
+        report = self._reader.of(document) if whole else self._reader.of_tail(document, event=False)
+        if report is not None:
+            return self._guess(report, 0)
+        if not document:
+            return self._guess(None, 0)
+        return self._guess(None, max(0, estimate(document) * self._size // len(document) - _FRAME))
+
+
+class _Stream(Meter):
+    """Server-sent events."""
+
+    __slots__ = ("_begin", "_delta", "_held", "_long", "_mark", "_reader", "_report", "_sent")
+
+    def __init__(self, ask: Ask | None, dialect: str) -> None:
+        super().__init__(ask)
+        self._reader = READERS[dialect]
+        self._mark = self._reader.mark
+        self._delta = self._reader.delta
+        self._report: Report | None = None
+        self._sent = Sent()
+        self._held = bytearray()  # of the event that has not ended
+        self._long = 0  # bytes of that event which are no longer held
+        self._begin = b""  # the first of these
+
+    def feed(self, data: bytes) -> None:
+        if self._held or not data.endswith(_ENDS):
+            self._join(data)
+            return
+        # Most chunks are one event, or a few, and nothing but text: those are only counted. As in `_take`, to spare a call.
+        sent = self._sent
+        count = data.count(self._delta)
+        seen = sent.seen + count
+        if seen < sent.due and self._mark not in data and 0 < count == data.count(b"\n\n") and len(data) <= TAIL:
+            sent.count += count
+            sent.seen = seen
+            sent.size += len(data)
+        else:
+            self._take(data)
+
+    def usage(self) -> Usage:
+        if self._held:
+            # An event that never ends is dropped by clients. It was sent all the same.
+            rest = bytes(self._held)
+            self._held.clear()
+            if self._long:
+                self._long_event(rest)
+            else:
+                self._take(rest)
+        return self._guess(self._report, self._sent.tokens())
+
+    def _join(self, data: bytes) -> None:
+        """Bytes that do not begin or do not end with an event."""
+        held = self._held
+        start = max(0, len(held) - 3)
+        held += data
+        end = last_boundary(held, start)
+        if end:
+            whole = bytes(held[:end])
+            del held[:end]
+            if self._long:
+                whole = self._end_long(whole)
+            if whole:
+                self._take(whole)
+        if len(held) > 2 * TAIL:
+            if not self._long:
+                self._begin = bytes(held[:_HEAD])
+            self._long += len(held) - TAIL
+            del held[:-TAIL]
+
+    def _end_long(self, whole: bytes) -> bytes:
+        """The end of a very long event; what follows it is returned."""
+        # Its last bytes may be CR and LF, or two of them: the search may begin anywhere before.
+        first = events(whole)[0]
+        self._long_event(first)
+        return whole[len(first) :]
+
+    def _long_event(self, rest: bytes) -> None:
+        size = self._long + len(rest)
+        self._event(self._begin + b"\n" + rest[-TAIL:], size, rest[-TAIL:])
+        self._long = 0
+        self._begin = b""
+
+    def _take(self, whole: bytes) -> None:
+        """Whole events."""
+        sent = self._sent
+        count = whole.count(self._delta)
+        if count and sent.seen + count < sent.due and self._mark not in whole and len(whole) <= TAIL:
+            ends = whole.count(b"\n\n") or whole.count(b"\r\n\r\n")
+            if count == ends:  # nothing but text
+                sent.count += count
+                sent.seen += count
+                sent.size += len(whole)
+                return
+        for event in events(whole):
+            size = len(event)
+            if size > 2 * TAIL:
+                tail = event[-TAIL:]
+                self._event(event[:_HEAD] + b"\n" + tail, size, tail)
+            else:
+                self._event(event, size, None)
+
+    def _event(self, event: bytes, size: int, tail: bytes | None) -> None:
+        """One event.
+
+        Args:
+            event: all of it, or its beginning and its end.
+            tail: that end.
+        """
+        if self._delta in event:
+            self._sent.add(event, size)
+        if self._mark not in event:
+            return
+        report = self._reader.of(data_of(event)) if tail is None else self._reader.of_tail(tail, event=True)
+        if report is None:
+            return
+        old = self._report
+        if report.prompt is None and old is not None:
+            report = report._replace(prompt=old.prompt, cached=old.cached)
+        self._report = report
+        self._sent.forget()
+
+
+def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None, coded: bool = False) -> Meter:
+    """The meter for a reply, once its head is there.
+
+    Args:
+        ask: what was asked; estimates come from it, and are never above its bound.
+        content_type: None when there is none; it is then read as JSON.
+        coded: the body has a Content-Encoding.
+    """
+    if not 200 <= status <= 299:
+        return _Failed(ask)
+    if coded:
+        return Meter(ask)
+    kind = content_type.partition(b";")[0].strip().lower() if content_type is not None else b"application/json"
+    if kind == b"text/event-stream":
+        return _Stream(ask, dialect)
+    if kind == b"application/json" or kind.endswith(b"+json"):
+        return _Whole(ask, dialect)
+    return Meter(ask)
