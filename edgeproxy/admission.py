@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.faults import edge_fault
 from edgeproxy.policy.rates import rate_fields, retry_fields
+from edgeproxy.preview import Preview
 from edgeproxy.rules.facts import Facts
 from edgeproxy.state.ports import Admission, Change, Charge, Kind
+from edgeproxy.tokens import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,7 @@ Taken = tuple["CompiledLimit", Charge]
 class Admitting:
     """The limits that the exchanges of one plan are under."""
 
-    __slots__ = ("_acting", "_asked", "_trying")
+    __slots__ = ("_asked", "_taken", "_tokens")
 
     def __init__(self, known: list[Taken], asked: list[CompiledLimit]) -> None:
         """Keep them.
@@ -47,23 +49,46 @@ class Admitting:
             known: limits whose charge is the same for every exchange of the plan.
             asked: limits about which each exchange has to be asked.
         """
-        self._acting = tuple(taken for taken in known if taken[0].acts)
-        self._trying = tuple(taken for taken in known if not taken[0].acts)
+        self._taken = known
+        self._tokens = any(limit.counts == "tokens" for limit in (*asked, *(limit for limit, _ in known)))
         self._asked = asked
 
     def apply(self, exchange: Exchange) -> bool:
-        """Ask for admission. True when the exchange needs nobody else: it was refused, or waits for the store."""
-        acting, trying = self._acting, self._trying
+        """Ask for admission. True when the exchange needs nobody else: it was refused, or waits for its body or the store."""
+        taken = self._taken
         if self._asked:
             found = _charges(self._asked, _facts(exchange.plan, exchange.request, exchange.ray), exchange.gateway.stats)
-            acting = (*acting, *(taken for taken in found if taken[0].acts))
-            trying = (*trying, *(taken for taken in found if not taken[0].acts))
-        if trying:
+            taken = [*taken, *found]
+        route = exchange.plan.route
+        assert route is not None
+        counted = [limit for limit, _ in taken if limit.counts == "tokens"] if self._tokens else []
+        if not counted or route.dialect is None or exchange.request.length == 0:
+            return self._ask(exchange, taken)
+        dialect = route.dialect
+
+        def held(content: bytes, truncated: bool) -> None:
+            exchange.asked = asked = Asked(dialect, content, truncated)
+            charged = [(limit, _reserved(limit, charge, asked)) for limit, charge in taken]
+            if not truncated:
+                asked.ask_for_usage(exchange, content, route)
+            if not self._ask(exchange, charged):
+                exchange.gateway.send_on(exchange)
+
+        Preview(exchange, route.preview, held).begin()
+        return True
+
+    def _ask(self, exchange: Exchange, taken: Sequence[Taken]) -> bool:
+        acting = [each for each in taken if each[0].acts]
+        if len(acting) < len(taken):
+            trying = [each for each in taken if not each[0].acts]
             exchange.tried = tried = Ticket(trying, exchange.ray[:-1] + b"~", acts=False)
             tried.ask(exchange)
-        if not acting:
-            return False
-        return Ticket(acting, exchange.ray, acts=True).ask(exchange)
+        return bool(acting) and Ticket(acting, exchange.ray, acts=True).ask(exchange)
+
+
+def _reserved(limit: CompiledLimit, charge: Charge, asked: Asked) -> Charge:
+    """The charge of a request, when it is known what it asks for."""
+    return charge._replace(cost=asked.reserve(limit.model.reserve)) if limit.counts == "tokens" else charge
 
 
 class Ticket:
@@ -73,7 +98,7 @@ class Ticket:
         admission: the store's answer; None while it is asked.
     """
 
-    __slots__ = ("_acts", "_exchange", "_later", "_lease", "_replies", "_score", "_store", "_taken", "admission")
+    __slots__ = ("_acts", "_exchange", "_later", "_lease", "_replies", "_score", "_store", "_taken", "_tokens", "admission")
 
     def __init__(self, taken: Sequence[Taken], lease: bytes, *, acts: bool) -> None:
         self._taken = taken
@@ -84,6 +109,7 @@ class Ticket:
         self._later = False
         self._replies: set[int] | None = None  # places of limits that count replies, and count this one
         self._score = 0
+        self._tokens = 0
         self.admission: Admission | None = None
 
     def ask(self, exchange: Exchange) -> bool:
@@ -190,6 +216,9 @@ class Ticket:
         """The exchange is over, however it ended: correct what was taken."""
         admission = self.admission
         if admission is not None and admission.allowed:
+            asked = exchange.asked
+            usage = asked.usage(exchange.served_by is not None) if asked is not None else None
+            self._tokens = usage.total if usage is not None else 0
             self._settle(exchange.gateway.stats, exchange.body.received + exchange.sent, unused=False)
 
     def _settle(self, stats: WorkerStats, size: int, *, unused: bool) -> None:
@@ -221,6 +250,8 @@ class Ticket:
             return size
         if limit.counts == "score":
             return self._score
+        if limit.counts == "tokens":
+            return self._tokens
         return max(charge.cost, 1)
 
     # -- Attempt, while it waits ---------------------------------------------------------------------------------
@@ -251,6 +282,17 @@ def prepare(
     if known or asked:
         plan.limiting = Admitting(known, asked)
         plan.direct = False
+
+
+def replied(exchange: Exchange, reply: Reply) -> None:
+    """An upstream's reply head is here: it counts, and tells the client where it stands."""
+    if exchange.asked is not None:
+        exchange.asked.replied(reply)
+    if exchange.tried is not None:
+        exchange.tried.replied(exchange, reply)
+    if exchange.ticket is not None:
+        exchange.ticket.replied(exchange, reply)
+        reply.headers += exchange.ticket.fields(exchange)
 
 
 def _charges(limits: Sequence[CompiledLimit], facts: Facts, stats: WorkerStats) -> list[Taken]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Body, Reply, Request, Sink
     from edgeproxy.plan import Plan
+    from edgeproxy.tokens import Asked
 
 
 class Attempt(Protocol):
@@ -41,10 +42,11 @@ class Exchange:
         sent: bytes of body sent to the client [start, write].
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
         ticket, tried: what it was admitted with, and what limits on trial said [admission].
+        asked: what it asks of a model, where limits count that [admission].
     """
 
     __slots__ = (
-        "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
+        "asked", "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
         "status", "ticket", "tried",
     )  # fmt: skip
 
@@ -63,6 +65,7 @@ class Exchange:
         self.status = 0
         self.sent = 0
         self.first = 0.0
+        self.asked: Asked | None = None
         self.ticket: Ticket | None = None
         self.tried: Ticket | None = None
 
@@ -71,6 +74,8 @@ class Exchange:
         sink = self.sink
         if sink is None:
             return
+        if self.asked is not None:
+            data = self.asked.take(data, end)
         self.status = reply.status
         self.first = now = self.gateway.time()
         self.sent = len(data)
@@ -84,6 +89,10 @@ class Exchange:
         sink = self.sink
         if sink is None:
             return
+        if self.asked is not None:
+            data = self.asked.take(data, end)
+            if not data and not end:
+                return  # held back; an empty chunk would be the last one
         self.sent += len(data)
         if end:
             self.gateway.end(self, OK)

@@ -162,10 +162,8 @@ class Gateway:
         if exchange.plan.answering is not None:
             exchange.plan.answering.apply(exchange, reply)
             headers = reply.headers
-        ticket = exchange.ticket
-        if ticket is not None:
-            ticket.replied(exchange, reply)
-            headers += ticket.fields(exchange)
+        if exchange.ticket is not None or exchange.tried is not None:
+            admission.replied(exchange, reply)
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)

@@ -65,9 +65,10 @@ def _limits(data: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(path, f"a limit has one amount, not {what}", f"one of {', '.join(AMOUNTS)}", True)
         if ("score" in said) != (limit.get("score_header") is not None):
             yield Finding(path, "'score' and 'score_header' need each other", "the reply's header that holds its points", True)
-        if "tokens" in said:
-            hint = "a protection that is silently ignored would be worse than an error"
-            yield Finding((*path, "tokens"), "limits of tokens are not built yet: remove it", hint, True)
+        if "tokens" in said and not any(route.get("dialect") for _, route in _routes(data)):
+            yield Finding((*path, "tokens"), "no route has a 'dialect': there are no tokens to count", on_key=True)
+        if "tokens" in said and limit.get("counting_expression") is not None:
+            yield Finding((*path, "counting_expression"), "tokens are counted by the reply's usage", "leave it out", True)
         if limit.get("burst") is not None and ("concurrent" in said or limit.get("algorithm", "gcra") != "gcra"):
             yield Finding((*path, "burst"), "'burst' is of gcra alone", on_key=True)
         if limit.get("content_type") is not None and limit.get("body") is None:

@@ -44,6 +44,10 @@ class Limit(Section):
     )
     requests: Units | None = Field(default=None, description="Requests in a period.")
     tokens: Units | None = Field(default=None, description="Prompt and completion tokens in a period; on chat routes.")
+    reserve: Units = Field(
+        default=1024,
+        description="tokens: completion tokens set aside for an answer whose request sets no bound; what was used counts.",
+    )
     bytes: Size | None = Field(default=None, description="Bytes of bodies, both ways, in a period.")
     score: Units | None = Field(default=None, description="Points in a period, as replies tell them in 'score_header'.")
     concurrent: Units | None = Field(default=None, description="Requests at the same time.")

@@ -300,6 +300,11 @@ class Route(Section):
         description="Model name, or prefix ending in '*', to upstream; makes the edge read the body. "
         "What matches none goes to 'upstream'.",
     )
+    stream_usage: Literal["ask", "leave"] = Field(
+        default="ask",
+        description="ask: where limits count tokens, OpenAI's streams are asked for their usage, which clients that "
+        "did not ask never see. leave: it is estimated then.",
+    )
     trailers: Literal["drop", "pass"] = Field(default="drop", description="What happens to trailers, both ways.")
 
 

@@ -86,11 +86,12 @@ class Route:
         name: host + path as configured; the label in metrics and logs.
         models: exact model names and prefixes (without the `*`) to upstream names; empty when bodies are not read.
         trailers: trailers are passed on.
+        asks_usage: streams may be made to report their usage.
     """
 
     __slots__ = (
-        "dialect", "host", "max_body", "model_prefixes", "models", "name", "pool", "pools", "prefix", "preview", "stats",
-        "trailers", "upstream",
+        "asks_usage", "dialect", "host", "max_body", "model_prefixes", "models", "name", "pool", "pools", "prefix", "preview",
+        "stats", "trailers", "upstream",
     )  # fmt: skip
 
     def __init__(self, route: RouteModel, client: Client) -> None:
@@ -109,6 +110,7 @@ class Route:
             )
         )
         self.trailers = route.trailers == "pass"
+        self.asks_usage = route.stream_usage == "ask" and route.dialect == "openai"
         self.stats: RouteStats
         self.pool: Pool
         self.pools: dict[str, Pool]

@@ -13,9 +13,11 @@ import pytest
 from support.edge import certificates
 from support.pipeline import Stand
 
+from edgeproxy.admission import _facts
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.faults import upstream_fault
 from edgeproxy.message import Reply
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.state.ports import Admission, Admitted, Charge
@@ -177,6 +179,106 @@ def test_what_only_the_reply_tells(tmp_path: Path) -> None:
     assert status(answer(200, b"0", 0)) == 429
 
 
+ASK = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":50%b}'
+USAGE = b'"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}'
+
+
+def chat(made: Stand, more: bytes = b"", path: bytes = b"/v1/chat/completions") -> tuple[Any, Any]:
+    """A chat request. Returns: its driver, and its job, None when it did not come through."""
+    made.pool.answers = False
+    body = ASK % more
+    sent = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    driver = made.h1().feed(sent % (path, len(body), body))
+    if made.pool.jobs:
+        job = made.pool.jobs[0]
+        job.exchange.served_by = SimpleNamespace(quoted=b'"t"')  # as a real pool does
+        return driver, job
+    return driver, None
+
+
+def left(made: Stand) -> int:
+    """Tokens that are left, by a request that takes none."""
+    (quota,) = [limit.quota for limit in made.snapshot.limits if limit.counts == "tokens"]
+    found: list[Any] = []
+    facts_key = made.snapshot.limits[0].key(_host_facts(made))
+    made.gateway.store.peek([Charge(quota, cast("bytes", facts_key), 0)], found.append)
+    return int(found[0][0].remaining)
+
+
+def _host_facts(made: Stand) -> Any:
+    made.pool.answers = False
+    made.h1().feed(GET % (b"/", b""))
+    exchange = made.pool.jobs[0].exchange
+    made.pool.answers = True
+    return _facts(exchange.plan, exchange.request, exchange.ray)
+
+
+TOKENS = {"name": "tokens", "tokens": 1000, "key": "http.host", "algorithm": "fixed-window", "period": "1h"}
+
+
+def test_tokens_are_set_aside_and_settled(tmp_path: Path) -> None:
+    made = stand(tmp_path, TOKENS)
+    driver, job = chat(made)
+    aside = 1000 - left(made)
+    assert 50 < aside < 80, "the prompt's estimate, and what the request allows"
+    content = b'{"choices":[{"message":{"content":"hello"}}],%b}' % USAGE
+    made.gateway.reply(job.exchange, Reply(200, [(b"content-type", b"application/json")], len(content)), content, True)
+    assert status(driver.link.written) == 200 and driver.link.written.endswith(content)
+    assert left(made) == 990
+    assert header(driver.link.written, b"x-ratelimit-limit-tokens") == b"1000"
+    assert made.stats.limits[("tokens", "refunded")] == aside - 10
+
+
+def test_a_stream_reports_what_its_client_does_not_see(tmp_path: Path) -> None:
+    made = stand(tmp_path, TOKENS)
+    driver, job = chat(made, b',"stream":true')
+    assert b'"include_usage":true' in job.body and job.exchange.request.length == len(job.body)
+    head = [(b"content-type", b"text/event-stream")]
+    made.gateway.reply(job.exchange, Reply(200, head, None, stream=True), b"", False)
+    text = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    for piece in (text, text, b'data: {"choices":[],%b}\n\n' % USAGE, b"data: [DONE]\n\n"):
+        job.exchange.write(piece, False)
+    job.exchange.write(b"", True)
+    assert b"usage" not in driver.link.written.partition(b"\r\n\r\n")[2] and b"[DONE]" in driver.link.written
+    assert driver.link.written.endswith(b"0\r\n\r\n") and left(made) == 990
+
+
+@pytest.mark.parametrize("how", ["client", "upstream", "before", "error"])
+def test_however_it_ends_tokens_are_settled_once(tmp_path: Path, how: str) -> None:
+    made = stand(tmp_path, TOKENS)
+    driver, job = chat(made, b',"stream":true')
+    head, text = [(b"content-type", b"text/event-stream")], b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    if how == "before":
+        job.exchange.served_by = None
+        job.exchange.fail(upstream_fault(502, "connect", "x"))
+        assert left(made) == 1000, "no upstream took it"
+        return
+    if how == "error":
+        made.gateway.reply(job.exchange, Reply(500, [], 2), b"no", True)
+        assert left(made) == 1000, "services do not charge for errors"
+        return
+    made.gateway.reply(job.exchange, Reply(200, head, None, stream=True), text * 5, False)
+    if how == "client":
+        driver.h1.connection_lost(None)
+    else:
+        job.exchange.fail(upstream_fault(502, "truncated", "x"))
+    used = 1000 - left(made)
+    assert 5 < used < 40, "what was sent, and the prompt"
+    assert used == 1000 - left(made)
+
+
+def test_over_the_limit_of_tokens(tmp_path: Path) -> None:
+    made = stand(tmp_path, {**TOKENS, "tokens": 60})
+    _, job = chat(made)
+    assert job is not None
+    driver, refused = chat(made)
+    error = json.loads(driver.link.written.partition(b"\r\n\r\n")[2])["error"]
+    assert refused is None and status(driver.link.written) == 429
+    assert (error["type"], error["code"]) == ("tokens", "rate_limit_exceeded")
+    made.pool.answers = True
+    assert status(ask(made, b"/other")) == 200, "what has no tokens is not under it"
+
+
 class Slow:
     """A store that answers when it is told to."""
 
@@ -224,7 +326,8 @@ def test_nobody_can_be_asked(tmp_path: Path) -> None:
     ({"name": "a"}, "one amount"), ({"name": "a", "requests": 1, "bytes": 2}, "one amount"),
     ({"name": "a", "requests": 1, "key": ["ip.scr"]}, "unknown field 'ip.scr'"),
     ({"name": "a", "requests": 1, "expression": "ip.src"}, "limits\\[0\\].expression"),
-    ({"name": "a", "score": 1}, "score_header"), ({"name": "a", "tokens": 1}, "not built yet"),
+    ({"name": "a", "score": 1}, "score_header"),
+    ({"name": "a", "tokens": 1, "counting_expression": "http.response.code eq 200"}, "reply's usage"),
     ({"name": "a", "requests": 1, "algorithm": "fixed-window", "burst": 2}, "gcra"),
     ({"name": "a", "requests": 0}, "at least 1"), ({"name": "a b", "requests": 1}, "is not an id"),
 ])  # fmt: skip

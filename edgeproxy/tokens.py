@@ -1,0 +1,97 @@
+# The pipeline's half of token limits: what a chat request may use is read before it is admitted, what it used as it passes.
+"""`Asked` is one exchange's ask and its meter. Counting tokens itself is chat/'s business, limits are admission.py's.
+
+Where a client's stream would not report its usage, the upstream is asked to report it, and the client never sees that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.chat.asking import read_ask, with_usage
+from edgeproxy.chat.stripping import UsageStripper
+from edgeproxy.chat.usage import Meter, Usage, meter
+
+if TYPE_CHECKING:
+    from edgeproxy.chat.asking import Ask
+    from edgeproxy.config.snapshot import Route
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.message import Reply
+
+_BYTES = 4  # of a token, where nothing is known of a body
+
+
+class Asked:
+    """What one exchange asks of a model, and what it used.
+
+    Attributes:
+        ask: None when the body is no request of the route's dialect, or was longer than the preview.
+    """
+
+    __slots__ = ("_changed", "_meter", "_prompt", "_stripper", "ask", "dialect")
+
+    def __init__(self, dialect: str, content: bytes, truncated: bool) -> None:
+        self.dialect = dialect
+        self.ask: Ask | None = None if truncated else read_ask(dialect, content)
+        self._prompt = len(content) // _BYTES
+        self._changed = False
+        self._meter: Meter | None = None
+        self._stripper: UsageStripper | None = None
+
+    def reserve(self, most: int) -> int:
+        """Tokens that it may use.
+
+        Args:
+            most: completion tokens of an answer, where the request sets no bound.
+        """
+        ask = self.ask
+        if ask is None:
+            return self._prompt + most
+        return ask.prompt + (ask.completion if ask.completion is not None else most * ask.choices)
+
+    def ask_for_usage(self, exchange: Exchange, content: bytes, route: Route) -> None:
+        """Change the request, whose whole body was held, so that its stream reports what it used."""
+        if self.ask is None or self.ask.usage_asked or not self.ask.stream or not route.asks_usage:
+            return
+        changed = with_usage(content)
+        if changed is None:
+            return
+        self._changed = True
+        exchange.body.restore(changed)
+        request = exchange.request
+        if request.length is not None:
+            exchange.request = request.altered(request.target, request.headers)
+            exchange.request.length = len(changed)
+
+    def replied(self, reply: Reply) -> None:
+        """The reply's head is here."""
+        content_type = coded = None
+        for name, value in reply.headers:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"content-encoding" and value.strip().lower() != b"identity":
+                coded = value
+        self._meter = meter(self.dialect, self.ask, reply.status, content_type, coded is not None)
+        if self._changed and reply.stream and coded is None and 200 <= reply.status <= 299:
+            self._stripper = UsageStripper()
+            reply.length = None  # it may get shorter
+
+    def take(self, data: bytes, end: bool) -> bytes:
+        """Some of the reply's body on its way to the client. Returns: what goes on."""
+        if self._meter is not None:
+            self._meter.feed(data)
+        stripper = self._stripper
+        if stripper is None:
+            return data
+        passed = stripper.feed(data)
+        return passed + stripper.finish() if end else passed
+
+    def usage(self, reached: bool) -> Usage | None:
+        """What was used; None when nothing can have been.
+
+        Args:
+            reached: an upstream took the request.
+        """
+        if not reached:
+            return None
+        return (self._meter or Meter(self.ask)).usage()
