@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
+from edgeproxy.config.keys import holds_secrets
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
@@ -110,7 +112,8 @@ def _placed(document: Document, finding: Finding) -> Problem:
     if not finding.path:
         return Problem(document.file, 0, 0, finding.message, finding.hint)
     at = document.key_at if finding.on_key else document.value_at
-    return document.problem(at(finding.path), finding.message, finding.hint)
+    problem = document.problem(at(finding.path), finding.message, finding.hint)
+    return replace(problem, source="") if holds_secrets(finding.path) else problem
 
 
 def _read(path: str | FilePath) -> bytes:
