@@ -34,6 +34,7 @@ MAX_TOKENS: Final = 1_000_000_000_000
 HASH: Final = "blake2b:"
 
 _ID: Final = re.compile(r"[0-9A-Za-z]{8}")
+_OURS: Final = re.compile(r"ep-[0-9A-Za-z]{8}-[0-9A-Za-z]{8}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HASH: Final = re.compile(rf"{HASH}[0-9a-f]{{{2 * DIGEST}}}")
 _ZONE: Final = r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -49,8 +50,16 @@ def _key_id(value: str) -> str:
     return value
 
 
+def _no_key(value: str) -> str:
+    # What is a key would be shown by whoever takes it for a name.
+    if _OURS.search(value) is not None:
+        raise Invalid("that is a key, or a part of one", "its id alone is no secret")
+    return value
+
+
 def _name(value: str) -> str:
     # It becomes a label of metrics and stands in log lines.
+    _no_key(value)
     if _NAME.fullmatch(value) is None:
         raise Invalid(f"{quote(value)} is not a name", "letters, digits, '-', '_' and '.', at most 64")
     return value
@@ -103,7 +112,7 @@ def _revoked(value: Any, info: ValidationInfo) -> float | None:
 def _model(value: str) -> str:
     if value == "*":
         raise Invalid("'*' is every model", "leave 'models' out")
-    return names.model_pattern(value)
+    return names.model_pattern(_no_key(value))
 
 
 def _ja4(value: str) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -59,7 +59,7 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += rules.findings
     problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems]
     if problems or config is None:
-        raise ConfigError(dict.fromkeys(problems))
+        raise ConfigError(dict.fromkeys(_quiet(document, problems)))
     if not rules.files:
         return config
     return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=rules.book)})
@@ -112,8 +112,15 @@ def _placed(document: Document, finding: Finding) -> Problem:
     if not finding.path:
         return Problem(document.file, 0, 0, finding.message, finding.hint)
     at = document.key_at if finding.on_key else document.value_at
-    problem = document.problem(at(finding.path), finding.message, finding.hint)
-    return replace(problem, source="") if holds_secrets(finding.path) else problem
+    return document.problem(at(finding.path), finding.message, finding.hint)
+
+
+def _quiet(document: Document, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems, without the text of lines where somebody may have written a secret."""
+    lines = {place[0] for places in (document.keys, document.values) for path, place in places.items() if holds_secrets(path)}
+    for problem in problems:
+        secret = problem.file == document.file and problem.line in lines
+        yield replace(problem, source="") if secret else problem
 
 
 def _read(path: str | FilePath) -> bytes:

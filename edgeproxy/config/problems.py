@@ -20,7 +20,7 @@ _WINDOW = 120  # cells of a source line that are shown
 # A password in a URL must not travel from the file into a terminal's scroll-back or a log line.
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 # Neither must an API key that somebody put where its file or variable should be named.
-KEY_LIKE = r"\b(?:ep|sk|pk|rk|gsk|xai|hf)[-_][0-9A-Za-z_-]{12,}"
+KEY_LIKE = r"\b(?:ep-[0-9A-Za-z]{8}-[0-9A-Za-z]{12,}|(?:sk|pk|rk|gsk|xai|hf)[-_][0-9A-Za-z_-]{12,})"
 _KEY = re.compile(KEY_LIKE)
 
 

@@ -17,7 +17,7 @@ from edgeproxy.config.keys import HASH, KeyBook, KeyModel, Previous, RouteKeys
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.message import Headers
 from edgeproxy.policy.credentials import CARRIERS
-from edgeproxy.policy.keytext import DIGEST, ID, LENGTH, PERSON, wrong
+from edgeproxy.policy.keytext import DIGEST, ID, LENGTH, PERSON, PREFIX, wrong
 from edgeproxy.rules.addresses import Ranges, client_code, parse_range
 
 Kind = Literal[
@@ -39,7 +39,6 @@ _SAID: Final[dict[Kind, tuple[int, str, str]]] = {
     "no_model": (403, "model_not_allowed", "The API key ep-{id} is for certain models; the request names none that can be read."),
 }
 _CHALLENGE: Final[Headers] = [(b"www-authenticate", b'Bearer realm="edgeproxy"')]  # RFC 9110 §15.5.2: a 401 has one
-_BEARER: Final = b"bearer "
 
 
 class KeyProblem:
@@ -65,6 +64,12 @@ class KeyProblem:
 
     def __repr__(self) -> str:
         return f"KeyProblem({self.kind}, {self.key_id or '-'})"
+
+
+# Those that tell of no key are made once: a flood of wrong keys makes nothing.
+_NOBODYS: Final[dict[Kind, KeyProblem]] = {
+    kind: KeyProblem(kind) for kind in ("missing", "foreign", "malformed", "unknown", "mixed")
+}
 
 
 class Key:
@@ -155,7 +160,7 @@ class KeyRing:
         keys: by id, the present secret of each.
     """
 
-    __slots__ = ("_by_id", "_seed", "keys")
+    __slots__ = ("_by_id", "_guessed", "_seed", "keys")
 
     def __init__(self, book: KeyBook) -> None:
         """Compile; the pepper is kept here and shown nowhere."""
@@ -163,6 +168,7 @@ class KeyRing:
         # A keyed hash begins with a block made of the key: it is computed once, and copied for each text.
         self._seed = blake2b(digest_size=DIGEST, key=derived, person=PERSON)
         self._by_id: dict[bytes, tuple[Key, ...]] = {}
+        self._guessed: dict[str, KeyProblem] = {}  # at most one for each key
         self.keys: dict[str, Key] = {}
         for model in book.keys:
             key = Key(model)
@@ -185,16 +191,16 @@ class KeyRing:
         other = False
         for name, value in headers:
             if name in CARRIERS:
-                if value[:7].lower() == _BEARER and name == b"authorization":
+                if name == b"authorization" and value[:7].lower() == b"bearer ":
                     value = value[7:].strip(b" \t")  # noqa: PLW2901  the field's own part of it
-                if value[:3] != b"ep-":
+                if value[:3] != PREFIX:
                     other = other or value != b""
                 elif text is None:
                     text = value
                 elif value != text:
-                    return KeyProblem("mixed")
+                    return _NOBODYS["mixed"]
         if text is None:
-            return KeyProblem("foreign") if other else None
+            return _NOBODYS["foreign"] if other else None
         return self.recognise(text, now)
 
     def recognise(self, text: bytes, now: float) -> Key | KeyProblem:
@@ -208,9 +214,13 @@ class KeyRing:
                 if compare_digest(key.digest, digest):
                     return key if now < key.ends else key.over(now) or key
         kind = wrong(text)
-        if kind is not None:
-            return KeyProblem(kind)
-        return KeyProblem("unknown", key_id=found[0].id if found is not None else "")
+        if kind is not None or found is None:
+            return _NOBODYS[kind or "unknown"]
+        key_id = found[0].id  # somebody knows an id, and not its secret
+        problem = self._guessed.get(key_id)
+        if problem is None:
+            problem = self._guessed[key_id] = KeyProblem("unknown", key_id=key_id)
+        return problem
 
 
 def refused(found: Key | KeyProblem | None, demand: RouteKeys) -> KeyProblem | None:
@@ -221,5 +231,5 @@ def refused(found: Key | KeyProblem | None, demand: RouteKeys) -> KeyProblem | N
     if demand == "off" or isinstance(found, Key):
         return None
     if found is None:
-        return KeyProblem("missing") if demand == "required" else None
+        return _NOBODYS["missing"] if demand == "required" else None
     return found if demand == "required" or found.kind != "foreign" else None

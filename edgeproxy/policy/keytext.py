@@ -19,6 +19,7 @@ LENGTH: Final = 58
 DIGEST: Final = 32  # bytes of a stored hash
 
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS: Final = [(high + low).encode("ascii") for high in _ALPHABET for low in _ALPHABET]  # digits in base 3844
 _ID: Final = 8
 _SECRET: Final = 40
 _CHECKSUM: Final = 6  # 62^6 is more than 2^32
@@ -48,11 +49,9 @@ def make(key_id: str | None = None) -> Made:
 
 def checksum(head: bytes) -> bytes:
     """CRC-32 of what stands before it, in base62 with leading zeros."""
-    number, text = crc32(head), ""
-    for _ in range(_CHECKSUM):
-        number, digit = divmod(number, 62)
-        text = _ALPHABET[digit] + text
-    return text.encode("ascii")
+    rest, low = divmod(crc32(head), 3844)
+    high, middle = divmod(rest, 3844)
+    return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
 def wrong(text: bytes) -> Wrong | None:
