@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from edgeproxy.config.keys import KeyModel
     from edgeproxy.keys_store import Place
     from edgeproxy.policy.keytext import Made
 
@@ -74,6 +73,7 @@ def list_keys(
     Examples: edgeproxy keys list; edgeproxy keys list --json -c edge.yaml
     """
     from edgeproxy import keys_store
+    from edgeproxy.config.keys import public
 
     try:
         keys = keys_store.listed(_place(config, file, None))
@@ -82,11 +82,11 @@ def list_keys(
     now = time.time()
     if as_json:
         for key in keys:
-            typer.echo(json.dumps(_public(key, now)))
+            typer.echo(json.dumps(public(key, now)))
         return
     rows = [("KEY", "NAME", "STATE", "EXPIRES", "MODELS", "LIMITS", "TAGS")]
     for key in keys:
-        shown = _public(key, now)
+        shown = public(key, now)
         models, limits, tags = (", ".join(shown[part]) or "-" for part in ("models", "limits", "tags"))
         rows.append((shown["key"], key.name, shown["state"], shown["expires"] or "never", models, limits, tags))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -147,28 +147,6 @@ def _place(config: Path | None, file: Path | None, pepper: Path | None) -> Place
         return keys_store.place(config, file, pepper)
     except keys_store.KeysError as error:
         _fail(error)
-
-
-def _public(key: KeyModel, now: float) -> dict[str, Any]:
-    """What anybody who may list keys may see."""
-    from edgeproxy.config.keys import show_time
-
-    ended = key.expires is not None and key.expires <= now
-    times = {name: getattr(key, name) for name in ("created", "expires", "revoked")}
-    rotated = key.previous.until if key.previous is not None else None
-    return {
-        "key": f"ep-{key.id}",
-        "name": key.name,
-        "state": "revoked" if key.revoked is not None else "expired" if ended else "active",
-        **{name: None if value is None else show_time(value) for name, value in times.items()},
-        "old_secret_until": None if rotated is None or rotated <= now else show_time(rotated),
-        "models": list(key.models),
-        "limits": list(key.limits),
-        "budget": key.budget.model_dump(exclude_none=True),
-        "tags": list(key.tags),
-        "networks": [str(network) for network in key.networks],
-        "ja4": list(key.ja4),
-    }
 
 
 def _end(text: str, now: float) -> str | None:

@@ -204,6 +204,26 @@ class KeyModel(_Section):
     previous: Previous | None = Field(default=None, description="Its secret before it was rotated.")
 
 
+def public(key: KeyModel, now: float) -> dict[str, Any]:
+    """What anybody who may list keys may see of one: neither a secret nor a hash."""
+    ended = key.expires is not None and key.expires <= now
+    times = {name: getattr(key, name) for name in ("created", "expires", "revoked")}
+    rotated = key.previous.until if key.previous is not None else None
+    return {
+        "key": f"ep-{key.id}",
+        "name": key.name,
+        "state": "revoked" if key.revoked is not None else "expired" if ended else "active",
+        **{name: None if value is None else show_time(value) for name, value in times.items()},
+        "old_secret_until": None if rotated is None or rotated <= now else show_time(rotated),
+        "models": list(key.models),
+        "limits": list(key.limits),
+        "budget": key.budget.model_dump(exclude_none=True),
+        "tags": list(key.tags),
+        "networks": [str(network) for network in key.networks],
+        "ja4": list(key.ja4),
+    }
+
+
 class KeyFile(_Section):
     """A file of keys."""
 

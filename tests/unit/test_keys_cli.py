@@ -97,7 +97,8 @@ def test_nothing_but_the_first_print_shows_a_secret(capfd: pytest.CaptureFixture
     pepper = Path("keys.pepper").read_text().strip()
     assert len(hashes) == 2
     outputs = [
-        run("list").output, run("list", "--json").output, run("create", "--name", "team").output, run("revoke", first + "x").output,
+        run("list").output, run("list", "--json").output, run("create", "--name", "team").output,
+        run("revoke", first + "x").output,
         run("rotate", "nobody").output, run("revoke", "ep-00000000" + first[11:]).output, run("create", "--name", first).output,
         run("create", "--name", "x", "--models", f"*{first}").output, run("create", "--name", "x", "--expires", first).output,
         run("create", "--name", "x", "--networks", first).output, run("create", "--name", "x", "--pepper", first).output,

@@ -200,7 +200,9 @@ def test_an_upstreams_key(tmp_path: Path) -> None:
         assert UpstreamKey.model_validate_json(found.model_dump_json(context=TO_WORKERS)) == found
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"two\nlines", b"caf\xc3\xa9", b"x" * 8193, b"a\x00b", b"a\r\nb: c"])
+@pytest.mark.parametrize("content", [
+    b"", b" \n", b"two words", b"two\nlines", b"caf\xc3\xa9", b"x" * 8193, b"a\x00b", b"a\r\nb: c",
+])  # fmt: skip
 def test_what_is_no_key_of_an_upstream(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "own").write_bytes(content)
     found = read_upstream_key(PATH, UpstreamKey(file=tmp_path / "own"), {})
@@ -245,7 +247,8 @@ def test_the_sections_travel_with_their_secrets(tmp_path: Path) -> None:
         assert "sk-own" not in shown and DERIVED.hex() not in shown
     with pytest.raises(ValueError, match="hidden on its way"):
         Wired.model_validate_json(config.model_dump_json())
-    assert "book" not in str(Wired.model_json_schema()) and "secret" not in Wired.model_json_schema()["$defs"]["UpstreamKey"]["properties"]
+    schema = Wired.model_json_schema()
+    assert "book" not in str(schema) and "secret" not in schema["$defs"]["UpstreamKey"]["properties"]
 
 
 def test_no_problem_shows_a_key_that_stands_in_the_configuration(tmp_path: Path) -> None:
@@ -261,15 +264,16 @@ def test_no_problem_shows_a_key_that_stands_in_the_configuration(tmp_path: Path)
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path / "edge.yaml")
     assert "0123456789" not in str(caught.value)
-    for value in (key, {"env": key}, {"file": ""}, {"env": "A", "file": "b"}, {}, {"header": "cookie", "env": "A"}, {"secret": key}):
+    wrong = (key, {"env": key}, {"file": ""}, {"env": "A", "file": "b"}, {}, {"header": "cookie", "env": "A"}, {"secret": key})
+    for value in wrong:
         with pytest.raises(ValueError) as refused:  # noqa: PT011  pydantic's, whatever it says
             Wired.model_validate(base(own=value), context="file")
         from edgeproxy.config import explain
 
-        found = [each for each in explain.findings(refused.value, Wired)]  # type: ignore[arg-type]
+        found = list(explain.findings(refused.value, Wired))  # type: ignore[arg-type]
         assert found and key not in str(found)
 
 
 def test_keys_are_refused_until_they_are_wired() -> None:
-    with pytest.raises(ConfigError, match="'keys' .* is not built yet"):
+    with pytest.raises(ConfigError, match=r"'keys' .* is not built yet"):
         build(base(keys={"file": "keys.yaml"}))

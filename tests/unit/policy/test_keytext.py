@@ -12,7 +12,8 @@ from edgeproxy.policy.keytext import checksum, derive, hashed, make, pepper_id, 
 
 SCANNER = re.compile(r"\bep-[0-9A-Za-z]{8}-[0-9A-Za-z]{46}\b")  # docs/keys.md
 BASE62 = st.sampled_from("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-HEADS = st.builds(lambda a, b: f"ep-{a}-{b}".encode(), st.text(BASE62, min_size=8, max_size=8), st.text(BASE62, min_size=40, max_size=40))
+PARTS = st.text(BASE62, min_size=8, max_size=8), st.text(BASE62, min_size=40, max_size=40)
+HEADS = st.builds(lambda key_id, secret: f"ep-{key_id}-{secret}".encode(), *PARTS)
 
 
 def test_a_new_key() -> None:
