@@ -196,12 +196,12 @@ def _write(path: Path, text: str) -> None:
     """Whoever may read the file now may read it afterwards: the edge may run as another user than who makes keys."""
     target = path.resolve()  # a link stays one
     try:
-        mode, owner = _MODE, None
-        if target.exists():
+        mode, owner, there = _MODE, None, target.exists()
+        if there:
             found = target.stat()
-            mode = _MODE | (stat.S_IMODE(found.st_mode) & stat.S_IRGRP)
+            mode = _MODE | (stat.S_IMODE(found.st_mode) & (stat.S_IRGRP | stat.S_IROTH))
             owner = (found.st_uid, found.st_gid) if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()) else None
-        replace(target, text.encode("utf-8"), mode, owner=owner)
+        replace(target, text.encode("utf-8"), mode, owner=owner, exact=there)
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from error
 

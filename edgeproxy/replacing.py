@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace(path: Path, content: bytes, mode: int, *, owner: tuple[int, int] | None = None) -> None:
-    """Writes a whole new file beside `path` and renames it over; the umask can only take rights away from `mode`.
+def replace(path: Path, content: bytes, mode: int, *, owner: tuple[int, int] | None = None, exact: bool = False) -> None:
+    """Writes a whole new file beside `path` and renames it over.
 
     Args:
+        mode: the umask can take rights away from it, unless it is `exact`.
         owner: user and group that it shall have; None: this process's own.
 
     Raises: OSError; then nothing has changed.
@@ -25,6 +26,8 @@ def replace(path: Path, content: bytes, mode: int, *, owner: tuple[int, int] | N
         with os.fdopen(descriptor, "wb") as file:
             if owner is not None:
                 os.fchown(descriptor, *owner)
+            if exact:
+                os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

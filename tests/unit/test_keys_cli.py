@@ -154,10 +154,17 @@ def test_hand_made_comments_stay_and_so_do_links_and_modes(tmp_path: Path) -> No
     real.write_text(real.read_text() + "# mine\n")
     real.chmod(0o644)
     Path("keys.yaml").symlink_to(real)
-    made("create", "--name", "other")
-    assert run("revoke", "team").exit_code == 0
+    before = os.umask(0o077)
+    try:
+        made("create", "--name", "other")
+        assert run("revoke", "team").exit_code == 0
+    finally:
+        os.umask(before)
     assert Path("keys.yaml").is_symlink() and "# mine" in real.read_text()
-    assert stat.S_IMODE(real.stat().st_mode) == 0o640  # who is in the group may go on reading; others may not
+    assert stat.S_IMODE(real.stat().st_mode) == 0o644  # an edge that runs as somebody else can go on reading
+    real.chmod(0o666)
+    made("create", "--name", "third")
+    assert stat.S_IMODE(real.stat().st_mode) == 0o644
 
 
 def test_a_crash_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch) -> None:

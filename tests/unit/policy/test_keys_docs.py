@@ -8,7 +8,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from edgeproxy.config.keys import Budget, KeyModel, Previous
-from edgeproxy.policy.keys import Kind, KeyProblem
+from edgeproxy.policy.keys import KeyProblem, Kind
 from edgeproxy.policy.keytext import make
 
 PAGE = (Path(__file__).parents[3] / "docs/keys.md").read_text("utf-8")
