@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import ErrorDetails
 
 from edgeproxy.config.checks import Finding
@@ -61,8 +62,14 @@ def keys_below(path: Path, root: Model = Config) -> dict[str, Any]:
     """The keys that may stand in the mapping at a path of the file; empty where it is none of the model's."""
     kind = _kind_at(path, root)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
+        return _written(kind)
     return {}
+
+
+def _written(kind: Model) -> dict[str, Any]:
+    """The keys that a file may have; what is filled in after reading has no schema."""
+    fields = kind.model_fields.items()
+    return {name: each.annotation for name, each in fields if not any(isinstance(mark, SkipJsonSchema) for mark in each.metadata)}
 
 
 def _file_path(detail: ErrorDetails) -> Path:
@@ -149,9 +156,10 @@ def _elsewhere(key: str, root: Model) -> str:
 
 
 def _sections(kind: type[BaseModel], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield where, dict(kind.model_fields)
-    for name, field in kind.model_fields.items():
-        inner, suffix = _unwrapped(field.annotation), ""
+    written = _written(kind)
+    yield where, written
+    for name, annotation in written.items():
+        inner, suffix = _unwrapped(annotation), ""
         if get_origin(inner) is tuple:
             inner, suffix = _unwrapped(get_args(inner)[0]), "[]"
         elif get_origin(inner) is dict:
