@@ -69,7 +69,7 @@ def keys_below(path: Path, root: Model = Config) -> dict[str, Any]:
 def _written(kind: Model) -> dict[str, Any]:
     """The keys that a file may have; what is filled in after reading has no schema."""
     fields = kind.model_fields.items()
-    return {name: each.annotation for name, each in fields if not any(isinstance(mark, SkipJsonSchema) for mark in each.metadata)}
+    return {name: each.annotation for name, each in fields if not any(type(mark) is SkipJsonSchema for mark in each.metadata)}
 
 
 def _file_path(detail: ErrorDetails) -> Path:

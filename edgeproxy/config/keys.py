@@ -266,7 +266,15 @@ RouteKeys = Literal["required", "optional", "off"]
 """What a route does with keys: nobody passes without one; one that is given has to be right; nobody looks."""
 
 
+def _keys(value: Any, info: ValidationInfo) -> Any:
+    if value is None and info.context == FROM_FILE:  # a protection that was begun: nothing there is not no keys
+        raise Invalid("'keys' is empty", "write keys: {file: keys.yaml, pepper: keys.pepper}, or remove it")
+    return value
+
+
 def _upstream_key(value: Any, info: ValidationInfo) -> Any:
+    if value is None and info.context != FROM_FILE:
+        return value
     # Here, not below: what pydantic says of a value shows the value.
     if not isinstance(value, UpstreamKey) and not isinstance(value, dict):
         hint = "the key itself has no place in the configuration"
@@ -289,4 +297,5 @@ class UpstreamKey(_Section):
     secret: SkipJsonSchema[Annotated[SecretValue | None, BeforeValidator(_not_written)]] = None  # by config/keys_file.py
 
 
+OptionalKeys = Annotated[Keys | None, BeforeValidator(_keys)]
 OptionalUpstreamKey = Annotated[UpstreamKey | None, BeforeValidator(_upstream_key)]

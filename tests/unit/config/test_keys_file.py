@@ -8,7 +8,7 @@ import pytest
 from support.keys import DERIVED, stored
 
 from edgeproxy.config.checks import Finding
-from edgeproxy.config.keys import KeyBook, Keys, OptionalUpstreamKey, UpstreamKey, parse_time, show_time
+from edgeproxy.config.keys import KeyBook, OptionalKeys, OptionalUpstreamKey, UpstreamKey, parse_time, show_time
 from edgeproxy.config.keys_file import LoadedKeys, hide, read_keys, read_upstream_key
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
@@ -223,7 +223,7 @@ def test_an_upstreams_key_that_is_not_there(tmp_path: Path) -> None:
 
 
 class Wired(Config):
-    keys: Keys | None = None
+    keys: OptionalKeys = None
     own: OptionalUpstreamKey = None
 
 
@@ -255,7 +255,7 @@ def test_no_problem_shows_a_key_that_stands_in_the_configuration(tmp_path: Path)
     key = "plainpassword-1"  # nothing that looks like a key
     from edgeproxy.config.load import load as load_config
 
-    for text in (f"upstreams: {{web: {{key: {key}}}}}", f"upstreams:\n  web:\n    key: {{env: {key}}}", f"keys: {key}"):
+    for text in (f"upstreams: {{web: {{key: {key}}}}}", f"upstreams:\n  web:\n    key: {{env: {key}}}"):
         (tmp_path / "edge.yaml").write_text(text + "\n")
         with pytest.raises(ConfigError) as caught:
             load_config(tmp_path / "edge.yaml")
@@ -272,6 +272,14 @@ def test_no_problem_shows_a_key_that_stands_in_the_configuration(tmp_path: Path)
 
         found = list(explain.findings(refused.value, Wired))  # type: ignore[arg-type]
         assert found and key not in str(found)
+
+
+def test_what_is_absent_stays_absent_and_what_is_empty_is_not() -> None:
+    config = Wired.model_validate(base())
+    assert Wired.model_validate_json(config.model_dump_json(context=TO_WORKERS)) == config
+    for section in ("keys", "own"):
+        with pytest.raises(ValueError):  # noqa: PT011  pydantic's, whatever it says
+            Wired.model_validate(base(**{section: None}), context="file")
 
 
 def test_keys_are_refused_until_they_are_wired() -> None:
