@@ -24,7 +24,6 @@ NOT_BUILT: Final[dict[Path, str]] = {
     ("store",): "a shared store",
     ("bots",): "bot scoring",
     ("limits",): "rate limits",
-    ("keys",): "API keys of the edge",
     ("routes", 0, "cache"): "caching",
 }
 Model = type[BaseModel]

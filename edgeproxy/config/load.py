@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +16,8 @@ from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
-from edgeproxy.config.keys import holds_secrets
+from edgeproxy.config.keys import Keys, UpstreamKey, holds_secrets
+from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_upstream_key
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
 from edgeproxy.config.units import FROM_FILE
@@ -57,12 +59,47 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += _on_disk(data, now)
     rules = _rule_files(data)
     findings += rules.findings
-    problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems]
+    keys = _key_file(data)
+    findings += keys.findings
+    own = _upstream_keys(data)
+    findings += [found for found in own.values() if isinstance(found, Finding)]
+    problems = [*document.problems, *(_placed(document, finding) for finding in findings), *rules.problems, *keys.problems]
     if problems or config is None:
         raise ConfigError(dict.fromkeys(_quiet(document, problems)))
-    if not rules.files:
-        return config
-    return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=rules.book)})
+    changes: dict[str, Any] = {}
+    if rules.files:
+        changes["rules"] = RuleFiles(patterns=config.rules.patterns, book=rules.book)
+    if config.keys is not None:
+        changes["keys"] = config.keys.model_copy(update={"book": keys.book})
+    if own:
+        upstreams = config.upstreams.items()
+        changes["upstreams"] = {name: each.model_copy(update={"key": own.get(name)}) for name, each in upstreams}
+    return config.model_copy(update=changes) if changes else config
+
+
+def _key_file(data: dict[str, Any]) -> LoadedKeys:
+    """The keys of the edge, also those of a configuration that has other problems."""
+    try:
+        section = Keys.model_validate(data.get("keys"), context=FROM_FILE)
+    except ValidationError:
+        return LoadedKeys()  # there is none, or the model says what is wrong
+    listed = data.get("limits")
+    limits = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
+    return read_keys(section.file, section.pepper, limits)
+
+
+def _upstream_keys(data: dict[str, Any]) -> dict[str, UpstreamKey | Finding]:
+    """The upstreams' own keys, by the names of upstreams."""
+    found: dict[str, UpstreamKey | Finding] = {}
+    upstreams = data.get("upstreams")
+    for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():
+        try:
+            key = UpstreamKey.model_validate(upstream.get("key") if isinstance(upstream, dict) else None, context=FROM_FILE)
+        except ValidationError:
+            continue
+        if (key.env is None) != (key.file is None):
+            found[str(name)] = read_upstream_key(("upstreams", name, "key"), key, os.environ)
+    return found
 
 
 def _rule_files(data: dict[str, Any]) -> Loaded:

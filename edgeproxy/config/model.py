@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from edgeproxy.config import names
+from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe, parse_duration, parse_size
@@ -337,6 +338,7 @@ class Upstream(Section):
     max_pending: StrictInt = _count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
     keepalive: Wait = _duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
     timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="How long an upstream may take.")
+    key: OptionalUpstreamKey = Field(default=None, description="The key that it gets, instead of the client's.")
 
 
 class Route(Section):
@@ -386,6 +388,7 @@ class Config(Section):
     access_log: AccessLog | None = Field(default=None, description="Absent: no access log.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
+    keys: OptionalKeys = Field(default=None, description="API keys of the edge.")
     geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
     drain: Wait = _duration("30s", "How long streams may go on after SIGTERM before they are cut.")

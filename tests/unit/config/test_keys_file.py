@@ -282,6 +282,31 @@ def test_what_is_absent_stays_absent_and_what_is_empty_is_not() -> None:
             Wired.model_validate(base(**{section: None}), context="file")
 
 
-def test_keys_are_refused_until_they_are_wired() -> None:
-    with pytest.raises(ConfigError, match=r"'keys' .* is not built yet"):
-        build(base(keys={"file": "keys.yaml"}))
+def test_a_configuration_reads_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeproxy.certs import make_development
+
+    made = make()
+    load(tmp_path, f"keys: [{{id: {made.id!r}, name: a, hash: '{stored(made)}', limits: [per-ip]}}]\n")
+    pair = make_development(tmp_path)
+    web = {"targets": [{"url": "http://127.0.0.1:9000"}], "key": {"env": "OWN_KEY"}}
+    data = base(
+        keys={"file": str(tmp_path / "keys.yaml"), "pepper": str(tmp_path / "pepper")},
+        upstreams={"web": web, "other": {"targets": web["targets"]}},
+        tls={"certificates": [{"cert": str(pair.cert), "key": str(pair.key)}]},
+    )
+    monkeypatch.delenv("OWN_KEY", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        build(data)
+    assert [each.message for each in caught.value.problems] == [
+        "upstreams.web.key.env: the environment variable 'OWN_KEY' is not set", "unknown limit 'per-ip'",
+    ]  # fmt: skip
+    (tmp_path / "keys.yaml").write_text((tmp_path / "keys.yaml").read_text().replace("per-ip", ""))
+    monkeypatch.setenv("OWN_KEY", "sk-own-0123456789abcdef")
+    config = build(data)
+    there = Config.model_validate_json(config.model_dump_json(context=TO_WORKERS))
+    assert there == config and there.keys is not None and there.keys.book is not None
+    assert isinstance(KeyRing(there.keys.book).identify([(b"api-key", made.text.encode())], 0.0), Key)
+    own = there.upstreams["web"].key
+    assert own is not None and own.secret is not None and own.secret.reveal() == b"sk-own-0123456789abcdef"
+    assert there.upstreams["other"].key is None
+    assert "sk-own" not in config.model_dump_json() + repr(config) and DERIVED.hex() not in config.model_dump_json() + repr(config)
