@@ -9,13 +9,10 @@ Profile: RFC 5280 §4.2 (extensions), RFC 9525 (names are in subjectAltName only
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import ipaddress
-import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +22,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from edgeproxy.replacing import locked, replace
 
 DEVELOPMENT_NAMES = ("localhost", "127.0.0.1", "::1")
 RENEW_BEFORE = timedelta(days=7)
@@ -69,7 +68,7 @@ def make_development(
     paths = CertificatePaths(
         directory / "ca.pem", directory / "ca-key.pem", directory / "edge.pem", directory / "edge-key.pem"
     )
-    with _locked(directory):
+    with locked(directory):
         ca = _load(paths.ca, paths.ca_key)
         if ca is None or not _is_usable_ca(ca.cert, now):
             ca = _make_ca(now)
@@ -222,31 +221,5 @@ def _store(pair: _Pair, cert_path: Path, key_path: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     # The key first: a crash in between leaves a pair that does not match, which the next call makes anew.
-    _replace(key_path, pem, 0o600)
-    _replace(cert_path, pair.cert.public_bytes(serialization.Encoding.PEM), 0o644)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Writes a whole new file beside `path` and renames it over; the umask can only take rights away from `mode`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One maker at a time per directory, so that no two of them interleave their files."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    replace(key_path, pem, 0o600)
+    replace(cert_path, pair.cert.public_bytes(serialization.Encoding.PEM), 0o644)

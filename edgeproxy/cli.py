@@ -1,6 +1,6 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | explain | demo | certs | rules``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules | keys``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edgeproxy import keys_cli
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
@@ -26,6 +28,7 @@ certs_app = typer.Typer(help="Certificates for development.", no_args_is_help=Tr
 app.add_typer(certs_app, name="certs")
 rules_app = typer.Typer(help="Rule files.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
+app.add_typer(keys_cli.app, name="keys")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
 

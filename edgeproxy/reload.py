@@ -15,6 +15,7 @@ from edgeproxy.children import Child
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.config.secret import TO_WORKERS
 from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, ReloadState, Switch
 from edgeproxy.system import notify
 
@@ -136,7 +137,7 @@ class Reloads:
         """Asks a worker to prepare, if there is something to prepare."""
         running = self._running
         if running is not None and not running.switching:
-            blob = running.ticket_keys + running.config.model_dump_json().encode()
+            blob = running.ticket_keys + running.config.model_dump_json(context=TO_WORKERS).encode()
             if child.send(Prepare(running.generation), blob):
                 running.waiting.add(child.slot)
 

@@ -71,8 +71,11 @@ class Document:
         return self.keys.get(path) or self.value_at(path)
 
 
-def parse(raw: bytes, file: str, *, rules: bool = False) -> Document:
+def parse(raw: bytes, file: str, *, rules: bool = False, starts: str = "") -> Document:
     """Reads the bytes of a configuration file, or (`rules`) of a rule file, whose expressions may have several lines.
+
+    Args:
+        starts: of a file that is neither: the key it starts with.
 
     Raises ConfigError when no mapping can be had from them.
     """
@@ -88,11 +91,12 @@ def parse(raw: bytes, file: str, *, rules: bool = False) -> Document:
         # PyYAML lets Python's own errors out for escapes and version numbers beyond every range.
         raise ConfigError([Problem(file, 0, 0, "not YAML: an escape or a number is out of range")]) from error
     if root is None or (isinstance(root, yaml.ScalarNode) and root.value in _NULL):
-        what = "the rule file" if rules else "the configuration"
+        what = "the rule file" if rules else "the file" if starts else "the configuration"
         raise ConfigError([Problem(file, 0, 0, f"{what} is empty", "docs/configuration.md has a first one")])
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-        hint = "the file starts with the key 'rules:'" if rules else "the file starts with keys like 'listen:' and 'routes:'"
+        first = "the key 'rules:'" if rules else f"the key '{starts}:'" if starts else "keys like 'listen:' and 'routes:'"
+        hint = f"the file starts with {first}"
         raise ConfigError([document.problem(_place(root), f"expected a mapping, not {kind}", hint)])
     reader = _Reader(document)
     document.data = reader.read(root, (), 0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import ErrorDetails
 
 from edgeproxy.config.checks import Finding
@@ -21,7 +22,6 @@ from edgeproxy.config.units import describe, format_duration, format_size, size_
 # Sections that DESIGN.md's contract has and this version has not: each would protect something, so none is ignored.
 NOT_BUILT: Final[dict[Path, str]] = {
     ("bots",): "bot scoring",
-    ("keys",): "API keys of the edge",
     ("routes", 0, "cache"): "caching",
 }
 Model = type[BaseModel]
@@ -59,8 +59,14 @@ def keys_below(path: Path, root: Model = Config) -> dict[str, Any]:
     """The keys that may stand in the mapping at a path of the file; empty where it is none of the model's."""
     kind = _kind_at(path, root)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {name: field.annotation for name, field in kind.model_fields.items()}
+        return _written(kind)
     return {}
+
+
+def _written(kind: Model) -> dict[str, Any]:
+    """The keys that a file may have; what is filled in after reading has no schema."""
+    fields = kind.model_fields.items()
+    return {name: each.annotation for name, each in fields if not any(type(mark) is SkipJsonSchema for mark in each.metadata)}
 
 
 def _file_path(detail: ErrorDetails) -> Path:
@@ -147,9 +153,10 @@ def _elsewhere(key: str, root: Model) -> str:
 
 
 def _sections(kind: type[BaseModel], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield where, dict(kind.model_fields)
-    for name, field in kind.model_fields.items():
-        inner, suffix = _unwrapped(field.annotation), ""
+    written = _written(kind)
+    yield where, written
+    for name, annotation in written.items():
+        inner, suffix = _unwrapped(annotation), ""
         if get_origin(inner) is tuple:
             inner, suffix = _unwrapped(get_args(inner)[0]), "[]"
         elif get_origin(inner) is dict:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -14,6 +16,8 @@ from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
+from edgeproxy.config.keys import Keys, UpstreamKey, holds_secrets
+from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_upstream_key
 from edgeproxy.config.limit_expressions import limit_problems
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
@@ -57,22 +61,56 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += _on_disk(data, now)
     rules = _rule_files(data)
     findings += rules.findings
+    keys = _key_file(data)
+    findings += keys.findings
+    own = _upstream_keys(data)
+    findings += [found for found in own.values() if isinstance(found, Finding)]
     problems = [
         *document.problems, *(_placed(document, finding) for finding in findings), *limit_problems(document, rules.types),
-        *rules.problems,
+        *rules.problems, *keys.problems,
     ]  # fmt: skip
     if problems or config is None:
-        raise ConfigError(dict.fromkeys(problems))
-    if not rules.book.rules and not rules.book.lists:
-        return config
-    most = _largest_body(config)
-    kept = tuple(rule for rule in rules.book.rules if rule.id not in rules.shipped or can_hold(rule, most))
-    book = rules.book.model_copy(update={"rules": kept})
-    return config.model_copy(update={"rules": RuleFiles(patterns=config.rules.patterns, book=book)})
+        raise ConfigError(dict.fromkeys(_quiet(document, problems)))
+    changes: dict[str, Any] = {}
+    if rules.book.rules or rules.book.lists:
+        most = _largest_body(config)
+        kept = tuple(rule for rule in rules.book.rules if rule.id not in rules.shipped or can_hold(rule, most))
+        changes["rules"] = RuleFiles(patterns=config.rules.patterns, book=rules.book.model_copy(update={"rules": kept}))
+    if config.keys is not None:
+        changes["keys"] = config.keys.model_copy(update={"book": keys.book})
+    if own:
+        upstreams = config.upstreams.items()
+        changes["upstreams"] = {name: each.model_copy(update={"key": own.get(name)}) for name, each in upstreams}
+    return config.model_copy(update=changes) if changes else config
 
 
 def _largest_body(config: Config) -> int:
     return max(route.max_body if route.max_body is not None else config.client.max_body for route in config.routes)
+
+
+def _key_file(data: dict[str, Any]) -> LoadedKeys:
+    """The keys of the edge, also those of a configuration that has other problems."""
+    try:
+        section = Keys.model_validate(data.get("keys"), context=FROM_FILE)
+    except ValidationError:
+        return LoadedKeys()  # there is none, or the model says what is wrong
+    listed = data.get("limits")
+    limits = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
+    return read_keys(section.file, section.pepper, limits)
+
+
+def _upstream_keys(data: dict[str, Any]) -> dict[str, UpstreamKey | Finding]:
+    """The upstreams' own keys, by the names of upstreams."""
+    found: dict[str, UpstreamKey | Finding] = {}
+    upstreams = data.get("upstreams")
+    for name, upstream in upstreams.items() if isinstance(upstreams, dict) else ():
+        try:
+            key = UpstreamKey.model_validate(upstream.get("key") if isinstance(upstream, dict) else None, context=FROM_FILE)
+        except ValidationError:
+            continue
+        if (key.env is None) != (key.file is None):
+            found[str(name)] = read_upstream_key(("upstreams", name, "key"), key, os.environ)
+    return found
 
 
 def _rule_files(data: dict[str, Any]) -> Loaded:
@@ -125,6 +163,14 @@ def _placed(document: Document, finding: Finding) -> Problem:
         return Problem(document.file, 0, 0, finding.message, finding.hint)
     at = document.key_at if finding.on_key else document.value_at
     return document.problem(at(finding.path), finding.message, finding.hint)
+
+
+def _quiet(document: Document, problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems, without the text of lines where somebody may have written a secret."""
+    lines = {place[0] for places in (document.keys, document.values) for path, place in places.items() if holds_secrets(path)}
+    for problem in problems:
+        secret = problem.file == document.file and problem.line in lines
+        yield replace(problem, source="") if secret else problem
 
 
 def _read(path: str | FilePath) -> bytes:

@@ -28,6 +28,7 @@ from pydantic import (
 
 from edgeproxy.config import names
 from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
+from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey
 from edgeproxy.config.limits import MAX_LIMITS, Limit
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
@@ -275,6 +276,7 @@ class Upstream(Section):
     max_pending: StrictInt = count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
     keepalive: Wait = duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
     timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="How long an upstream may take.")
+    key: OptionalUpstreamKey = Field(default=None, description="The key that it gets, instead of the client's.")
 
 
 class Route(Section):
@@ -330,6 +332,7 @@ class Config(Section):
     events: EventLog | None = Field(default=None, description="Absent: no security events.")
     tls: Tls = Field(description="TLS towards clients.")
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
+    keys: OptionalKeys = Field(default=None, description="API keys of the edge.")
     geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
     drain: Wait = duration("30s", "How long streams may go on after SIGTERM before they are cut.")

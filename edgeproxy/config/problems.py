@@ -19,6 +19,9 @@ MAX_SHOWN = 100
 _WINDOW = 120  # cells of a source line that are shown
 # A password in a URL must not travel from the file into a terminal's scroll-back or a log line.
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# Neither must an API key that somebody put where its file or variable should be named.
+KEY_LIKE = r"\b(?:ep-[0-9A-Za-z]{8}-[0-9A-Za-z]{12,}|(?:sk|pk|rk|gsk|xai|hf)[-_][0-9A-Za-z_-]{12,})"
+_KEY = re.compile(KEY_LIKE)
 
 
 class Invalid(ValueError):
@@ -100,7 +103,7 @@ def one_of(words: Sequence[str]) -> str:
 def quote(value: object, limit: int = 60) -> str:
     """A value from the file as it may stand in a message: in quotes, on one line, printable, bounded."""
     text = value if isinstance(value, str) else str(value)
-    text = _USERINFO.sub("***", text)
+    text = _stars(_USERINFO.sub("***", text))
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return f"'{printable(text)}'"
@@ -111,12 +114,17 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
+def _stars(text: str) -> str:
+    return _KEY.sub(lambda found: "*" * len(found[0]), text)
+
+
 def _plain(word: str) -> str:
     return word.lower().replace("-", "_")
 
 
 def _excerpt(source: str, column: int) -> tuple[str, str]:
     """The shown part of a line and the blanks before its caret; a long line is cut to a window around the column."""
+    source = _stars(source)  # as long as it was
     at = min(max(column - 1, 0), len(source))
     start = 0 if len(source) <= _WINDOW else max(0, min(at - _WINDOW // 3, len(source) - _WINDOW))
     head, tail = _shown(source[start:at]), _shown(source[at : start + _WINDOW])

@@ -168,7 +168,7 @@ def test_a_problem_is_shown_with_a_caret(files: Writer) -> None:
     assert shown[2].index("^") == shown[1].index("dialcet")
 
 
-@pytest.mark.parametrize("section", ["bots: {}", "keys: {}"])
+@pytest.mark.parametrize("section", ["bots: {}"])
 def test_sections_of_later_versions_are_refused_with_their_reason(files: Writer, section: str) -> None:
     name, _, value = section.partition(": ")
     problem = files.only(**{name: value})
