@@ -174,6 +174,10 @@ class Ticket:
         fault = edge_fault(limit.model.status, "rate_limit_exceeded", message)
         fault.fields = [*retry_fields(retry), *self.fields(exchange)]
         fault.kind = limit.counts if limit.counts in ("requests", "tokens") else None
+        if limit.budget:
+            fault = edge_fault(429, "insufficient_quota", f"The budget of this API key is used up ({limit.said}).")
+            fault.fields = [*retry_fields(retry)[:1], (b"x-should-retry", b"false"), *self.fields(exchange)]
+            fault.kind = "insufficient_quota"
         if limit.body is None:
             gateway.fail(exchange, fault)
         else:
@@ -312,6 +316,8 @@ def _facts(plan: Plan, request: Request, ray: bytes | None) -> Facts:
     forward = plan.forward or request
     facts = Facts(forward, plan.host, plan.client, ray, time.time, plan.snapshot.context)
     facts.original = request
+    if plan.keyed is not None:
+        facts.key = plan.keyed.key
     return facts
 
 

@@ -69,6 +69,8 @@ class DataPlane:
             route.stats = self._stats.route(route.name)
             route.pools = pools
             route.pool = pools[route.upstream]
+        if snapshot.keys is not None and snapshot.config.keys is not None:
+            gateway.sightings.keep(set(snapshot.keys.keys), snapshot.config.keys.networks_per_hour)
         gateway.snapshot = snapshot
 
     def count(self, store: Store) -> None:

@@ -17,6 +17,7 @@ from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.pages import error_page
+from edgeproxy.policy.sightings import Sightings
 from edgeproxy.preview import Preview, read_pool
 from edgeproxy.rays import Rays
 from edgeproxy.state.embedded import EmbeddedStore
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edgeproxy.state.ports import Store
     from edgeproxy.upstream.pool import Pool
 
+NETWORKS = 8  # in which a key may be seen within an hour, where the configuration says nothing
 _BODILESS = frozenset({204, 304})
 
 
@@ -44,10 +46,14 @@ class Gateway:
         pools: upstream name → pool; they outlive snapshots.
         events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
+        sightings: where keys of the edge were seen.
         store: where limits count; this worker's own until it is given another one.
     """
 
-    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "store", "time")
+    __slots__ = (
+        "_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "sightings", "snapshot", "stats", "store",
+        "time",
+    )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -62,6 +68,7 @@ class Gateway:
         self.pools: dict[str, Pool] = {}
         self.held = 0
         self.store: Store = EmbeddedStore()
+        self.sightings = Sightings(NETWORKS)
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
@@ -72,7 +79,7 @@ class Gateway:
         plan = Plan(self.snapshot, request, self.no_route)
         if self.snapshot.rules is not None:
             ruling.prepare(self, plan, request, self.snapshot.rules)
-        elif self.snapshot.limits:
+        elif self.snapshot.limits or self.snapshot.budgets:
             self.limit(plan, request, frozenset(), frozenset())
         return plan
 
@@ -80,7 +87,12 @@ class Gateway:
         """Find the limits of a plan that goes on, unless rules skip them."""
         plan.limiting = None
         if plan.route is not None and plan.fault is None and "limits" not in skipped:
-            admission.prepare(self, plan, request, self.snapshot.limits, named)
+            key = plan.keyed.key if plan.keyed is not None else None
+            if key is None:
+                admission.prepare(self, plan, request, self.snapshot.limits, named)
+            else:
+                limits = (*self.snapshot.limits, *self.snapshot.budgets.get(key.id, ()))
+                admission.prepare(self, plan, request, limits, named | frozenset(key.limits))
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:
         """An exchange for a request. The listener keeps it before it lets it `run`: the answer may come from inside."""
@@ -101,10 +113,15 @@ class Gateway:
         if plan.fault is not None:
             exchange.fail(plan.fault)
             return
-        route = plan.route
-        if route is None:
+        if plan.route is None:
             self._redirect(exchange)
-        elif not self.oversized(exchange, route.max_body) and (plan.limiting is None or not plan.limiting.apply(exchange)):
+        elif not self.oversized(exchange, plan.route.max_body) and (plan.keyed is None or not plan.keyed.apply(exchange)):
+            self.limit_on(exchange)
+
+    def limit_on(self, exchange: Exchange) -> None:
+        """What comes behind the key: the limits."""
+        limiting = exchange.plan.limiting
+        if limiting is None or not limiting.apply(exchange):
             self.send_on(exchange)
 
     def send_on(self, exchange: Exchange) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy import keying
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
 from edgeproxy.observe.access import static_part, with_route, with_rules
 from edgeproxy.observe.metrics import H3, PROTOCOLS
+from edgeproxy.policy.credentials import swap
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
@@ -22,6 +24,7 @@ from edgeproxy.policy.routing import Authority, find_route
 if TYPE_CHECKING:
     from edgeproxy.admission import Admitting
     from edgeproxy.config.snapshot import Route, Snapshot
+    from edgeproxy.keying import Keying
     from edgeproxy.message import Request
     from edgeproxy.observe.metrics import RouteStats
     from edgeproxy.rules.walk import Decision
@@ -52,12 +55,13 @@ class Plan:
         ruling: what the rules say about this head before it is forwarded; None where no rule can say anything.
         answering: the same about replies.
         limiting: the limits that its exchanges are under; None: none.
+        keyed: whose key they carry, or why that is not enough; None: nobody asks, and nobody said.
     """
 
     __slots__ = (
-        "_bare", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "chosen", "client", "direct", "fault",
-        "fields", "forward", "host", "limiting", "location", "log", "pool", "reply_fields", "route", "ruling", "snapshot",
-        "stats",
+        "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "chosen", "client",
+        "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "pool", "reply_fields",
+        "route", "ruling", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -77,6 +81,8 @@ class Plan:
         self._tags: tuple[str, ...] = ()
         self._host: bytes | None = None
         self._target: bytes | None = None
+        self._credential = b""
+        self.keyed: Keying | None = None
         self._target_head = b""
         authority = snapshot.router.authority(request.authority)
         secure = request.peer.secure
@@ -122,7 +128,14 @@ class Plan:
             return client_fault(405, "method", "This method is not available here.")
         if route is None:
             return _unrouted()
-        fields = request_fields(request, route, authority, self.snapshot.instance)
+        return self._fields_of(request, route, authority, None)
+
+    def _fields_of(self, request: Request, route: Route, authority: Authority, written: Headers | None) -> Fault | None:
+        """The fields for the upstream. A key of the edge stops here, and any credential where the upstream gets its own."""
+        self.keyed = keying.prepare(self.snapshot, route, request, client_address(request, self.snapshot.trusted))
+        if route.swaps or self.chosen or (self.keyed is not None and self.keyed.key is not None):
+            request = request.altered(request.target, swap(request.headers, None, b""))
+        fields = request_fields(request, route, authority, self.snapshot.instance, written)
         if isinstance(fields, Fault):
             return fields
         self.fields = fields
@@ -158,14 +171,12 @@ class Plan:
             self.fault = None if self.route is not None else _unrouted()
             self._routed(no_route)
             if self.route is not None:
-                fields = request_fields(forward, self.route, authority, self.snapshot.instance, decision.written)
-                if isinstance(fields, Fault):
-                    self.fault, self.direct = fields, False
-                else:
-                    self.fields = fields
+                self.fault = self._fields_of(forward, self.route, authority, decision.written)
         if decision.upstream is not None and self.route is not None:
             self.pool = self.route.pools.get(decision.upstream)
             self.chosen = True
+            if authority is not None and self.fault is None and self.snapshot.upstreams[decision.upstream].credential:
+                self.fault = self._fields_of(forward, self.route, authority, decision.written)
             self._host = decision.host
             self._target = None
             self.direct = self.fault is None and self.pool is not None
@@ -189,17 +200,18 @@ class Plan:
             host += f":{port}"
         return b"https://" + host.encode("ascii") + target
 
-    def upstream_head(self, request: Request, host: bytes) -> bytes:
+    def upstream_head(self, request: Request, host: bytes, credential: bytes = b"") -> bytes:
         """The head for the upstream, up to where the ray id's value goes.
 
         Args:
             host: value of the Host field: the client's, or the target's own.
+            credential: the field line of the upstream's own key, with its end.
         """
-        if host != self._target:
-            self._target = host
+        if host != self._target or credential is not self._credential:
+            self._target, self._credential = host, credential
             target = request.target if self.forward is None else self.forward.target
             host = host if self._host is None else self._host
-            self._target_head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (request.method, target, host, self.fields)
+            self._target_head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (request.method, target, host, credential, self.fields)
         return self._target_head
 
 

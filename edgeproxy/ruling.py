@@ -198,11 +198,13 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
         return
     stats = gateway.stats
     facts = Facts(request, plan.host, plan.client, None, time.time, plan.snapshot.context)
+    if plan.keyed is not None:
+        facts.key = plan.keyed.key
     prepared = rules.prepare(facts)
     decision = prepared.decision
     if decision is None:
         plan.answering = _answering(rules, facts, frozenset(), stats)
-        if plan.snapshot.limits:
+        if plan.snapshot.limits or plan.snapshot.budgets:
             gateway.limit(plan, request, frozenset(), frozenset())
         plan.ruling = Ruling(rules, prepared, stats)
         plan.direct = False
@@ -226,7 +228,7 @@ def follow(
     """
     plan.follow(decision, request, gateway.no_route)
     plan.answering = _answering(rules, facts, decision.left_out, gateway.stats)
-    if plan.snapshot.limits:
+    if plan.snapshot.limits or plan.snapshot.budgets:
         gateway.limit(plan, request, decision.stages, frozenset(decision.limits))
 
 
@@ -260,6 +262,8 @@ def _facts(exchange: Exchange) -> Facts:
         forward = request.altered(forward.target, forward.headers)
     facts = Facts(forward, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
     facts.original = request
+    if plan.keyed is not None:
+        facts.key = plan.keyed.key
     return facts
 
 

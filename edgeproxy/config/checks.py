@@ -42,6 +42,7 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _preload(_section(data, "hsts"))
     yield from _previews(data)
     yield from _limits(data)
+    yield from _keyless(data)
 
 
 def _limits(data: dict[str, Any]) -> Iterator[Finding]:
@@ -73,6 +74,15 @@ def _limits(data: dict[str, Any]) -> Iterator[Finding]:
             yield Finding((*path, "burst"), "'burst' is of gcra alone", on_key=True)
         if limit.get("content_type") is not None and limit.get("body") is None:
             yield Finding((*path, "content_type"), "'content_type' needs 'body'", on_key=True)
+
+
+def _keyless(data: dict[str, Any]) -> Iterator[Finding]:
+    """Keys that are wanted and that nobody has."""
+    if isinstance(data.get("keys"), dict):
+        return
+    for index, route in _routes(data):
+        if route.get("keys") in ("required", "optional"):
+            yield Finding(("routes", index, "keys"), "there is no section 'keys'", "like keys: {file: keys.yaml}")
 
 
 def speaks_h3(data: dict[str, Any]) -> bool:

@@ -28,7 +28,7 @@ from pydantic import (
 
 from edgeproxy.config import names
 from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
-from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey
+from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey, RouteKeys
 from edgeproxy.config.limits import MAX_LIMITS, Limit
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
@@ -301,6 +301,11 @@ class Route(Section):
         default_factory=dict,
         description="Model name, or prefix ending in '*', to upstream; makes the edge read the body. "
         "What matches none goes to 'upstream'.",
+    )
+    keys: RouteKeys | None = Field(
+        default=None,
+        description="required: nobody passes without a key of the edge; optional: one that is sent has to be right; off: nobody "
+        "looks. Absent: required on routes with a dialect where there is a section 'keys', else off.",
     )
     stream_usage: Literal["ask", "leave"] = Field(
         default="ask",

@@ -13,15 +13,18 @@ import msgspec
 
 from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
+from edgeproxy.policy import credentials
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
-from edgeproxy.policy.limits import compile_limits
+from edgeproxy.policy.keys import KeyRing
+from edgeproxy.policy.limits import compile_budgets, compile_limits
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
 from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
+    from edgeproxy.config.keys import RouteKeys, UpstreamKey
     from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
     from edgeproxy.config.model import Route as RouteModel
     from edgeproxy.observe.metrics import RouteStats
@@ -57,9 +60,13 @@ class TargetSettings:
 
 
 class UpstreamSettings:
-    """One upstream; times in seconds."""
+    """One upstream; times in seconds.
 
-    __slots__ = ("balance", "keepalive", "max_connections", "max_pending", "preserve_host", "targets", "timeouts")
+    Attributes:
+        credential: the field line of its own key, with its end; b"" when it has none.
+    """
+
+    __slots__ = ("balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "targets", "timeouts")
 
     def __init__(self, upstream: Upstream, contexts: dict[str, ssl.SSLContext]) -> None:
         self.balance = upstream.balance
@@ -68,6 +75,7 @@ class UpstreamSettings:
         self.max_connections = upstream.max_connections
         self.max_pending = upstream.max_pending
         self.timeouts: UpstreamTimeouts = upstream.timeouts
+        self.credential = _credential(upstream.key)
         targets = []
         for target in upstream.targets:
             context = None
@@ -79,6 +87,12 @@ class UpstreamSettings:
         self.targets = tuple(targets)
 
 
+def _credential(key: UpstreamKey | None) -> bytes:
+    if key is None or key.secret is None:
+        return b""
+    return b"%b: %b\r\n" % (key.header.encode("ascii"), credentials.line(key.header, key.secret))
+
+
 class Route:
     """One route. `stats`, `pool` and `pools` are bound when a worker switches to the snapshot.
 
@@ -87,14 +101,22 @@ class Route:
         models: exact model names and prefixes (without the `*`) to upstream names; empty when bodies are not read.
         trailers: trailers are passed on.
         asks_usage: streams may be made to report their usage.
+        keys: what it does with keys of the edge.
+        swaps: clients' credentials end here, since an upstream behind it has its own.
     """
 
     __slots__ = (
-        "asks_usage", "dialect", "host", "max_body", "model_prefixes", "models", "name", "pool", "pools", "prefix", "preview",
-        "stats", "trailers", "upstream",
+        "asks_usage", "dialect", "host", "keys", "max_body", "model_prefixes", "models", "name", "pool", "pools", "prefix",
+        "preview", "stats", "swaps", "trailers", "upstream",
     )  # fmt: skip
 
-    def __init__(self, route: RouteModel, client: Client) -> None:
+    def __init__(self, route: RouteModel, client: Client, own: frozenset[str] = frozenset(), *, keyed: bool = False) -> None:
+        """Compile.
+
+        Args:
+            own: names of upstreams that have a key of their own.
+            keyed: there are keys of the edge.
+        """
         self.host = route.host
         self.prefix = route.path.encode("utf-8")
         self.name = route.host + route.path
@@ -110,6 +132,8 @@ class Route:
             )
         )
         self.trailers = route.trailers == "pass"
+        self.keys: RouteKeys = route.keys or ("required" if keyed and route.dialect is not None else "off")
+        self.swaps = bool(own & {route.upstream, *route.models.values()})
         self.asks_usage = route.stream_usage == "ask" and route.dialect == "openai"
         self.stats: RouteStats
         self.pool: Pool
@@ -135,8 +159,8 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "alt_svc", "client", "config", "context", "contexts", "geo", "hsts", "instance", "limits", "quic_certificates",
-        "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
+        "alt_svc", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
+        "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -162,12 +186,15 @@ class Snapshot:
         self.quic_certificates = QuicCertificates(config.tls) if config.listen.quic else None
         contexts: dict[str, ssl.SSLContext] = {}
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
-        self.routes = tuple(Route(route, config.client) for route in config.routes)
+        own = frozenset(name for name, each in self.upstreams.items() if each.credential)
+        self.keys = KeyRing(config.keys.book) if config.keys is not None and config.keys.book is not None else None
+        self.routes = tuple(Route(route, config.client, own, keyed=self.keys is not None) for route in config.routes)
         self.router = Router(self.routes)
         self.geo = Geo(config.geo.files) if config.geo.files else None
         self.rules = compile_rules(config.rules.book)  # None: there are none
         self.context = Context(self.geo, self.router.dialect)
         self.limits = compile_limits(config.limits, config.rules.book)
+        self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
 

@@ -20,6 +20,7 @@ from edgeproxy.rules.syntax import IP, show_value
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.policy.sightings import Sighting
     from edgeproxy.rules.facts import Facts
     from edgeproxy.rules.rule import Rule
 
@@ -98,6 +99,14 @@ class Events:
         lines.append(_encode(event) + b"\n")
         if len(lines) >= BATCH:
             self.writer.flush()
+
+    def sighting(self, exchange: Exchange, seen: Sighting) -> None:
+        """A key of the edge was used where it may not be, or in many networks."""
+        event = {
+            "time": round(time.time(), 3), "event": f"key_{seen.kind}", "key": seen.key, "name": seen.name,
+            "ray": exchange.ray.decode("ascii"), "client": seen.client, "networks": seen.networks, "times": seen.times,
+        }  # fmt: skip
+        self.writer.lines.append(_encode(event) + b"\n")
 
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
         known = self._reads.get(rule.id)

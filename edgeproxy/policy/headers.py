@@ -36,7 +36,8 @@ _OWNED = frozenset({
 _OWNED_OR_ENCODING = _OWNED | {b"accept-encoding"}
 
 _NO_TRAILERS = REQUEST_FIELDS | _OWNED | {
-    b"authorization", b"cookie", b"set-cookie", b"cache-control", b"expires", b"date", b"age", b"vary", b"location",
+    b"authorization", b"x-api-key", b"api-key", b"cookie", b"set-cookie", b"cache-control", b"expires", b"date", b"age",
+    b"vary", b"location",
     b"strict-transport-security", b"alt-svc", b"range", b"if-match", b"if-none-match", b"www-authenticate", b"retry-after",
 }  # fmt: skip
 

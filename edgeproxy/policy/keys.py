@@ -48,11 +48,10 @@ class KeyProblem:
         kind: for metrics and logs.
         key: whose secret was right; None where none was.
         key_id: of the key that was meant, if it is one of ours; "" otherwise.
-        fault: the answer: 401 or 403, in each dialect's words.
-        fields: that the answer has besides.
+        fault: the answer: 401 or 403, in each dialect's words, with its header fields.
     """
 
-    __slots__ = ("fault", "fields", "key", "key_id", "kind")
+    __slots__ = ("fault", "key", "key_id", "kind")
 
     def __init__(self, kind: Kind, key: Key | None = None, key_id: str = "") -> None:
         status, reason, message = _SAID[kind]
@@ -60,7 +59,7 @@ class KeyProblem:
         self.key = key
         self.key_id = key.id if key is not None else key_id
         self.fault: Fault = client_fault(status, reason, message.format(id=self.key_id))
-        self.fields: Headers = _CHALLENGE if status == 401 else []
+        self.fault.fields = _CHALLENGE if status == 401 else []
 
     def __repr__(self) -> str:
         return f"KeyProblem({self.kind}, {self.key_id or '-'})"

@@ -7,9 +7,9 @@ an empty text and the number 0 are three keys. Where expressions read only what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.config.limits import Limit, amount
 from edgeproxy.config.units import format_duration
@@ -24,8 +24,11 @@ from edgeproxy.rules.rule import guessed_type
 from edgeproxy.rules.syntax import Type, fields_of
 from edgeproxy.state.ports import Charge, Kind, Quota
 
+if TYPE_CHECKING:
+    from edgeproxy.policy.keys import Key
+
 _KINDS: Final = {"gcra": Kind.GCRA, "fixed-window": Kind.FIXED, "sliding-window": Kind.SLIDING}
-LEASE: Final = 60_000_000  # microseconds that a lease of a concurrency limit lives without being prolonged
+LEASE: Final = 600_000_000  # microseconds that a place of a concurrency limit is kept for who does not give it back
 _MICROSECONDS: Final = 1_000_000
 
 class CompiledLimit:
@@ -42,11 +45,12 @@ class CompiledLimit:
         said: its amount, for people.
         body, content_type: of its refusal, when it has its own.
         score: the reply's header that holds its points.
+        budget: it is what a key of the edge may use up.
     """
 
     __slots__ = (
-        "_applies", "_keys", "_seed", "acts", "afterwards", "body", "content_type", "counts", "model", "name", "named", "quota",
-        "rate", "replies", "said", "score", "stable",
+        "_applies", "_keys", "_seed", "acts", "afterwards", "body", "budget", "content_type", "counts", "model", "name",
+        "named", "quota", "rate", "replies", "said", "score", "stable",
     )  # fmt: skip
 
     def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
@@ -57,6 +61,7 @@ class CompiledLimit:
         self.name = model.name
         self.named = model.named
         self.counts, number = said
+        self.budget = False
         self.acts = model.mode == "act"
         concurrent = self.counts == "concurrent"
         self.quota = Quota(
@@ -112,6 +117,24 @@ def compile_limits(limits: tuple[Limit, ...], book: RuleBook) -> tuple[CompiledL
     lists: dict[str, Container] = {each.name: container(each) for each in book.lists} if limits else {}
     types = {each.name: TYPES[each.kind] for each in book.lists}
     return tuple(CompiledLimit(limit, lists, types) for limit in limits)
+
+
+def compile_budgets(keys: Sequence[Key]) -> dict[str, tuple[CompiledLimit, ...]]:
+    """The budgets of keys, by the keys' ids: limits of tokens in a day, and in thirty days, that only they are under."""
+    budgets = {}
+    for key in keys:
+        numbers = ((key.tokens_per_day, 86400.0, "day"), (key.tokens_per_month, 30 * 86400.0, "month"))
+        made = []
+        for number, period, word in numbers:
+            if number is not None:
+                # One key of the edge, one counter: what the expression gives is the same for everybody.
+                model = Limit(name=f"{key.id}.{word}", tokens=number, period=period, algorithm="fixed-window", key=("ssl",))
+                limit = CompiledLimit(model, {}, {})
+                limit.budget = True
+                made.append(limit)
+        if made:
+            budgets[key.id] = tuple(made)
+    return budgets
 
 
 def encoded(value: Any) -> bytes:

@@ -100,8 +100,9 @@ class Sightings:
         times, entry.outside, entry.told_outside = entry.outside, 0, now
         return Sighting("elsewhere", key_id, name, client, (_shown(network_of(client)),), times)
 
-    def keep(self, key_ids: set[str]) -> None:
-        """Forget all other keys: a reload took them away."""
+    def keep(self, key_ids: set[str], most: int) -> None:
+        """Forget all other keys: a reload took them away. `most`: as at the beginning."""
+        self._most = most
         self._keys = {key_id: entry for key_id, entry in self._keys.items() if key_id in key_ids}
 
     def _new(self, key_id: str) -> _Seen:

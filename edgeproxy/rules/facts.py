@@ -15,6 +15,7 @@ from edgeproxy.rules.syntax import BYTES
 if TYPE_CHECKING:
     from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
+    from edgeproxy.policy.keys import Key
 
 
 class Context:
@@ -98,6 +99,7 @@ def _dialect(facts: Facts) -> str | None:
 _SET: Final[dict[str, Source]] = {
     "body": _missing,
     "dialect": _dialect,
+    "key": _missing,
     "original": lambda facts: facts.request,
     "original_reply": lambda facts: facts.reply,
     "reply": _missing,
@@ -173,6 +175,7 @@ class Facts:
     What may be set at any time before it is read (`body` and `reply` also after fields of theirs were found missing):
         original: the request as it came, when a rule has rewritten it; `raw.*` reads it.
         dialect: of the route; None: of none.
+        key: of the edge that the request carries; None: none.
         body: what is held of the body; None: nothing was.
         reply: the reply as it would be sent, in the response phase; None before.
         original_reply: the same as it came, when a rule has changed it.
@@ -186,6 +189,7 @@ class Facts:
     context: Context
     original: Request
     dialect: str | None
+    key: Key | None
     body: body.HeldBody | None
     reply: Reply | None
     original_reply: Reply | None
@@ -205,6 +209,7 @@ class Facts:
         made = Facts(request, self.host, self.client, self.ray, self.clock, self.context)
         made.original = self.original
         made.body = self.body
+        made.key = self.key
         made.__dict__.update({slot: self.__dict__[slot] for slot in _OF_THE_CLIENT & self.__dict__.keys()})
         return made
 

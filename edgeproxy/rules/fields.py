@@ -54,7 +54,7 @@ _VOLATILE: Final = frozenset({
     "http.request.timestamp.msec", "http.request.timestamp.sec",
 })  # fmt: skip
 _MAY_MISS: Final = frozenset({
-    *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.ray_id", "edge.route.dialect",
+    *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.ray_id", "edge.key.id", "edge.key.name", "edge.route.dialect",
     "http.request.body.mime", "ip.src",
 })  # fmt: skip
 _COSTS: Final = {
@@ -79,7 +79,8 @@ _TYPES: Final[dict[Type, str]] = {
         cf.tls_client_auth.cert_ski cf.tls_client_auth.cert_subject_dn cf.tls_client_auth.cert_subject_dn_legacy
         cf.tls_client_auth.cert_subject_dn_rfc2253 cf.tls_client_extensions_sha1 cf.tls_client_extensions_sha1_le
         cf.tls_client_random cf.tls_version cf.verified_bot_category cf.waf.score.class cf.worker.upstream_zone
-        cf.zone.name cf.zone.plan edge.route.dialect http.cookie http.host http.referer http.request.body.mime
+        cf.zone.name cf.zone.plan edge.key.id edge.key.name edge.route.dialect http.cookie http.host http.referer
+        http.request.body.mime
         http.request.body.raw http.request.full_uri http.request.method http.request.uri http.request.uri.path
         http.request.uri.path.extension http.request.uri.query http.request.version
         http.response.content_type.media_type http.user_agent http.x_forwarded_for ip.geoip.continent ip.geoip.country

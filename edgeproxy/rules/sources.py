@@ -146,6 +146,10 @@ def _reply_type(lines: Headers) -> bytes | None:
     return body.media_type(next((value for name, value in lines if name == b"content-type"), None))
 
 
+def _key(facts: Facts, what: str) -> bytes | None:
+    return getattr(facts.key, what).encode("ascii") if facts.key is not None else None
+
+
 def _dialect(facts: Facts) -> bytes | None:
     return facts.dialect.encode("ascii") if facts.dialect is not None else None
 
@@ -157,6 +161,8 @@ _OWN: Final[dict[str, Source]] = {
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
     "cf.worker.upstream_zone": lambda _: b"",  # as at Cloudflare where no Worker asks
+    "edge.key.id": lambda facts: _key(facts, "id"),
+    "edge.key.name": lambda facts: _key(facts, "name"),
     "edge.route.dialect": _dialect,
     "http.cookie": _joined(b"cookie", b"; "),
     "http.host": lambda facts: facts.host.encode("ascii"),

@@ -98,7 +98,7 @@ class Pool:
         request = exchange.request
         host = request.authority if self.settings.preserve_host else settings.authority
         total = NEVER if self._total is None else self._due(exchange)
-        connection.begin(exchange, exchange.plan.upstream_head(request, host), total)
+        connection.begin(exchange, exchange.plan.upstream_head(request, host, self.settings.credential), total)
 
     def _due(self, exchange: Exchange) -> float:
         """When `timeouts.total` of an exchange runs out, on the deadlines' clock."""

@@ -183,7 +183,7 @@ def test_problems_in_each_dialect() -> None:
         kinds.add(each.kind)
         status = 403 if each.kind in ("elsewhere", "model", "no_model") else 401
         assert each.fault.status == status
-        assert [name for name, _ in each.fields] == ([b"www-authenticate"] if status == 401 else [])
+        assert [name for name, _ in each.fault.fields] == ([b"www-authenticate"] if status == 401 else [])
         openai = msgspec.json.decode(error_body("openai", each.fault, "ray"))["error"]
         anthropic = msgspec.json.decode(error_body("anthropic", each.fault, "ray"))["error"]
         assert openai["type"] == ("permission_error" if status == 403 else "invalid_request_error")
@@ -196,7 +196,7 @@ def test_problems_in_each_dialect() -> None:
 
 def test_nothing_that_is_shown_holds_a_secret() -> None:
     for each, text in all_problems():
-        shown = [repr(each), repr(each.key), repr(each.fault), str(each.fault), each.fault.outcome, str(each.fields)]
+        shown = [repr(each), repr(each.key), repr(each.fault), str(each.fault), each.fault.outcome, str(each.fault.fields)]
         shown += [error_body(dialect, each.fault, "ray").decode() for dialect in ("openai", "responses", "anthropic")]
         if each.key is not None:
             shown += [repr(each.key.model), str(each.key.model)]

@@ -63,5 +63,5 @@ def test_the_state_is_bounded(monkeypatch) -> None:  # type: ignore[no-untyped-d
     entries = state._keys
     assert len(entries) == 100 and max(len(each.networks) for each in entries.values()) <= 5
     assert sys.getsizeof(entries) < 20_000
-    state.keep({"1", "299"})
+    state.keep({"1", "299"}, 3)
     assert set(state._keys) <= {"1", "299"}
