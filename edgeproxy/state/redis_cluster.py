@@ -231,7 +231,7 @@ class Spanning:
         slots: of its charges, in their order.
     """
 
-    __slots__ = ("_at", "_began", "_charges", "_done", "_lease", "_parts", "_store", "_verdicts")
+    __slots__ = ("_at", "_charges", "_done", "_lease", "_parts", "_store", "_timer", "_verdicts")
 
     def __init__(
         self, store: ClusterStore, slots: list[int], charges: Sequence[Charge], lease: bytes, done: Admitted
@@ -240,7 +240,8 @@ class Spanning:
         self._charges = charges
         self._lease = lease
         self._done = done
-        self._began = store.loop.time()
+        # The lanes' own deadlines are for their servers, and begin anew with each slot; this one is for who waits.
+        self._timer: asyncio.TimerHandle | None = store.loop.call_later(store.settings.deadline, self.fallen)
         by_slot: dict[int, list[int]] = {}
         for i, slot in enumerate(slots):
             by_slot.setdefault(slot, []).append(i)
@@ -250,18 +251,19 @@ class Spanning:
 
     def step(self) -> None:
         """Ask the next slot."""
-        store = self._store
-        if store.loop.time() - self._began >= store.settings.deadline:
-            self.fallen()
-            return
         slot, indices = self._parts[self._at]
-        store.take((slot, [self._charges[i] for i in indices], self._lease, self._answered, self.fallen))
+        self._store.take((slot, [self._charges[i] for i in indices], self._lease, self._answered, self.fallen))
 
     def _answered(self, admission: Admission) -> None:
-        _, indices = self._parts[self._at]
+        slot, indices = self._parts[self._at]
+        if self._timer is None:  # it was decided meanwhile
+            if admission.allowed:
+                self._give_back(slot, indices, admission.verdicts)
+            return
         for i, verdict in zip(indices, admission.verdicts, strict=True):
             self._verdicts[i] = verdict
         if not admission.allowed:
+            self._over()
             self._undo()
             self._done(Admission(False, tuple(self._told(i) for i in range(len(self._charges))), "store"))
             return
@@ -269,6 +271,7 @@ class Spanning:
         if self._at < len(self._parts):
             self.step()
         else:
+            self._over()
             self._done(Admission(True, tuple(v for v in self._verdicts if v is not None), "store"))
 
     def _told(self, i: int) -> Verdict:
@@ -282,12 +285,21 @@ class Spanning:
     def _undo(self) -> None:
         """Give back what the slots before this one took."""
         for slot, indices in self._parts[: self._at]:
-            verdicts: list[Any] = [self._verdicts[i] for i in indices]
-            changes = undoing([self._charges[i] for i in indices], verdicts)
-            if changes:
-                self._store.give_to((slot, changes, self._lease))
+            self._give_back(slot, indices, [v for v in (self._verdicts[i] for i in indices) if v is not None])
+
+    def _give_back(self, slot: int, indices: list[int], verdicts: Sequence[Verdict]) -> None:
+        changes = undoing([self._charges[i] for i in indices], verdicts)
+        if changes:
+            self._store.give_to((slot, changes, self._lease))
+
+    def _over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def fallen(self) -> None:
-        """A slot cannot be asked, or took too long: decide all of it without the store."""
-        self._undo()
-        self._store.decide(self._charges, self._lease, self._done)
+        """A slot cannot be asked, or it takes too long: decide all of it without the store."""
+        if self._timer is not None:
+            self._over()
+            self._undo()
+            self._store.decide(self._charges, self._lease, self._done)

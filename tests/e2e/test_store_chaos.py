@@ -26,7 +26,7 @@ from edgeproxy.state.redis_cluster import slot_of
 pytestmark = pytest.mark.skipif(redis_server.MISSING is not None, reason=str(redis_server.MISSING))
 
 DEADLINE = 0.2  # seconds: far above what a busy machine takes for an answer
-SLACK = 0.25  # seconds that the machine may be busy with something else
+SLACK = 0.4  # seconds that the machine may be busy with something else
 LIMIT = 1_000_000
 
 
@@ -152,7 +152,7 @@ async def test_a_paused_server_costs_one_deadline_once_and_charges_nobody_afterw
             await a_while()
             server.pause()
             paused = time.monotonic()
-            await asyncio.sleep(3 * DEADLINE)
+            await asyncio.sleep(DEADLINE + SLACK + 0.3)
             # Who asked when it was already known that it does not answer was answered at once.
             assert traffic.slowest(paused + DEADLINE + SLACK) < SLACK / 2
             assert traffic.slowest() < DEADLINE + SLACK
@@ -218,7 +218,7 @@ async def test_a_way_that_swallows_everything_is_left() -> None:
             await a_while()
             relay.deaf = True
             dropped = time.monotonic()
-            await asyncio.sleep(3 * DEADLINE)
+            await asyncio.sleep(DEADLINE + SLACK + 0.3)
             assert traffic.slowest() < DEADLINE + SLACK
             assert traffic.slowest(dropped + DEADLINE + SLACK) < SLACK / 2
             relay.deaf = False  # for new connections; those of before stay dead
@@ -305,7 +305,7 @@ async def test_a_paused_primary_of_a_cluster_costs_one_deadline_once() -> None:
             victim.pause()
             paused = time.monotonic()
             try:
-                await asyncio.sleep(3 * DEADLINE)
+                await asyncio.sleep(DEADLINE + SLACK + 0.3)
                 assert traffic.slowest() < DEADLINE + SLACK
                 assert traffic.slowest(paused + DEADLINE + SLACK) < SLACK / 2
                 await traffic.all_by_store()  # its replica has taken over
