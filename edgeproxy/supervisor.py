@@ -23,6 +23,7 @@ from edgeproxy.children import HOPELESS, Child
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.config.secret import TO_WORKERS
 from edgeproxy.ipc import (
     ChannelClosed,
     Failed,
@@ -343,7 +344,7 @@ class Supervisor:
         reloads = self._reloads
         if self._told != reloads.generation:
             self._told = reloads.generation
-            control.send(Use(reloads.generation), reloads.config.model_dump_json().encode())
+            control.send(Use(reloads.generation), reloads.config.model_dump_json(context=TO_WORKERS).encode())
 
     # The end
 

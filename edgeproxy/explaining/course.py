@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from edgeproxy.explaining import after, before, ruled
+from edgeproxy.explaining import admitted, after, before, ruled
 from edgeproxy.explaining.answer import Explanation, Named, Outcome, Stage
 from edgeproxy.explaining.paper import PaperSnapshot
 from edgeproxy.explaining.question import Question, understand
@@ -32,6 +32,8 @@ STAGES: Final[tuple[StageOf, ...]] = (
     before.route,
     ruled.rules,
     after.routed_again,
+    admitted.key,
+    admitted.limits,
     after.body,
     after.upstream,
     after.reply,

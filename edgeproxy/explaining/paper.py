@@ -13,6 +13,8 @@ from edgeproxy.geo import Geo
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
+from edgeproxy.policy.keys import KeyRing
+from edgeproxy.policy.limits import compile_budgets, compile_limits
 from edgeproxy.policy.routing import Router
 from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
@@ -41,7 +43,9 @@ class PaperSnapshot(Snapshot):
         # Nobody connects: an empty context stands for each CA file.
         contexts = {each.ca: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for each in config.upstreams.values()}
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
-        self.routes = tuple(Route(route, config.client) for route in config.routes)
+        own = frozenset(name for name, each in self.upstreams.items() if each.credential)
+        self.keys = KeyRing(config.keys.book) if config.keys is not None and config.keys.book is not None else None
+        self.routes = tuple(Route(route, config.client, own, keyed=self.keys is not None) for route in config.routes)
         names: Any = {name: name for name in config.upstreams}
         for route in self.routes:
             route.stats = RouteStats(route.name)
@@ -50,6 +54,8 @@ class PaperSnapshot(Snapshot):
         self.geo = _geo(config)
         self.rules = compile_rules(config.rules.book)
         self.context = Context(self.geo, self.router.dialect)
+        self.limits = compile_limits(config.limits, config.rules.book)
+        self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.instance = INSTANCE
 
 

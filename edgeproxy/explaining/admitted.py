@@ -1,0 +1,73 @@
+# What stands between the rules and the upstream: the key of the edge, and the limits. What was counted is not known on paper.
+"""Stages of keys and limits."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from edgeproxy.explaining.answer import Named, Outcome, Stage
+from edgeproxy.explaining.own import answer_fault
+from edgeproxy.policy.keys import Key, refused
+from edgeproxy.rules.facts import Facts
+
+if TYPE_CHECKING:
+    from edgeproxy.explaining.ways import Ways
+    from edgeproxy.policy.keys import KeyProblem
+
+
+def key(ways: Ways) -> Stage | None:
+    """Whose key the request carries, and whether that is enough."""
+    route, ring = ways.plan.route, ways.snapshot.keys
+    length = ways.request.length
+    if ways.outcome is not None or route is None or ring is None or (length is not None and length > route.max_body):
+        return None
+    if route.keys == "off":
+        return Stage("key", "passes", f"route {route.name} does not ask for one")
+    found = ring.identify(ways.request.headers, time.time())
+    problem = refused(found, route.keys)
+    if problem is None and isinstance(found, Key):
+        problem = found.over(time.time()) or found.elsewhere(ways.plan.client)
+    if problem is not None:
+        return _refused(ways, problem)
+    if not isinstance(found, Key):
+        return Stage("key", "passes", "none was sent, and none is needed")
+    details = [Named("models", ", ".join(found.model.models))] if found.restricted else []
+    return Stage("key", "passes", f"ep-{found.id} ({found.name})", details)
+
+
+def _refused(ways: Ways, problem: KeyProblem) -> Stage:
+    fault = problem.fault
+    says = f"{fault.status}: {fault.message}"
+    hits = [rule.id for rule in ways.decision.hits] if ways.decision is not None else []
+    answer_fault(ways, fault, Outcome(f"the edge answers {says}", "key", fault.status, hits=hits))
+    return Stage("key", "answers", says)
+
+
+def limits(ways: Ways) -> Stage | None:
+    """The limits that the request is under. Whether there is room is known to the edge that counts alone."""
+    plan, snapshot = ways.plan, ways.snapshot
+    if ways.outcome is not None or plan.route is None or not (snapshot.limits or snapshot.budgets):
+        return None
+    decision = ways.decision
+    if decision is not None and "limits" in decision.stages:
+        return Stage("limits", "passes", "a rule skips them")
+    keyed = plan.keyed.key if plan.keyed is not None else None
+    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
+    facts = ways.facts or Facts(ways.request, plan.host, plan.client, None, ways.clock, snapshot.context)
+    facts.key = keyed
+    rows = []
+    for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
+        if limit.named and limit.name not in named:
+            continue
+        try:
+            applies = limit.key(facts) is not None
+        except Exception as error:
+            rows.append(Named(limit.name, f"failed, and is passed over: {type(error).__name__}"))
+            continue
+        if applies:
+            how = "" if limit.acts else " (mode: log)"
+            rows.append(Named(limit.name, f"{limit.said}, by {', '.join(limit.model.key)}{how}"))
+    if not rows:
+        return Stage("limits", "passes", "none is about this request")
+    return Stage("limits", "passes", "asked all at once; with no room in one of them: 429", rows)
