@@ -128,8 +128,9 @@ def _applied(test: Any) -> Callable[[Any, Facts], Any]:
         case s.In(_, items):
             among = container(items)
             return lambda value, _: value in among
-        case s.BitAnd(_, mask):
-            return lambda value, _: value & mask != 0
+        case s.BitAnd(_, right):
+            mask = _value(right)
+            return lambda value, facts: (bits := mask(facts)) is not None and value & bits != 0
         case s.Compare(op, _, s.Literal(wanted)):
             order = _ORDER[op]
             return lambda value, _: order(value, wanted)

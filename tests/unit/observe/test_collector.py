@@ -22,6 +22,8 @@ def scrape() -> Scrape:
     stats.fault("upstream", "reset")
     stats.rule_hit("scanners", "block")
     stats.rule_error("scanners")
+    stats.limit("per-ip", "allowed")
+    stats.limit("tokens", "refunded", 7)
     quic = stats.quic
     quic.datagrams_in, quic.datagrams_out, quic.reads, quic.writes, quic.bytes_in, quic.bytes_out = range(101, 107)
     quic.handshakes, quic.handshakes_resumed, quic.passed_in, quic.passed_on = 9, 4, 7, 8
