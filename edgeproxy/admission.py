@@ -133,7 +133,9 @@ class Ticket:
         stats = exchange.gateway.stats
         self._count(admission, stats)
         if exchange.sink is None:
-            if admission.allowed:
+            if not self._acts:
+                self.end(exchange)  # it did not wait for this answer, and may have been served
+            elif admission.allowed:
                 self._settle(stats, 0, unused=True)
             return
         if not self._acts:
