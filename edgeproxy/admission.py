@@ -67,7 +67,7 @@ class Admitting:
         dialect = route.dialect
 
         def held(content: bytes, truncated: bool) -> None:
-            exchange.asked = asked = Asked(dialect, content, truncated)
+            exchange.asked = asked = Asked(dialect, exchange, content, truncated)
             charged = [(limit, _reserved(limit, charge, asked)) for limit, charge in taken]
             if not truncated:
                 asked.ask_for_usage(exchange, content, route)
