@@ -25,7 +25,7 @@ ASKS = {
     "responses": b'{"model":"m","input":"how are you?",%b}',
 }  # fmt: skip
 WHOLE = {
-    "openai": b'{"choices":[{"message":{"content":"well"}}],"usage":{"prompt_tokens":40,"completion_tokens":2,"total_tokens":42}}',
+    "openai": b'{"choices":[{"message":{"content":"well"}}],"usage":{"prompt_tokens":40,"completion_tokens":2}}',
     "anthropic": b'{"type":"message","content":[{"type":"text","text":"well"}],"usage":{"input_tokens":40,"output_tokens":2}}',
     "responses": b'{"object":"response","output":[],"usage":{"input_tokens":40,"output_tokens":2,"total_tokens":42}}',
 }  # fmt: skip
@@ -37,7 +37,7 @@ EVENTS = {
     "anthropic": [
         b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":40,"output_tokens":1}}}\n\n',
         b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":"well"}}\n\n',
-        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}\n\n',
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"x"},"usage":{"output_tokens":2}}\n\n',
         b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
     ],
     "responses": [
@@ -69,7 +69,8 @@ def model(dialect: str, cut: int = 0) -> Handler:
                 continue
             if not json.loads(body).get("stream"):
                 whole = WHOLE[dialect]
-                connection.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(whole) + whole)
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+                connection.write(head % len(whole) + whole)
                 continue
             events = EVENTS[dialect]
             if dialect == "openai" and not wants_usage(body):

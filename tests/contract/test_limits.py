@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.limits import watched
-from support.upstream import Connection, echo, replies
+from support.upstream import Connection, echo
 from support.waiting import until
 
 from .stand import STREAM, chunk, routed, stand
@@ -37,7 +37,9 @@ async def test_allowed_and_refused(protocol: str) -> None:
         assert [each["outcome"] for each in s.records[2:]] == ["edge: rate_limit_exceeded"] * 3
 
 
-@pytest.mark.parametrize(("dialect", "kind"), [("openai", "requests"), ("responses", "requests"), ("anthropic", "rate_limit_error")])
+@pytest.mark.parametrize(("dialect", "kind"), [
+    ("openai", "requests"), ("responses", "requests"), ("anthropic", "rate_limit_error"),
+])  # fmt: skip
 async def test_a_refusal_where_a_dialect_is_spoken(protocol: str, dialect: str, kind: str) -> None:
     limits = [{"name": "all", "requests": 1, "key": "http.host", "period": "90s"}]
     async with stand(protocol, limits=limits, routes=routed(dialect=dialect)) as s:
@@ -142,6 +144,8 @@ async def test_at_once(protocol: str) -> None:
         await second.received(9)
         third = await wires[2].get()
         assert third.status == 429 and third.values(b"ratelimit-policy") == [b'"two";q=2;qu="concurrent-requests"']
+        # A place may be free at any time: nobody shall wait until it would be taken away from who has it.
+        assert third.values(b"retry-after") == [b"1"] and third.values(b"x-should-retry") == [b"true"]
         assert store.used("two") == 2
         first.cancel()
         await until(lambda: store.used("two") == 1)
@@ -155,7 +159,8 @@ async def test_at_once(protocol: str) -> None:
 async def test_on_trial(protocol: str) -> None:
     """Nobody is refused, nobody waits for the answer, and it is settled all the same when it comes late."""
     limits: list[dict[str, Any]] = [
-        {"name": "try", "requests": 1, "mode": "log", **ALL}, {"name": "places", "concurrent": 5, "mode": "log", "key": "http.host"},
+        {"name": "try", "requests": 1, "mode": "log", **ALL},
+        {"name": "places", "concurrent": 5, "mode": "log", "key": "http.host"},
     ]  # fmt: skip
     async with stand(protocol, limits=limits) as s:
         store = watched(s)
@@ -171,7 +176,7 @@ async def test_on_trial(protocol: str) -> None:
 
 
 async def test_the_store_answers_late(protocol: str) -> None:
-    async with stand(protocol, replies(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), limits=[{"name": "a", "requests": 1}]) as s:
+    async with stand(protocol, limits=[{"name": "a", "requests": 1}]) as s:
         store = watched(s)
         store.waits = True
         wires = [await s.dial() for _ in range(2)]
