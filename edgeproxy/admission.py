@@ -67,7 +67,7 @@ class Admitting:
         dialect = route.dialect
 
         def held(content: bytes, truncated: bool) -> None:
-            exchange.asked = asked = Asked(dialect, content, truncated)
+            exchange.asked = asked = Asked(dialect, exchange, content, truncated)
             charged = [(limit, _reserved(limit, charge, asked)) for limit, charge in taken]
             if not truncated:
                 asked.ask_for_usage(exchange, content, route)
@@ -133,7 +133,9 @@ class Ticket:
         stats = exchange.gateway.stats
         self._count(admission, stats)
         if exchange.sink is None:
-            if admission.allowed:
+            if not self._acts:
+                self.end(exchange)  # it did not wait for this answer, and may have been served
+            elif admission.allowed:
                 self._settle(stats, 0, unused=True)
             return
         if not self._acts:
@@ -159,7 +161,7 @@ class Ticket:
                 stats.limit(limit.name, "limited")
 
     def _refuse(self, exchange: Exchange, admission: Admission) -> None:
-        """The refusal names the limit that lets the client wait longest."""
+        """The refusal names the limit that lets the client wait longest. For a place nobody waits until a lease expires."""
         gateway = exchange.gateway
         if not admission.verdicts:
             fault = edge_fault(503, "store_down", "The limits of this site cannot be checked now; try again shortly.")
@@ -167,8 +169,10 @@ class Ticket:
             return
         limit, retry = self._taken[0][0], -1
         for (each, _), verdict in zip(self._taken, admission.verdicts, strict=True):
-            if not verdict.allowed and verdict.retry > retry:
-                limit, retry = each, verdict.retry
+            if not verdict.allowed:
+                wait = min(verdict.retry, _SECOND) if each.quota.kind is _LEASES else verdict.retry
+                if wait > retry:
+                    limit, retry = each, wait
         retry = max(retry, 1000)
         message = f"Over the limit '{limit.name}' ({limit.said}). Try again in {-(-retry // _SECOND)} s."
         fault = edge_fault(limit.model.status, "rate_limit_exceeded", message)

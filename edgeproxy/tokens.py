@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.chat.asking import read_ask, with_usage
+from edgeproxy.chat.asking import MOST, Ask, read_ask, with_usage
 from edgeproxy.chat.stripping import UsageStripper
 from edgeproxy.chat.usage import Meter, Usage, meter
 
 if TYPE_CHECKING:
-    from edgeproxy.chat.asking import Ask
     from edgeproxy.config.snapshot import Route
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Reply
@@ -28,12 +27,20 @@ class Asked:
         ask: None when the body is no request of the route's dialect, or was longer than the preview.
     """
 
-    __slots__ = ("_changed", "_meter", "_prompt", "_stripper", "ask", "dialect")
+    __slots__ = ("_body", "_changed", "_length", "_meter", "_stripper", "_truncated", "ask", "dialect")
 
-    def __init__(self, dialect: str, content: bytes, truncated: bool) -> None:
+    def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool) -> None:
+        """Read it.
+
+        Args:
+            content: what was held of the body.
+            truncated: there is more of it.
+        """
         self.dialect = dialect
         self.ask: Ask | None = None if truncated else read_ask(dialect, content)
-        self._prompt = len(content) // _BYTES
+        self._body = exchange.body  # not the exchange: it holds us
+        self._length = exchange.request.length or 0
+        self._truncated = truncated
         self._changed = False
         self._meter: Meter | None = None
         self._stripper: UsageStripper | None = None
@@ -46,8 +53,18 @@ class Asked:
         """
         ask = self.ask
         if ask is None:
-            return self._prompt + most
+            return self._size() // _BYTES + most
         return ask.prompt + (ask.completion if ask.completion is not None else most * ask.choices)
+
+    def _size(self) -> int:
+        """Bytes of the request's body, as far as that is known by now."""
+        return max(self._length, self._body.received)
+
+    def _told(self) -> Ask | None:
+        """What answers without a report are estimated from: of a body that was too long to be read, its size."""
+        if not self._truncated:
+            return self.ask
+        return Ask(None, False, True, min(MOST, self._size() // _BYTES), None, 1, hidden=True)
 
     def ask_for_usage(self, exchange: Exchange, content: bytes, route: Route) -> None:
         """Change the request, whose whole body was held, so that its stream reports what it used."""
@@ -71,7 +88,7 @@ class Asked:
                 content_type = value
             elif name == b"content-encoding" and value.strip().lower() != b"identity":
                 coded = value
-        self._meter = meter(self.dialect, self.ask, reply.status, content_type, coded is not None)
+        self._meter = meter(self.dialect, self._told(), reply.status, content_type, coded is not None)
         if self._changed and reply.stream and coded is None and 200 <= reply.status <= 299:
             self._stripper = UsageStripper()
             reply.length = None  # it may get shorter
@@ -94,4 +111,4 @@ class Asked:
         """
         if not reached:
             return None
-        return (self._meter or Meter(self.ask)).usage()
+        return (self._meter or Meter(self._told())).usage()

@@ -127,6 +127,8 @@ class Stand:
         for target in stats.upstreams.values():
             await until(lambda target=target: target.active == 0, 1)
             assert target.pending == 0, "a place in the queue is still counted"
+        assert self.edge.data_plane._gateway.held == 0, "previews hold something"
+        assert not any(isinstance(each, Preview) for each in self.edge.deadlines.members)
         pools = list(self.edge.data_plane._gateway.pools.values())
         await until(lambda: not any(pool._tasks for pool in pools))
         for pool in pools:
