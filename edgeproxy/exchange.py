@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.faults import CLIENT_GONE, OK
 
 if TYPE_CHECKING:
-    from edgeproxy.admission import Ticket
     from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.faults import Fault
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Body, Reply, Request, Sink
     from edgeproxy.plan import Plan
+    from edgeproxy.ticket import Ticket
     from edgeproxy.tokens import Asked
 
 
@@ -67,7 +67,7 @@ class Exchange:
         self.first = 0.0
         self.asked: Asked | None = None
         self.ticket: Ticket | None = None
-        self.tried: Ticket | None = None
+        self.tried: tuple[Ticket, ...] = ()
 
     def start(self, reply: Reply, data: bytes, end: bool, outcome: str = OK) -> None:
         """Send the head and the first bytes. With `end` the exchange is complete."""

@@ -16,11 +16,13 @@ from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
+from edgeproxy.policy.limits import LEASE
 from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
 from edgeproxy.preview import Preview, read_pool
 from edgeproxy.rays import Rays
 from edgeproxy.state.embedded import EmbeddedStore
+from edgeproxy.ticket import Leases
 from edgeproxy.upstream.h1 import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -46,13 +48,14 @@ class Gateway:
         pools: upstream name → pool; they outlive snapshots.
         events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
+        leases: tickets that hold places of limits of concurrency.
         sightings: where keys of the edge were seen.
         store: where limits count; this worker's own until it is given another one.
     """
 
     __slots__ = (
-        "_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "sightings", "snapshot", "stats", "store",
-        "time",
+        "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "sightings", "snapshot", "stats",
+        "store", "time",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +72,8 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore()
         self.sightings = Sightings(NETWORKS)
+        self.leases = Leases(LEASE / 3_000_000, deadlines.now)
+        deadlines.members.add(self.leases)
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
@@ -176,11 +181,14 @@ class Gateway:
         headers = reply.headers
         if reply.stream:
             mark_stream(headers)
+        limited = exchange.ticket is not None or exchange.tried
+        if limited:
+            admission.measure(exchange, reply)
         if exchange.plan.answering is not None:
             exchange.plan.answering.apply(exchange, reply)
-            headers = reply.headers
-        if exchange.ticket is not None or exchange.tried is not None:
-            admission.replied(exchange, reply)
+        if limited:
+            admission.tell(exchange, reply)
+        headers = reply.headers
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))
         exchange.start(reply, data, end)
@@ -205,6 +213,8 @@ class Gateway:
         reply = Reply(status, headers, len(content), bodiless=bodiless)
         if exchange.plan.answering is not None:
             exchange.plan.answering.apply(exchange, reply)
+        if exchange.ticket is not None:
+            admission.tell(exchange, reply)
         reply.headers = [(b"date", _date()), *reply.headers, *exchange.plan.reply_fields, (RAY, exchange.ray)]
         exchange.start(reply, b"" if bodiless else content, True, outcome)
 
@@ -306,8 +316,8 @@ class Gateway:
         exchange.sink = None
         if exchange.ticket is not None:
             exchange.ticket.end(exchange)
-        if exchange.tried is not None:
-            exchange.tried.end(exchange)
+        for ticket in exchange.tried:
+            ticket.end(exchange)
         plan = exchange.plan
         started, first, status, sent = exchange.started, exchange.first, exchange.status, exchange.sent
         received = exchange.body.received

@@ -68,6 +68,10 @@ def _limits(data: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(path, "'score' and 'score_header' need each other", "the reply's header that holds its points", True)
         if "tokens" in said and not any(route.get("dialect") for _, route in _routes(data)):
             yield Finding((*path, "tokens"), "no route has a 'dialect': there are no tokens to count", on_key=True)
+        reserve, most = limit.get("reserve", 1024), limit.get("burst") or limit.get("tokens")
+        if "tokens" in said and isinstance(reserve, int) and isinstance(most, int) and reserve >= most:
+            hint = f"set 'reserve' well below {most}, or raise the limit"
+            yield Finding((*path, "tokens"), f"requests without max_tokens set {reserve} aside: none would ever pass", hint, True)
         if "tokens" in said and limit.get("counting_expression") is not None:
             yield Finding((*path, "counting_expression"), "tokens are counted by the reply's usage", "leave it out", True)
         if limit.get("burst") is not None and ("concurrent" in said or limit.get("algorithm", "gcra") != "gcra"):

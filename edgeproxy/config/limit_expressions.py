@@ -10,8 +10,9 @@ from edgeproxy.config.document import Document, Path
 from edgeproxy.config.problems import Problem
 from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.files import locate
+from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.parser import parse, parse_any
-from edgeproxy.rules.syntax import Type
+from edgeproxy.rules.syntax import Test, Type, Value, fields_of
 
 
 def limit_problems(document: Document, types: Mapping[str, Type]) -> Iterator[Problem]:
@@ -24,7 +25,7 @@ def limit_problems(document: Document, types: Mapping[str, Type]) -> Iterator[Pr
     for index, limit in enumerate(limits if isinstance(limits, list | tuple) else ()):
         for path, text, read in _expressions(limit, types):
             try:
-                read(text)
+                _known(read(text))
             except RuleError as error:
                 whole: Path = ("limits", index, *path)
                 place = locate(document, whole, text, error.offset) if document.lines else (0, 0)
@@ -34,7 +35,14 @@ def limit_problems(document: Document, types: Mapping[str, Type]) -> Iterator[Pr
                 )
 
 
-def _expressions(limit: Any, types: Mapping[str, Type]) -> Iterator[tuple[Path, str, Callable[[str], object]]]:
+def _known(tree: Test | Value) -> None:
+    """Raises: RuleError for what reads a body: limits are asked before there is one."""
+    for name in fields_of(tree):
+        if FIELDS[name].needs_body and not FIELDS[name].declared:
+            raise RuleError(f"'{name}' is not known where limits are asked", 0, "let a rule name the limit: set: {limits: […]}")
+
+
+def _expressions(limit: Any, types: Mapping[str, Type]) -> Iterator[tuple[Path, str, Callable[[str], Test | Value]]]:
     if not isinstance(limit, dict):
         return
     if isinstance(limit.get("expression"), str):

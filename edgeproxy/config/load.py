@@ -123,7 +123,10 @@ def _rule_files(data: dict[str, Any]) -> Loaded:
     wanted = {name: how for name, how in shipped.items() if how in (False, "log")} if isinstance(shipped, dict) else {}
     upstreams = data.get("upstreams")
     names = [str(name) for name in upstreams] if isinstance(upstreams, dict) else None
-    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns), names, wanted=wanted)
+    limits = data.get("limits")
+    listed = limits if isinstance(limits, list | tuple) else ()
+    named = [str(each.get("name")) for each in listed if isinstance(each, dict) and each.get("named") is True]
+    return read_rules(tuple(each if isinstance(each, str) else "" for each in patterns), names, named, wanted=wanted)
 
 
 def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:

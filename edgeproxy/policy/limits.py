@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeproxy.policy.keys import Key
 
 _KINDS: Final = {"gcra": Kind.GCRA, "fixed-window": Kind.FIXED, "sliding-window": Kind.SLIDING}
-LEASE: Final = 600_000_000  # microseconds that a place of a concurrency limit is kept for who does not give it back
+LEASE: Final = 60_000_000  # microseconds that a place of a concurrency limit is kept for who does not prolong it
 _MICROSECONDS: Final = 1_000_000
 
 class CompiledLimit:
@@ -46,11 +46,12 @@ class CompiledLimit:
         body, content_type: of its refusal, when it has its own.
         score: the reply's header that holds its points.
         budget: it is what a key of the edge may use up.
+        label: its name in metrics; counters: their keys, of what was allowed, limited, and not asked.
     """
 
     __slots__ = (
-        "_applies", "_keys", "_seed", "acts", "afterwards", "body", "budget", "content_type", "counts", "model", "name",
-        "named", "quota", "rate", "replies", "said", "score", "stable",
+        "_applies", "_keys", "_seed", "acts", "afterwards", "body", "budget", "content_type", "counters", "counts", "label",
+        "model", "name", "named", "quota", "rate", "replies", "said", "score", "stable",
     )  # fmt: skip
 
     def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
@@ -62,6 +63,7 @@ class CompiledLimit:
         self.named = model.named
         self.counts, number = said
         self.budget = False
+        self._labelled(model.name)
         self.acts = model.mode == "act"
         concurrent = self.counts == "concurrent"
         self.quota = Quota(
@@ -72,7 +74,7 @@ class CompiledLimit:
             model.burst or 0,
             int(model.mitigation_timeout * _MICROSECONDS),
         )
-        self.rate = Rate(model.name, self.counts, number, 0 if concurrent else self.quota.window)
+        self.rate = Rate(model.name, self.counts, max(number, self.quota.burst), 0 if concurrent else self.quota.window)
         self.said = f"{number} at once" if concurrent else f"{number} {self.counts} in {format_duration(model.period)}"
         self.body = model.body.encode("utf-8", "surrogatepass") if model.body is not None else None
         self.content_type = (model.content_type or guessed_type(model.body or "")).encode("ascii")
@@ -88,6 +90,20 @@ class CompiledLimit:
         if model.counting_expression is not None:
             self.replies = compile_test(parse(model.counting_expression, types, phase="response"), lists)
         self.afterwards = self.replies is not None or self.counts in ("bytes", "score")
+
+    def _labelled(self, label: str) -> None:
+        self.label = label
+        self.counters = tuple((label, outcome) for outcome in ("allowed", "limited", "unasked"))
+
+    @classmethod
+    def of_budget(cls, key_id: str, number: int, period: float, word: str) -> CompiledLimit:
+        """What one key of the edge may use up: one counter, whoever asks."""
+        model = Limit(name=f"{key_id}.{word}", tokens=number, period=period, algorithm="fixed-window", key=("ssl",))
+        limit = cls(model, {}, {})
+        limit.budget = True
+        limit._labelled(f"budget.{word}")
+        limit.rate = Rate(f"budget.{word}", "tokens", number, limit.quota.window)
+        return limit
 
     def key(self, facts: Facts) -> bytes | None:
         """What a request is counted under; None where the limit is not about it.
@@ -127,11 +143,7 @@ def compile_budgets(keys: Sequence[Key]) -> dict[str, tuple[CompiledLimit, ...]]
         made = []
         for number, period, word in numbers:
             if number is not None:
-                # One key of the edge, one counter: what the expression gives is the same for everybody.
-                model = Limit(name=f"{key.id}.{word}", tokens=number, period=period, algorithm="fixed-window", key=("ssl",))
-                limit = CompiledLimit(model, {}, {})
-                limit.budget = True
-                made.append(limit)
+                made.append(CompiledLimit.of_budget(key.id, number, period, word))
         if made:
             budgets[key.id] = tuple(made)
     return budgets

@@ -10,13 +10,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from edgeproxy.message import Headers
 
 _SECOND: Final = 1_000_000
+_FAR: Final = 10 * 365 * 86400 * _SECOND  # what is owed for longer is told as this
 _PATIENCE: Final = 60  # seconds of retry-after beyond which nobody shall wait for it by itself
 _UNITS: Final = {"requests": b"requests", "tokens": b"tokens"}
 
@@ -55,12 +57,12 @@ State = tuple[Rate, int, int]
 """A rate, what remains of it, and microseconds until all of it is back."""
 
 
-def rate_fields(states: Sequence[State], dialect: str | None, now: float) -> Headers:
+def rate_fields(states: Sequence[State], dialect: str | None, clock: Callable[[], float] = time.time) -> Headers:
     """The fields that tell where a client stands.
 
     Args:
         states: of the limits that the request was under; not empty.
-        now: seconds since the epoch.
+        clock: seconds since the epoch.
     """
     fields: Headers = [
         (b"ratelimit-policy", b", ".join([rate.policy for rate, _, _ in states])),
@@ -80,7 +82,7 @@ def rate_fields(states: Sequence[State], dialect: str | None, now: float) -> Hea
             fields += [
                 (b"anthropic-ratelimit-%b-limit" % unit, b"%d" % rate.limit),
                 (b"anthropic-ratelimit-%b-remaining" % unit, b"%d" % remaining),
-                (b"anthropic-ratelimit-%b-reset" % unit, moment(now + reset / _SECOND)),
+                (b"anthropic-ratelimit-%b-reset" % unit, moment(clock() + min(reset, _FAR) / _SECOND)),
             ]
         else:
             fields += [

@@ -70,12 +70,14 @@ class _Source(NamedTuple):
 
 
 def read_rules(
-    patterns: tuple[str, ...], upstreams: Collection[str] | None = None, *, wanted: shipped.Wanted | None = None
-) -> Loaded:
+    patterns: tuple[str, ...], upstreams: Collection[str] | None = None, limits: Collection[str] | None = None,
+    *, wanted: shipped.Wanted | None = None,
+) -> Loaded:  # fmt: skip
     """Reads every file that the patterns name (relative to the working directory), in their order, then by name.
 
     Args:
         upstreams: names that rules may route to; None: whatever they say.
+        limits: the same for limits that rules may set.
         wanted: which shipped files run behind these, or where the patterns name them in full; a pattern with `*` leaves
             them out. None: there are none, and their files are files like others.
     """
@@ -92,7 +94,7 @@ def read_rules(
     for source in sources:
         if source.shipped:
             _distinct(source, ids, loaded)
-    _named(own, {*ids, *_shipped_ids(wanted)}, upstreams, loaded)
+    _named(own, {*ids, *_shipped_ids(wanted)}, upstreams, limits, loaded)
     if not loaded.problems:
         rules: list[RuleModel] = []
         for source in sources:
@@ -282,7 +284,9 @@ def _distinct(source: _Source, own: dict[str, tuple[Document, int]], loaded: Loa
             loaded.problems.append(placed(document, Finding(("rules", index, "id"), message, hint)))
 
 
-def _named(sources: list[_Source], ids: set[str], upstreams: Collection[str] | None, loaded: Loaded) -> None:
+def _named(
+    sources: list[_Source], ids: set[str], upstreams: Collection[str] | None, limits: Collection[str] | None, loaded: Loaded
+) -> None:
     """What rules name exists."""
     for _, document, rules in sources:
         for index, rule in enumerate(rules or ()):
@@ -290,6 +294,11 @@ def _named(sources: list[_Source], ids: set[str], upstreams: Collection[str] | N
                 if name not in ids:
                     path = ("rules", index, "skip", "rules", place)
                     loaded.problems.append(placed(document, Finding(path, f"unknown rule {quote(name)}", suggest(name, ids))))
+            for place, name in enumerate(rule.limits if limits is not None else ()):
+                if limits is not None and name not in limits:
+                    message = f"there is no limit {quote(name)} with 'named: true'"
+                    found = Finding(("rules", index, "limits", place), message, suggest(name, limits))
+                    loaded.problems.append(placed(document, found))
             if upstreams is not None and rule.upstream is not None and rule.upstream not in upstreams:
                 message, hint = f"unknown upstream {quote(rule.upstream)}", suggest(rule.upstream, upstreams)
                 loaded.problems.append(placed(document, Finding(("rules", index, "upstream"), message, hint)))

@@ -28,7 +28,7 @@ def test_moments() -> None:
 
 
 def test_without_a_dialect() -> None:
-    assert rate_fields([(REQUESTS, 599, 100_000), (TOKENS, 0, 3_000_001), (AT_ONCE, 9, 0)], None, 0.0) == [
+    assert rate_fields([(REQUESTS, 599, 100_000), (TOKENS, 0, 3_000_001), (AT_ONCE, 9, 0)], None) == [
         (b"ratelimit-policy", b'"per-key";q=600;w=60, "tokens";q=100000;qu="tokens";w=86400, '
                               b'"at-once";q=10;qu="concurrent-requests"'),
         (b"ratelimit", b'"per-key";r=599;t=1, "tokens";r=0;t=4, "at-once";r=9;t=0'),
@@ -38,13 +38,13 @@ def test_without_a_dialect() -> None:
 def test_the_tightest_limit_is_told_to_sdks() -> None:
     wide = Rate("wide", "requests", 10_000, 3_600_000_000)
     states = [(wide, 9_000, 1_000_000), (REQUESTS, 5, 59_500_000), (TOKENS, 7, 360_000_000)]
-    assert rate_fields(states, "openai", 0.0)[2:] == [
+    assert rate_fields(states, "openai")[2:] == [
         (b"x-ratelimit-limit-requests", b"600"), (b"x-ratelimit-remaining-requests", b"5"),
         (b"x-ratelimit-reset-requests", b"59.5s"),
         (b"x-ratelimit-limit-tokens", b"100000"), (b"x-ratelimit-remaining-tokens", b"7"),
         (b"x-ratelimit-reset-tokens", b"6m0s"),
     ]  # fmt: skip
-    assert rate_fields(states[:2], "anthropic", 1_750_000_000.0)[2:] == [
+    assert rate_fields(states[:2], "anthropic", lambda: 1_750_000_000.0)[2:] == [
         (b"anthropic-ratelimit-requests-limit", b"600"), (b"anthropic-ratelimit-requests-remaining", b"5"),
         (b"anthropic-ratelimit-requests-reset", b"2025-06-15T15:07:40Z"),
     ]  # fmt: skip

@@ -1,0 +1,305 @@
+# What one exchange asked of its limits and got, until it ends; which limits those are is admission.py's business.
+"""`Ticket`: asks the store, refuses, tells the client where it stands, and settles exactly once.
+
+Everything that was taken is settled by `end`, which `Gateway.end` calls for every exchange however it ends, or, when the
+client left while the store was asked, by the store's answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.faults import edge_fault
+from edgeproxy.policy.rates import rate_fields, retry_fields
+from edgeproxy.state.ports import Admission, Change, Charge, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.message import Headers, Reply
+    from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.policy.limits import CompiledLimit
+    from edgeproxy.rules.facts import Facts
+    from edgeproxy.state.ports import Store
+
+_log = logging.getLogger("edgeproxy")
+_SECOND: Final = 1_000_000
+_MAX_SCORE: Final = 1_000_000_000
+_LEASES: Final = Kind.LEASES
+Taken = tuple["CompiledLimit", Charge]
+
+
+class Ticket:
+    """See the module.
+
+    Attributes:
+        admission: the store's answer; None while it is asked.
+        leased: it holds places of limits of concurrency.
+    """
+
+    __slots__ = ("_acts", "_exchange", "_go_on", "_later", "_lease", "_replies", "_scores", "_store", "_taken", "admission",
+                 "leased")  # fmt: skip
+
+    def __init__(self, taken: Sequence[Taken], lease: bytes, go_on: Callable[[Exchange], None] | None) -> None:
+        """Prepare to ask.
+
+        Args:
+            lease: the ticket's name at the store.
+            go_on: called with the exchange when it was admitted, but not from inside `ask`; None: the limits are on trial,
+                and nobody waits for the answer or is refused for it.
+        """
+        self._taken = taken
+        self._lease = lease
+        self._go_on = go_on
+        self._acts = go_on is not None
+        self._exchange: Exchange | None = None
+        self._store: Store
+        self._later = False
+        self._replies: set[int] | None = None  # places of limits that count replies, and count this one
+        self._scores: dict[int, int] | None = None  # points by the places of limits
+        self.admission: Admission | None = None
+        self.leased = False
+
+    def ask(self, exchange: Exchange) -> bool:
+        """Ask for admission. True when the exchange was refused, or waits for the answer."""
+        self._exchange = exchange
+        self._store = exchange.gateway.store
+        self._store.admit([charge for _, charge in self._taken], self._lease, self._decided)
+        admission = self.admission
+        if admission is None:
+            if self._acts:
+                self._later = True
+                exchange.attempt = self
+            return True
+        return not admission.allowed
+
+    def _decided(self, admission: Admission) -> None:
+        """The store's answer; also when nobody waits for it any more."""
+        self.admission = admission
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        gateway = exchange.gateway
+        self._count(admission, gateway.stats)
+        if exchange.sink is None:
+            if not self._acts:
+                self.end(exchange)  # it did not wait for this answer, and may have been served
+            elif admission.allowed:
+                self._settle(gateway.stats, 0, 0, unused=True)
+            return
+        if admission.allowed and any(limit.quota.kind is _LEASES for limit, _ in self._taken):
+            self.leased = True
+            gateway.leases.add(self)
+        go_on = self._go_on
+        if go_on is None:
+            return
+        if self._later:
+            exchange.attempt = None
+        if not admission.allowed:
+            self._refuse(exchange, admission)
+            return
+        exchange.ticket = self
+        if self._later:
+            try:
+                go_on(exchange)
+            except Exception as error:  # nobody is above who would answer the client
+                _log.exception("an admitted request failed")
+                exchange.fail(edge_fault(500, "internal", f"The edge failed ({type(error).__name__})."))
+
+    def _count(self, admission: Admission, stats: WorkerStats) -> None:
+        counts, judged = stats.limits, admission.by not in ("open", "closed")
+        for place, (limit, _) in enumerate(self._taken):
+            if not judged:
+                key = limit.counters[2]
+            elif admission.allowed:
+                key = limit.counters[0]
+            elif not admission.verdicts[place].allowed:
+                key = limit.counters[1]
+            else:
+                continue
+            counts[key] = counts.get(key, 0) + 1
+
+    def _refuse(self, exchange: Exchange, admission: Admission) -> None:
+        """The refusal names the limit that lets the client wait longest."""
+        gateway = exchange.gateway
+        if admission.by == "closed":
+            fault = edge_fault(503, "store_down", "The limits of this site cannot be checked now; try again shortly.")
+            gateway.fail(exchange, fault)
+            return
+        (limit, charge), retry = self._taken[0], -1
+        for taken, verdict in zip(self._taken, admission.verdicts, strict=True):
+            if not verdict.allowed:
+                # For a place nobody waits until somebody's lease expires: it is given back long before.
+                wait = min(verdict.retry, _SECOND) if taken[0].quota.kind is _LEASES else verdict.retry
+                if wait > retry:
+                    (limit, charge), retry = taken, wait
+        retry = max(retry, 1000)
+        too_large = charge.cost > limit.quota.burst
+        reason, kind = "rate_limit_exceeded", limit.counts if limit.counts in ("requests", "tokens") else None
+        if too_large:
+            message = f"The request may take {charge.cost} {limit.counts}, and the limit '{limit.name}' has {limit.said}."
+        elif limit.budget:
+            reason = kind = "insufficient_quota"
+            message = f"The budget of this API key is used up ({limit.said})."
+        else:
+            message = f"Over the limit '{limit.name}' ({limit.said}). Try again in {-(-retry // _SECOND)} s."
+        fault = edge_fault(limit.model.status, reason, message)
+        fault.kind = kind
+        if too_large or limit.budget:
+            fault.fields = [*(() if too_large else retry_fields(retry)[:1]), (b"x-should-retry", b"false")]
+        else:
+            fault.fields = retry_fields(retry)
+        fault.fields += self.fields(exchange)
+        if limit.body is None:
+            gateway.fail(exchange, fault)
+        else:
+            gateway.refuse(exchange, fault, limit.content_type, limit.body)
+
+    # -- while it goes on ----------------------------------------------------------------------------------------
+
+    def fields(self, exchange: Exchange) -> Headers:
+        """Where the client stands, as header fields; nothing where nobody knows."""
+        admission = self.admission
+        if admission is None or admission.by in ("open", "closed"):
+            return []
+        route = exchange.plan.route
+        states = [
+            (limit.rate, verdict.remaining, verdict.reset)
+            for (limit, _), verdict in zip(self._taken, admission.verdicts, strict=True)
+        ]
+        return rate_fields(states, None if route is None else route.dialect)
+
+    def measure(self, exchange: Exchange, reply: Reply, facts: Callable[[], Facts]) -> None:
+        """The upstream's reply head is here: which limits it counts for, and the points it tells.
+
+        Args:
+            facts: makes the facts of the exchange.
+        """
+        made = None
+        for place, (limit, _) in enumerate(self._taken):
+            if limit.score is not None:
+                if self._scores is None:
+                    self._scores = {}
+                self._scores[place] = _points(reply, limit.score)
+            if limit.replies is None:
+                continue
+            if self._replies is None:
+                self._replies = set()
+            if made is None:
+                made = facts()
+                made.reply = reply
+            try:
+                if limit.replies(made):
+                    self._replies.add(place)
+            except Exception as e:
+                broken(limit, e, exchange.gateway.stats)
+
+    def prolong(self) -> None:
+        """The exchange is still under way: its places are not to expire."""
+        self._store.prolong([charge for _, charge in self._taken if charge.quota.kind is _LEASES], self._lease)
+
+    def end(self, exchange: Exchange) -> None:
+        """The exchange is over, however it ended: correct what was taken."""
+        gateway = exchange.gateway
+        if self.leased:
+            self.leased = False
+            gateway.leases.discard(self)
+        admission = self.admission
+        if admission is None or not admission.allowed:
+            return
+        asked = exchange.asked
+        usage = asked.usage(exchange.served_by is not None) if asked is not None else None
+        tokens = usage.total if usage is not None else 0
+        self._settle(gateway.stats, exchange.body.received + exchange.sent, tokens, unused=False)
+
+    def _settle(self, stats: WorkerStats, size: int, tokens: int, *, unused: bool) -> None:
+        admission = self.admission
+        assert admission is not None
+        changes = []
+        for place, (limit, charge) in enumerate(self._taken):
+            quota = charge.quota
+            if quota.kind is _LEASES:
+                delta = -1
+            elif unused:
+                delta = -charge.cost
+            else:
+                delta = self._used(place, limit, charge, size, tokens) - charge.cost
+            if not delta:
+                continue
+            changes.append(Change(quota, charge.key, delta, admission.verdicts[place].stamp if admission.verdicts else 0))
+            if quota.kind is not _LEASES:
+                stats.limit(limit.label, "settled" if delta > 0 else "refunded", abs(delta))
+        if changes:
+            self._store.settle(changes, self._lease)
+
+    def _used(self, place: int, limit: CompiledLimit, charge: Charge, size: int, tokens: int) -> int:
+        """Units that the exchange came to."""
+        if limit.replies is not None and (self._replies is None or place not in self._replies):
+            return 0
+        if limit.counts == "bytes":
+            return size
+        if limit.counts == "score":
+            return self._scores.get(place, 0) if self._scores is not None else 0
+        if limit.counts == "tokens":
+            return tokens
+        return max(charge.cost, 1)
+
+    # -- Attempt, while it waits ---------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Nothing is read for the client yet."""
+
+    def resume(self) -> None:
+        """Nothing is read for the client yet."""
+
+    def cancel(self) -> None:
+        """The client left: what the store still grants is given back when it answers."""
+
+
+class Leases:
+    """The tickets of one worker that hold places: theirs are prolonged while they are held. An `Expiring`.
+
+    Attributes:
+        deadline: when they are prolonged next.
+    """
+
+    __slots__ = ("_every", "_tickets", "deadline")
+
+    def __init__(self, every: float, now: float) -> None:
+        """Prolong `every` so many seconds."""
+        self._every = every
+        self._tickets: set[Ticket] = set()
+        self.deadline = now + every
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def add(self, ticket: Ticket) -> None:
+        """It holds places."""
+        self._tickets.add(ticket)
+
+    def discard(self, ticket: Ticket) -> None:
+        """It does no more."""
+        self._tickets.discard(ticket)
+
+    def expire(self, now: float) -> None:
+        """Time to prolong."""
+        self.deadline = now + self._every
+        for ticket in list(self._tickets):
+            ticket.prolong()
+
+
+def broken(limit: CompiledLimit, error: Exception, stats: WorkerStats) -> None:
+    """An expression of a limit failed: it is passed over for this request."""
+    if (limit.label, "failed") not in stats.limits:
+        _log.warning("limit %s failed and is passed over for such requests (said once): %s", limit.name, type(error).__name__)
+    stats.limit(limit.label, "failed")
+
+
+def _points(reply: Reply, name: bytes) -> int:
+    """What a reply says that it cost; 0 where it says nothing that is a number."""
+    for key, value in reply.headers:
+        if key == name and value.isdigit() and len(value) < 16:
+            return min(int(value), _MAX_SCORE)
+    return 0
