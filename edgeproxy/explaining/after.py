@@ -10,7 +10,7 @@ from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
 from edgeproxy.explaining.before import candidates, described
 from edgeproxy.explaining.own import answer_fault
 from edgeproxy.explaining.ruled import changes_of
-from edgeproxy.explaining.trace import clean, trace
+from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.message import Headers, Reply
@@ -208,7 +208,7 @@ class _Replying:
 
     def ask(self, rule: Rule, made: RuleTrace) -> None:
         """Asks one rule, and carries it out if it holds."""
-        made.expression = trace(rule.test(), self.facts, rule.lists, self.ways.veil)
+        made.expression = self.ways.snapshot.sheet(rule, self.ways.veil).ask(self.facts)
         possible = rule.id in self.possible
         if possible and self.reply is None:
             made.state, made.says = "waits", "depends on the reply: give --status and --response-header"

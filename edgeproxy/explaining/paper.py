@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.explaining.question import Unclear
+from edgeproxy.explaining.trace import Sheet
 from edgeproxy.geo import Geo
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
@@ -19,6 +20,8 @@ from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
+    from edgeproxy.explaining.trace import Veil
+    from edgeproxy.rules.rule import Rule
 
 INSTANCE = b"cdn-loop: edgeproxy;id=this-edge"  # each start of an edge has another id
 # Attributes of a snapshot that a paper one has not.
@@ -28,7 +31,7 @@ ABSENT = frozenset({"contexts", "quic_certificates"})
 class PaperSnapshot(Snapshot):
     """See the module. `Route.pool_for` of its routes gives the name of an upstream instead of a pool."""
 
-    __slots__ = ()
+    __slots__ = ("_sheets",)
 
     def __init__(self, config: Config) -> None:
         """Raises: Unclear when a file of `geo` is gone since the configuration was checked."""
@@ -51,6 +54,15 @@ class PaperSnapshot(Snapshot):
         self.rules = compile_rules(config.rules.book)
         self.context = Context(self.geo, self.router.dialect)
         self.instance = INSTANCE
+        self._sheets: dict[tuple[str, bool], Sheet] = {}
+
+    def sheet(self, rule: Rule, veil: Veil) -> Sheet:
+        """The test of a rule, part by part; made when somebody first asks."""
+        key = (rule.id, veil.show)
+        sheet = self._sheets.get(key)
+        if sheet is None:
+            sheet = self._sheets[key] = Sheet(rule.test(), rule.lists, veil, rule.check)
+        return sheet
 
 
 def _geo(config: Config) -> Geo | None:

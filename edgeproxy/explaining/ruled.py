@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
 from edgeproxy.explaining.own import answer_content, answer_fault, answer_redirect
-from edgeproxy.explaining.trace import clean, trace
+from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
 from edgeproxy.faults import client_fault
 from edgeproxy.observe.metrics import RouteStats
@@ -131,7 +131,7 @@ class _Asked:
                 self.ender = "the body, which an earlier rule wants to read, is refused"
                 return
         facts = self.facts
-        made.expression = trace(rule.test(), facts, rule.lists, self.ways.veil)
+        made.expression = self.ways.snapshot.sheet(rule, self.ways.veil).ask(facts)
         if not holds(rule, facts, self.broken):
             self.missed(rule, made)
             return

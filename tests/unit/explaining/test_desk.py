@@ -63,3 +63,14 @@ def test_what_is_refused(content: bytes, why: str) -> None:
 def test_secrets_stay_hidden() -> None:
     found = ask(Desk(config_with()), url="https://x/", headers={"Authorization": "Bearer hush"})
     assert "hush" not in json.dumps(found)
+
+
+def test_secrets_of_the_configuration_stay_hidden() -> None:
+    headers = {"set": {"x-origin-verify": "HUSH3", "authorization": "Bearer HUSH4"}}
+    config = config_with(
+        {"id": "k", "expression": 'any(http.request.headers["x-api-key"][*] eq "HUSH2")', "action": "allow", "mode": "log"},
+        {"id": "h", "expression": "ssl", "action": "rewrite", "headers": headers},
+        {"id": "r", "phase": "response", "expression": "ssl", "action": "rewrite", "headers": headers},
+    )  # fmt: skip
+    for about in ({}, {"status": 200}):
+        assert "HUSH" not in json.dumps(ask(Desk(config), url="https://x/", **about))
