@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
 from edgeproxy.explaining.before import candidates, described
 from edgeproxy.explaining.own import answer_fault
+from edgeproxy.explaining.question import encoded
 from edgeproxy.explaining.ruled import changes_of
 from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
@@ -155,7 +156,7 @@ def _given(ways: Ways) -> Reply | None:
     if question.status is None:
         return None
     headers: Headers = [
-        (name.lower().encode("utf-8", "surrogateescape"), value.strip().encode("utf-8", "surrogateescape"))
+        (encoded(name.lower()), encoded(value.strip()))
         for name, value in question.reply_headers or [] if not name.startswith(":")
     ]  # fmt: skip
     kept = [line for line in headers if line[0] not in REPLY_FIELDS or line[0] == _TYPE]

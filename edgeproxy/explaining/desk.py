@@ -77,7 +77,7 @@ def _question(content: bytes) -> Question:
 
     try:
         asked = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unclear(f"the request is not understood: {error}") from None
     if (asked.curl is None) == (asked.url is None):
         raise Unclear("give 'url' or 'curl', and only one of them")
