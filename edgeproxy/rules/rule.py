@@ -50,7 +50,7 @@ class Rule:
     """
 
     __slots__ = (
-        "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id", "index",
+        "__weakref__", "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id", "index",
         "label", "location", "model", "sampled", "stable",
     )  # fmt: skip
 
