@@ -102,13 +102,16 @@ class Gateway:
 
     def oversized(self, exchange: Exchange, limit: int) -> bool:
         """Bounds the body to so many bytes. True when it is larger already: then it is refused."""
-        body = exchange.body
-        length = exchange.request.length
-        if body.received > limit or (length is not None and length > limit):
+        if self.exceeds(exchange, limit):
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))
             return True
-        body.limit = limit
+        exchange.body.limit = limit
         return False
+
+    def exceeds(self, exchange: Exchange, limit: int) -> bool:
+        """Whether the body is known to be larger than so many bytes."""
+        length = exchange.request.length
+        return exchange.body.received > limit or (length is not None and length > limit)
 
     def _by_model(self, exchange: Exchange, route: Route) -> None:
         """To the upstream of the model that the body names."""

@@ -46,11 +46,12 @@ class Walk:
 
     Attributes:
         over: no later rule of this phase runs.
+        saw: each hit with what its rule saw, if somebody wants to know and has set a list; else None.
     """
 
     __slots__ = (
-        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "location", "over", "request", "skip_stages", "tags",
-        "upstream", "written",
+        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "location", "over", "request", "saw", "skip_stages",
+        "tags", "upstream", "written",
     )  # fmt: skip
 
     def __init__(self, request: Request, draw: Callable[[], float], broken: Broken) -> None:
@@ -64,6 +65,7 @@ class Walk:
         self._drawn: dict[int, bool] = {}
         self._broken = broken
         self.hits: list[Rule] = []
+        self.saw: list[tuple[Rule, Facts]] | None = None
         self.left_out: set[str] = set()
         self.skip_stages: set[str] = set()
         self.final: Rule | None = None
@@ -97,8 +99,9 @@ class Walk:
         """A rule that holds for `facts`. Returns: the facts for later rules."""
         if self.drops(rule):
             return facts
+        seen = facts
         if not rule.acts:
-            self.hits.append(rule)
+            self._hit(rule, seen)
             return facts
         try:
             location = rule.redirect(facts)
@@ -107,7 +110,7 @@ class Walk:
         except Exception as e:
             self._broken(rule, e)
             return facts
-        self.hits.append(rule)
+        self._hit(rule, seen)
         if rule.final:
             self.final = rule
             self.location = location
@@ -120,6 +123,11 @@ class Walk:
         elif rule.model.tags:
             self.tags += [tag for tag in rule.model.tags if tag not in self.tags]
         return facts
+
+    def _hit(self, rule: Rule, seen: Facts) -> None:
+        self.hits.append(rule)
+        if self.saw is not None:
+            self.saw.append((rule, seen))
 
     def _skip(self, rule: Rule) -> None:
         skip = rule.model.skip

@@ -33,7 +33,8 @@ LINES = [b'{"a":1}\n{"b":2}\n', b'{"c":3}\n', b'{"d":4}\n{"e":5}\n', b'{"f":6}\n
 
 
 @pytest.mark.parametrize(("rooms", "whole", "lost"), [
-    ([10, 0, 0, None], "af", 4), ([10, None, None, None], "acdef", 1), ([8, 0, None, None], "adef", 2), ([0, None, None, None], "cdef", 2),
+    ([10, 0, 0, None], "af", 4), ([10, None, None, None], "acdef", 1), ([8, 0, None, None], "adef", 2),
+    ([0, None, None, None], "cdef", 2),
     ([10, 1, None, None], "adef", 2), ([10, 5, 0, None], "af", 4), ([10, 9, 0, None], "acf", 3), ([10, 0, 9, None], "adf", 3),
 ])  # fmt: skip
 def test_a_full_disk_leaves_no_line_glued_to_half_a_line(
