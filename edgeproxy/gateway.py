@@ -42,9 +42,12 @@ class Gateway:
         pools: upstream name → pool; they outlive snapshots.
         events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
+        previews: those that wait for more of theirs.
     """
 
-    __slots__ = ("_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "snapshot", "stats", "time")
+    __slots__ = (
+        "_rays", "deadlines", "events", "held", "log", "loop", "no_route", "pools", "previews", "snapshot", "stats", "time",
+    )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, stats: WorkerStats, log: AccessLogWriter | None
@@ -58,6 +61,7 @@ class Gateway:
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self.held = 0
+        self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 

@@ -88,7 +88,9 @@ def test_what_each_of_several_rewrites_saw(tmp_path: Path, kind: str) -> None:
     )  # fmt: skip
     real.served(GET)
     told = [(each["rule"], each["path"], each["fields"][seen]) for each in real.told()]
-    assert told == [("log", "/old/a", None), ("one", "/old/a", None), ("two", "/old/a", "1"), ("three", "/b", "2"), ("end", "/b", None)]
+    assert told == [
+        ("log", "/old/a", None), ("one", "/old/a", None), ("two", "/old/a", "1"), ("three", "/b", "2"), ("end", "/b", None),
+    ]  # fmt: skip
 
 
 def test_what_each_rule_saw_of_the_reply(tmp_path: Path) -> None:
