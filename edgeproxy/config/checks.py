@@ -177,7 +177,7 @@ def _previews(data: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(("routes", index, "preview"), message, "no body of that size is let in")
         if together is not None and preview is not None and preview > together:
             message = f"preview ({format_size(preview)}) is more than client.previews ({format_size(together)})"
-            yield Finding(("routes", index, "preview"), message, "that is what a worker holds of all bodies: raise it, or hold less")
+            yield Finding(("routes", index, "preview"), message, "a worker holds no more of all bodies: raise it, or hold less")
 
 
 def _bytes(value: Any) -> int | None:

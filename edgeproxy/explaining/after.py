@@ -196,6 +196,7 @@ class _Replying:
 
     def rule(self, model: RuleModel) -> RuleTrace:
         """The next rule."""
+        self.ways.hurry()
         made = RuleTrace(
             model.id, model.action, "no match", "", mode=model.mode, description=model.description, sample=model.sample
         )

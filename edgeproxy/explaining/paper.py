@@ -15,7 +15,10 @@ from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.routing import Router
+from edgeproxy.rules.compiler import Check, compile_test
 from edgeproxy.rules.facts import Context
+from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.may import may_hold
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ ABSENT = frozenset({"contexts", "quic_certificates"})
 class PaperSnapshot(Snapshot):
     """See the module. `Route.pool_for` of its routes gives the name of an upstream instead of a pool."""
 
-    __slots__ = ("_sheets",)
+    __slots__ = ("_may", "_sheets")
 
     def __init__(self, config: Config) -> None:
         """Raises: Unclear when a file of `geo` is gone since the configuration was checked."""
@@ -55,6 +58,7 @@ class PaperSnapshot(Snapshot):
         self.context = Context(self.geo, self.router.dialect)
         self.instance = INSTANCE
         self._sheets: dict[tuple[str, bool], Sheet] = {}
+        self._may: dict[str, Check] = {}
 
     def sheet(self, rule: Rule, veil: Veil) -> Sheet:
         """The test of a rule, part by part; made when somebody first asks."""
@@ -63,6 +67,13 @@ class PaperSnapshot(Snapshot):
         if sheet is None:
             sheet = self._sheets[key] = Sheet(rule.test(), rule.lists, veil, rule.check)
         return sheet
+
+    def may(self, rule: Rule) -> Check:
+        """Whether a rule can hold, as far as the head says; kept, too."""
+        check = self._may.get(rule.id)
+        if check is None:
+            check = self._may[rule.id] = compile_test(may_hold(rule.test(), lambda name: FIELDS[name].stable), rule.lists)
+        return check
 
 
 def _geo(config: Config) -> Geo | None:

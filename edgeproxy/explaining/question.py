@@ -29,6 +29,10 @@ class Unclear(Exception):
     """What was asked is not a request; the message says why, for people."""
 
 
+class Busy(Exception):
+    """There is no answer now; the message says why, for people."""
+
+
 class Question(msgspec.Struct):
     """A request as somebody tells it.
 

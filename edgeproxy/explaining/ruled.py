@@ -13,10 +13,7 @@ from edgeproxy.faults import client_fault
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.plan import NO_ROUTE
 from edgeproxy.rules.body import HeldBody
-from edgeproxy.rules.compiler import compile_test
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.fields import FIELDS
-from edgeproxy.rules.may import may_hold
 from edgeproxy.rules.ruleset import Asking, Ruleset, holds
 from edgeproxy.rules.walk import Walk
 
@@ -120,6 +117,7 @@ class _Asked:
 
     def rule(self, model: RuleModel) -> RuleTrace:
         """The next rule."""
+        self.ways.hurry()
         made = RuleTrace(
             model.id, model.action, "no match", "", mode=model.mode, description=model.description, sample=model.sample
         )
@@ -175,8 +173,7 @@ class _Asked:
         """Whether a rule that can hold reads a body that was not held yet: the engine's question."""
         if self.facts.body is not None or not rule.waits(self.facts.request):
             return False
-        may = may_hold(rule.test(), lambda name: FIELDS[name].stable)
-        return bool(compile_test(may, rule.lists)(self.facts))
+        return bool(self.ways.snapshot.may(rule)(self.facts))
 
     def hold(self, rule: Rule) -> None:
         """The body is read for a rule."""
