@@ -92,7 +92,7 @@ def explain(
     method: Annotated[str | None, typer.Option("--request", "-X", metavar="METHOD", help="GET, or POST with --data.")] = None,
     header: Annotated[list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="Any number.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The body, or @file.")] = None,
-    http: Annotated[str | None, typer.Option("--http", metavar="VERSION", help="1.1, 2 (default) or 3.")] = None,
+    http: Annotated[str | None, typer.Option("--http", metavar="VERSION", help="1.1, 2 or 3; else as clients do.")] = None,
     client: Annotated[str | None, typer.Option("--client", metavar="IP", help="Where the connection comes from.")] = None,
     har: Annotated[Path | None, typer.Option("--har", metavar="FILE", help="Requests that a browser saved.")] = None,
     entry: Annotated[int | None, typer.Option("--entry", min=1, metavar="N", help="One of them; else a line for each.")] = None,

@@ -13,7 +13,6 @@ import asyncio
 import os
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -23,6 +22,7 @@ import uvloop
 from aiohttp import web
 
 from edgeproxy.config.model import Config
+from edgeproxy.explaining.counter import Counter
 from edgeproxy.explaining.desk import Desk
 from edgeproxy.ipc import (
     Abort,
@@ -158,7 +158,7 @@ def _is_fit(worker: ProcessState, generation: int) -> bool:
 
 
 class _Control:
-    __slots__ = ("_asked", "_asks", "_channel", "_desk", "_end", "_ledger", "_loop", "_peers", "_state", "_task", "_thread")
+    __slots__ = ("_asked", "_asks", "_channel", "_counter", "_desk", "_end", "_ledger", "_loop", "_peers", "_state", "_task")
 
     def __init__(self, task: Task, loop: asyncio.AbstractEventLoop) -> None:
         self._task = task
@@ -172,7 +172,7 @@ class _Control:
         self._asked: dict[int, tuple[set[_Peer], asyncio.Future[None]]] = {}
         self._end: asyncio.Future[None] = loop.create_future()
         self._desk = Desk(task.config)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._counter = Counter(self._desk, loop)
 
     async def run(self) -> int:
         server = await self._loop.create_unix_server(lambda: _Peer(self), sock=self._task.reports)
@@ -189,7 +189,7 @@ class _Control:
         server.close()
         store.close()
         await runner.cleanup()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._counter.close()
         return 0
 
     # The supervisor
@@ -290,7 +290,7 @@ class _Control:
         return readiness(self._state)
 
     async def explain(self, content: bytes) -> bytes:
-        return await self._loop.run_in_executor(self._thread, self._desk.answer, content)
+        return await self._counter.ask(content)
 
     async def scrape(self) -> Scrape:
         asked = time.monotonic()

@@ -49,13 +49,14 @@ class Gateway:
         events: where hits of rules are told; None without configuration.
         held: bytes of request bodies that previews hold.
         leases: tickets that hold places of limits of concurrency.
+        previews: those that wait for more of theirs.
         sightings: where keys of the edge were seen.
         store: where limits count; this worker's own until it is given another one.
     """
 
     __slots__ = (
-        "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "sightings", "snapshot", "stats",
-        "store", "time",
+        "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings", "snapshot",
+        "stats", "store", "time",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Gateway:
         self.sightings = Sightings(NETWORKS)
         self.leases = Leases(LEASE / 3_000_000, deadlines.now)
         deadlines.members.add(self.leases)
+        self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
@@ -143,13 +145,16 @@ class Gateway:
 
     def oversized(self, exchange: Exchange, limit: int) -> bool:
         """Bounds the body to so many bytes. True when it is larger already: then it is refused."""
-        body = exchange.body
-        length = exchange.request.length
-        if body.received > limit or (length is not None and length > limit):
+        if self.exceeds(exchange, limit):
             exchange.fail(client_fault(413, "body_too_large", f"The request body is larger than the {limit} bytes allowed."))
             return True
-        body.limit = limit
+        exchange.body.limit = limit
         return False
+
+    def exceeds(self, exchange: Exchange, limit: int) -> bool:
+        """Whether the body is known to be larger than so many bytes."""
+        length = exchange.request.length
+        return exchange.body.received > limit or (length is not None and length > limit)
 
     def _by_model(self, exchange: Exchange, route: Route) -> None:
         """To the upstream of the model that the body names."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -61,13 +62,15 @@ class Preview:
     """Holds the body of one exchange: its consumer until there is enough, an `Attempt` for the exchange meanwhile.
 
     What previews of a worker hold together is bounded, and so is the time that each has, however steadily bytes drip in:
-    nobody but the client is waited for here, and no upstream's bounds hold yet.
+    nobody but the client is waited for here, and no upstream's bounds hold yet. When it is too much, the largest one ends: so
+    a few large bodies that do not come to an end keep nobody's small ones out.
 
     Attributes:
         deadline: see `Deadlines`.
+        size: bytes that it holds.
     """
 
-    __slots__ = ("_exchange", "_held", "_most", "_parts", "_size", "deadline")
+    __slots__ = ("_exchange", "_held", "_most", "_parts", "deadline", "size")
 
     def __init__(self, exchange: Exchange, most: int, held: Held) -> None:
         """Hold up to `most` bytes, then call `held`, which goes on with the exchange."""
@@ -75,7 +78,7 @@ class Preview:
         self._most = most
         self._held: Held | None = held
         self._parts: list[bytes] = []
-        self._size = 0
+        self.size = 0
         self.deadline = NEVER
 
     def begin(self) -> None:
@@ -91,6 +94,7 @@ class Preview:
         deadlines = exchange.gateway.deadlines
         self.deadline = deadlines.now + exchange.plan.snapshot.client.timeouts.preview
         deadlines.members.add(self)
+        exchange.gateway.previews.add(self)
         if exchange.sink is not None:
             exchange.sink.proceed()
         if data:
@@ -102,12 +106,13 @@ class Preview:
             return
         gateway, size = self._exchange.gateway, len(data)
         self._parts.append(data)
-        self._size += size
+        self.size += size
         gateway.held += size
-        if self._size > self._most:
+        if self.size > self._most:
             self._decide(self._release())
         elif gateway.held > self._exchange.plan.snapshot.client.previews:
-            self._give_up(edge_fault(503, "previews_full", "Too many request bodies are being read; try again shortly."))
+            # Each such look ends one of them, so that looking at all costs no more than their beginning did.
+            max(gateway.previews, key=_size, default=self)._make_room(self)
 
     def body_end(self) -> None:
         """All of it."""
@@ -119,6 +124,11 @@ class Preview:
         del now
         self._give_up(client_fault(408, "preview_timeout", "The request body took too long to arrive."))
 
+    def _make_room(self, newest: Preview) -> None:
+        """This one is the largest: it or the newest one, which holds as much, gives up."""
+        ends = self if self.size > newest.size else newest
+        ends._give_up(edge_fault(503, "previews_full", "Too many request bodies are being read; try again shortly."))
+
     def _give_up(self, fault: Fault) -> None:
         self._release()
         self._held = None
@@ -128,9 +138,10 @@ class Preview:
     def _release(self) -> bytes:
         """What was held; it no longer counts."""
         gateway = self._exchange.gateway
-        gateway.held -= self._size
+        gateway.held -= self.size
         gateway.deadlines.members.discard(self)
-        parts, self._parts, self._size = self._parts, [], 0
+        gateway.previews.discard(self)
+        parts, self._parts, self.size = self._parts, [], 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _decide(self, content: bytes) -> None:
@@ -151,3 +162,6 @@ class Preview:
         """The client left."""
         self._release()
         self._held = None
+
+
+_size = attrgetter("size")

@@ -19,6 +19,7 @@ from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.rule import Rule, RunError
 from edgeproxy.rules.ruleset import Asking, Prepared, Ruleset, holds
+from edgeproxy.rules.walk import Walk
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
@@ -60,16 +61,21 @@ class Ruling:
         if decision is not None:
             return self._carry_out(exchange, decision, None)
         asking = Asking(self._rules, self._prepared, _facts(exchange), random.random, self._broken)  # no secret is drawn
+        if exchange.gateway.events is not None:
+            asking.walk.saw = []
         return self._ask(exchange, asking)
 
     def _ask(self, exchange: Exchange, asking: Asking) -> bool:
         if asking.go():
-            decision = asking.walk.decision()
-            if decision.hits:
-                self._follow(exchange, decision, asking.facts)
-            return self._carry_out(exchange, decision, asking.facts)
+            return self._settle(exchange, asking)
         self._hold(exchange, asking)
         return True
+
+    def _settle(self, exchange: Exchange, asking: Asking) -> bool:
+        decision = asking.walk.decision()
+        if decision.hits:
+            self._follow(exchange, decision, asking.facts)
+        return self._carry_out(exchange, decision, asking.walk.saw)
 
     def _follow(self, exchange: Exchange, decision: Decision, facts: Facts) -> None:
         """Other exchanges of this plan may have other hits: this one gets a plan of its own."""
@@ -87,8 +93,10 @@ class Ruling:
         """Wait for the body, within the bounds of the route that the request would take now."""
         plan, request = exchange.plan, asking.facts.request
         route = plan.route if request is exchange.request else plan.snapshot.router.find(request.authority, request.target)
-        client = plan.snapshot.client
-        if exchange.gateway.oversized(exchange, client.max_body if route is None else route.max_body):
+        gateway, limit = exchange.gateway, plan.snapshot.client.max_body if route is None else route.max_body
+        if gateway.exceeds(exchange, limit):
+            self._settle(exchange, asking)  # what was hit before counts, and is in the log line
+        if gateway.oversized(exchange, limit):
             return
 
         def held(content: bytes, truncated: bool) -> None:
@@ -98,13 +106,14 @@ class Ruling:
 
         Preview(exchange, _PREVIEW if route is None else route.preview, held).begin()
 
-    def _carry_out(self, exchange: Exchange, decision: Decision, facts: Facts | None) -> bool:
-        """Args: facts: of the request as it goes on, if they are at hand."""
+    def _carry_out(self, exchange: Exchange, decision: Decision, saw: list[tuple[Rule, Facts]] | None) -> bool:
+        """Args: saw: see `Walk`; None: it is the same for all exchanges of the plan, and can be found out."""
         for rule in decision.hits:
             self._stats.rule_hit(rule.id, rule.label)
         final, gateway = decision.final, exchange.gateway
         if gateway.events is not None and decision.hits:
-            _tell(gateway.events, exchange, decision, facts)
+            for rule, facts in _seen(exchange, decision) if saw is None else saw:
+                gateway.events.rule(exchange, rule, facts)
         if final is None:
             return False
         if decision.location is not None:
@@ -137,28 +146,28 @@ class Answering:
 
     def apply(self, exchange: Exchange, reply: Reply) -> None:
         """Asks, and changes the reply's headers. The edge's own are not among them yet."""
+        events = exchange.gateway.events
         if self._certain:
             hits = self._rules
+            if events is not None:
+                facts = _facts(exchange)
+                facts.reply = reply
+                for rule in hits:  # they read nothing that one of them changes
+                    events.rule(exchange, rule, facts)
             for rule in hits:
                 changes = rule.changes
                 if changes is not None and changes.fixed is not None and rule.acts:
                     removed = changes.removed
                     reply.headers = [line for line in reply.headers if line[0] not in removed] + changes.fixed
         else:
-            hits = self._ask(exchange, reply)
+            hits = self._ask(exchange, reply, events)
         if not hits:
             return
-        events = exchange.gateway.events
-        if events is not None:
-            facts = _facts(exchange)
-            facts.reply = reply
-            for rule in hits:
-                events.rule(exchange, rule, facts)
         for rule in hits:
             self._stats.rule_hit(rule.id, rule.label)
         exchange.plan = self._named(exchange.plan, tuple(hits))
 
-    def _ask(self, exchange: Exchange, reply: Reply) -> list[Rule]:
+    def _ask(self, exchange: Exchange, reply: Reply, events: Events | None) -> list[Rule]:
         facts = _facts(exchange)
         original = reply.with_headers(reply.headers)
         facts.reply = reply
@@ -169,6 +178,8 @@ class Answering:
             if rule.sampled and random.random() >= rule.model.sample:  # noqa: S311  a share of replies is no secret
                 continue
             hits.append(rule)
+            if events is not None:
+                events.rule(exchange, rule, facts)
             if rule.changes is not None and rule.acts:
                 reply.headers, _ = rule.changes.headers(reply.headers, facts, partial(self._broken, rule))
                 facts = facts.following(facts.request)
@@ -240,18 +251,21 @@ def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: Wo
     return Answering(found, stats) if found else None
 
 
-def _tell(events: Events, exchange: Exchange, decision: Decision, after: Facts | None) -> None:
-    """A line for each hit, with what its rule saw: the request as it came, up to the first rewrite, and as it goes on."""
-    after = after or _facts(exchange)
-    facts = after
-    if decision.request is not exchange.request:
-        plan = exchange.plan
-        facts = Facts(exchange.request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
-        facts.body = after.body
-    for rule in decision.hits:
-        events.rule(exchange, rule, facts)
-        if rule.changes is not None and rule.acts:
-            facts = after
+def _seen(exchange: Exchange, decision: Decision) -> list[tuple[Rule, Facts]]:
+    """Each hit of a decision that was made with the plan, and what its rule saw: they are carried out once more, on paper."""
+    plan, request = exchange.plan, exchange.request
+    walk = Walk(request, _always, _silent)
+    walk.saw = []
+    walk.all(decision.hits, Facts(request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context))
+    return walk.saw
+
+
+def _always() -> float:
+    return 0.0
+
+
+def _silent(_rule: Rule, _error: Exception) -> None:
+    """It was counted when the plan was made."""
 
 
 def _facts(exchange: Exchange) -> Facts:

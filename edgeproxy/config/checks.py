@@ -211,7 +211,9 @@ def _preload(hsts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _previews(data: dict[str, Any]) -> Iterator[Finding]:
-    """A preview that is smaller than a body in which a model has to be found: such a request would be refused."""
+    """A preview that is smaller than a body in which a model has to be found, or larger than all that are held at once: such a
+    request would be refused."""
+    together = _bytes(_section(data, "client").get("previews"))
     for index, route in _routes(data):
         preview = _bytes(route.get("preview"))
         if route.get("models") and preview == 0:
@@ -220,6 +222,9 @@ def _previews(data: dict[str, Any]) -> Iterator[Finding]:
         if limit is not None and preview is not None and preview > limit:
             message = f"preview ({format_size(preview)}) is more than max_body ({format_size(limit)})"
             yield Finding(("routes", index, "preview"), message, "no body of that size is let in")
+        if together is not None and preview is not None and preview > together:
+            message = f"preview ({format_size(preview)}) is more than client.previews ({format_size(together)})"
+            yield Finding(("routes", index, "preview"), message, "a worker holds no more of all bodies: raise it, or hold less")
 
 
 def _bytes(value: Any) -> int | None:

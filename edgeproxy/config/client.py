@@ -60,7 +60,9 @@ class Client(Section):
         most="16MiB",
     )
     max_connections: StrictInt = count(10000, "Open client connections of one worker.")
-    previews: Size = size("256MiB", "Bytes of request bodies that one worker holds to decide; over it 503.", least="1MiB")
+    previews: Size = size(
+        "256MiB", "Bytes of request bodies that one worker holds to decide; over it 503, for the largest.", least="1MiB"
+    )
     timeouts: ClientTimeouts = Field(default_factory=ClientTimeouts, description="How long a client may take.")
     h2: ClientH2 = Field(default_factory=ClientH2, description="HTTP/2 towards clients.")
     h3: ClientH3 = Field(default_factory=ClientH3, description="HTTP/3 towards clients.")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
 from edgeproxy.explaining.before import candidates, described
 from edgeproxy.explaining.own import answer_fault
+from edgeproxy.explaining.question import encoded
 from edgeproxy.explaining.ruled import changes_of
-from edgeproxy.explaining.trace import clean, trace
+from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.message import Headers, Reply
@@ -155,7 +156,7 @@ def _given(ways: Ways) -> Reply | None:
     if question.status is None:
         return None
     headers: Headers = [
-        (name.lower().encode("utf-8", "surrogateescape"), value.strip().encode("utf-8", "surrogateescape"))
+        (encoded(name.lower()), encoded(value.strip()))
         for name, value in question.reply_headers or [] if not name.startswith(":")
     ]  # fmt: skip
     kept = [line for line in headers if line[0] not in REPLY_FIELDS or line[0] == _TYPE]
@@ -195,6 +196,7 @@ class _Replying:
 
     def rule(self, model: RuleModel) -> RuleTrace:
         """The next rule."""
+        self.ways.hurry()
         made = RuleTrace(
             model.id, model.action, "no match", "", mode=model.mode, description=model.description, sample=model.sample
         )
@@ -208,7 +210,7 @@ class _Replying:
 
     def ask(self, rule: Rule, made: RuleTrace) -> None:
         """Asks one rule, and carries it out if it holds."""
-        made.expression = trace(rule.test(), self.facts, rule.lists, self.ways.veil)
+        made.expression = self.ways.snapshot.sheet(rule, self.ways.veil).ask(self.facts)
         possible = rule.id in self.possible
         if possible and self.reply is None:
             made.state, made.says = "waits", "depends on the reply: give --status and --response-header"

@@ -7,6 +7,7 @@ Everything is asked of the parts that serve (`Plan`, `Walk`, compiled rules, …
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -41,21 +42,24 @@ STAGES: Final[tuple[StageOf, ...]] = (
 
 
 def explain(
-    snapshot: PaperSnapshot, question: Question, *, show_secrets: bool = False, clock: Callable[[], float] = time.time
-) -> Explanation:
+    snapshot: PaperSnapshot, question: Question, *, show_secrets: bool = False, clock: Callable[[], float] = time.time,
+    until: float = math.inf,
+) -> Explanation:  # fmt: skip
     """What becomes of a request.
 
     Args:
         show_secrets: credentials are shown, too.
         clock: gives seconds since the epoch.
+        until: monotonic seconds when the answer comes too late.
 
-    Raises: Unclear when the question is no request.
+    Raises: Unclear when the question is no request; Busy when it is too late.
     """
     understood = understand(question, snapshot.trusted, snapshot.client)
     request = understood.request
     ways = Ways(
-        snapshot, question, request, understood.fault, Veil(show_secrets), clock, Plan(snapshot, request, RouteStats(NO_ROUTE))
-    )
+        snapshot, question, request, understood.fault, Veil(show_secrets), clock, Plan(snapshot, request, RouteStats(NO_ROUTE)),
+        until=until,
+    )  # fmt: skip
     stages = [stage for stage_of in STAGES if (stage := stage_of(ways)) is not None]
     return Explanation(_asked(ways), stages, ways.outcome or Outcome("nothing decides", ""))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote_plus
 
-from edgeproxy.explaining.question import Question, Unclear, basic, user_of
+from edgeproxy.explaining.question import Question, Unclear, basic, encoded, user_of
 
 AGENT: Final = "curl/8.5.0"  # what a command without -A says, in some version
 _ENCODINGS: Final = "deflate, gzip, br, zstd"
@@ -90,7 +90,7 @@ class _Command:
         self.has_data = False
         self.said: dict[str, str] = {}  # what other options say of headers, by lower-case name
         self.switches: set[str] = set()
-        self.http = "2"
+        self.http = ""
 
     def take(self, words: list[str]) -> None:
         """All words behind `curl`."""
@@ -181,7 +181,7 @@ class _Command:
             content = self.read(value[1:])
             data = content if name in ("data-binary", "json") else content.translate(None, b"\r\n\0")
         else:
-            data = value.encode("utf-8", "surrogateescape")
+            data = encoded(value)
         if name == "json":
             self.said["content-type"] = self.said["accept"] = "application/json"
             # --json pieces follow each other as they are (curl's manual).
@@ -193,11 +193,11 @@ class _Command:
     def _urlencoded(self, value: str) -> bytes:
         found = _ENCODED.fullmatch(value)
         if found is None:
-            return quote_plus(value, encoding="utf-8", errors="surrogateescape").encode("ascii")
+            return quote_plus(encoded(value)).encode("ascii")
         name, sign, rest = found.groups()
-        content = rest.encode("utf-8", "surrogateescape") if sign == "=" else self.read(rest)
-        encoded = quote_plus(content)
-        return (f"{name}={encoded}" if name else encoded).encode("utf-8", "surrogateescape")
+        content = encoded(rest) if sign == "=" else self.read(rest)
+        quoted = quote_plus(content)
+        return encoded(f"{name}={quoted}" if name else quoted)
 
     # -- all of it together ------------------------------------------------------------------------------------------
 
@@ -217,7 +217,10 @@ class _Command:
         if user is not None:
             self.said.setdefault("authorization", basic(user)[1])
         method = self.method or ("HEAD" if "head" in self.switches else None)
-        return Question(url, method or ("GET" if body is None else "POST"), self._all_headers(body), body, http=self.http)
+        http = self.http
+        if url[:7].lower() == "http://" and http == "2" and "http2-prior-knowledge" not in self.switches:
+            http = "1.1"  # it asks so to upgrade
+        return Question(url, method or ("GET" if body is None else "POST"), self._all_headers(body), body, http=http)
 
     def _all_headers(self, body: bytes | None) -> list[tuple[str, str]]:
         """What curl adds, unless a -H says otherwise, and then the -H."""

@@ -1,8 +1,9 @@
 # Explanations for the admin address: JSON in, JSON out, by the configuration that is in use. It knows no loop and no HTTP.
-"""`Desk`: `use` is called where messages arrive, `answer` in a thread; only the first answer of a generation compiles."""
+"""`Desk`: `use` is called where messages arrive, `answer` in a thread; only the first answers of a generation compile."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -46,20 +47,21 @@ class Desk:
         self._config = config
         self._paper = None
 
-    def answer(self, content: bytes) -> bytes:
+    def answer(self, content: bytes, until: float = math.inf) -> bytes:
         """The explanation, as JSON.
 
         Args:
             content: JSON with the keys of `_Asked`.
+            until: monotonic seconds when the answer comes too late.
 
-        Raises: Unclear.
+        Raises: Unclear; Busy when it is too late.
         """
         # Here and not above: who is never asked does not pay for loading it.
         from edgeproxy.explaining.answer import to_json
         from edgeproxy.explaining.course import explain
 
         question = _question(content)
-        return to_json(explain(self._snapshot(), question))
+        return to_json(explain(self._snapshot(), question, until=until))
 
     def _snapshot(self) -> PaperSnapshot:
         from edgeproxy.explaining.paper import PaperSnapshot
@@ -77,7 +79,7 @@ def _question(content: bytes) -> Question:
 
     try:
         asked = _decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unclear(f"the request is not understood: {error}") from None
     if (asked.curl is None) == (asked.url is None):
         raise Unclear("give 'url' or 'curl', and only one of them")

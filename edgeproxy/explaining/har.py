@@ -66,7 +66,7 @@ def read_har(content: bytes, client: str | None = None) -> list[Question]:
         raise Unclear(f"the file is larger than {MAX_FILE >> 20} MiB")
     try:
         entries = _decode(content.removeprefix(b"\xef\xbb\xbf")).log.entries
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unclear(f"not a HAR file: {error}") from None
     if not entries:
         raise Unclear("the HAR file has no entries")
@@ -106,4 +106,4 @@ def _body(posted: _Posted | None) -> bytes | None:
 def _version(text: str) -> str:
     """`HTTP/2`, `http/2.0`, `h3`, `HTTP/1.1`: they differ by browser."""
     plain = text.lower().removeprefix("http/").removeprefix("h")
-    return {"1.0": "1.0", "1.1": "1.1", "2": "2", "2.0": "2", "3": "3", "3.0": "3"}.get(plain, "2")
+    return {"1.0": "1.0", "1.1": "1.1", "2": "2", "2.0": "2", "3": "3", "3.0": "3"}.get(plain, "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.explaining.question import Unclear
+from edgeproxy.explaining.trace import Sheet
 from edgeproxy.geo import Geo
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
@@ -16,11 +17,16 @@ from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.keys import KeyRing
 from edgeproxy.policy.limits import compile_budgets, compile_limits
 from edgeproxy.policy.routing import Router
+from edgeproxy.rules.compiler import Check, compile_test
 from edgeproxy.rules.facts import Context
+from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.may import may_hold
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
+    from edgeproxy.explaining.trace import Veil
+    from edgeproxy.rules.rule import Rule
 
 INSTANCE = b"cdn-loop: edgeproxy;id=this-edge"  # each start of an edge has another id
 # Attributes of a snapshot that a paper one has not.
@@ -30,7 +36,7 @@ ABSENT = frozenset({"contexts", "quic_certificates"})
 class PaperSnapshot(Snapshot):
     """See the module. `Route.pool_for` of its routes gives the name of an upstream instead of a pool."""
 
-    __slots__ = ()
+    __slots__ = ("_may", "_sheets")
 
     def __init__(self, config: Config) -> None:
         """Raises: Unclear when a file of `geo` is gone since the configuration was checked."""
@@ -57,6 +63,23 @@ class PaperSnapshot(Snapshot):
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.instance = INSTANCE
+        self._sheets: dict[tuple[str, bool], Sheet] = {}
+        self._may: dict[str, Check] = {}
+
+    def sheet(self, rule: Rule, veil: Veil) -> Sheet:
+        """The test of a rule, part by part; made when somebody first asks."""
+        key = (rule.id, veil.show)
+        sheet = self._sheets.get(key)
+        if sheet is None:
+            sheet = self._sheets[key] = Sheet(rule.test(), rule.lists, veil, rule.check)
+        return sheet
+
+    def may(self, rule: Rule) -> Check:
+        """Whether a rule can hold, as far as the head says; kept, too."""
+        check = self._may.get(rule.id)
+        if check is None:
+            check = self._may[rule.id] = compile_test(may_hold(rule.test(), lambda name: FIELDS[name].stable), rule.lists)
+        return check
 
 
 def _geo(config: Config) -> Geo | None:

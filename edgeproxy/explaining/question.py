@@ -29,6 +29,10 @@ class Unclear(Exception):
     """What was asked is not a request; the message says why, for people."""
 
 
+class Busy(Exception):
+    """There is no answer now; the message says why, for people."""
+
+
 class Question(msgspec.Struct):
     """A request as somebody tells it.
 
@@ -38,7 +42,7 @@ class Question(msgspec.Struct):
         headers: in order, names as written.
         body: None: there is none, or it is not known.
         client: address of the connection's other end.
-        http: version, like `1.1`, `2` or `3`.
+        http: version, like `1.1`, `2` or `3`; empty: what clients mostly speak, 2 over TLS and else 1.1.
         status, reply_headers: of the reply, as far as it is known; None: it is not.
     """
 
@@ -47,7 +51,7 @@ class Question(msgspec.Struct):
     headers: list[tuple[str, str]] = []
     body: bytes | None = None
     client: str = "192.0.2.1"
-    http: str = "2"
+    http: str = ""
     status: int | None = None
     reply_headers: list[tuple[str, str]] | None = None
 
@@ -80,9 +84,10 @@ def understand(question: Question, trusted: Networks, bounds: Client) -> Underst
     method = question.method or ("GET" if body is None else "POST")
     if not method.isascii() or not method.isprintable() or not method or " " in method:
         raise Unclear(f"{method!r} is not a method")
-    if question.http not in HTTP:
-        raise Unclear(f"{question.http!r} is not a version of HTTP: there are 1.1, 2 and 3")
-    protocol = HTTP[question.http]
+    version = question.http or ("2" if secure else "1.1")
+    if version not in HTTP:
+        raise Unclear(f"{version!r} is not a version of HTTP: there are 1.1, 2 and 3")
+    protocol = HTTP[version]
     kept: Headers = []
     length: int | None = 0 if body is None else len(body)
     dropped: list[bytes] = []
@@ -106,7 +111,7 @@ def understand(question: Question, trusted: Networks, bounds: Client) -> Underst
 
 def basic(user: str) -> tuple[str, str]:
     """The field of `curl -u name:password`."""
-    return "Authorization", f"Basic {base64.b64encode(user.encode()).decode('ascii')}"
+    return "Authorization", f"Basic {base64.b64encode(encoded(user)).decode('ascii')}"
 
 
 def _split(url: str) -> tuple[bytes, bytes, bool]:
@@ -124,16 +129,29 @@ def _split(url: str) -> tuple[bytes, bytes, bool]:
         target = "/" + target
     if not authority:
         raise Unclear(f"{_cut(url)!r} has no host")
-    return _encoded(authority), _encoded(target), scheme.lower() == "https"
+    return encoded(authority), encoded(target), scheme.lower() == "https"
 
 
 def user_of(url: str) -> str | None:
-    """`name:password` of a URL that has it in front of its host."""
-    return urlsplit(url).netloc.rpartition("@")[0] or None
+    """`name:password` of a URL that has it in front of its host.
+
+    Raises: Unclear when it is no URL.
+    """
+    try:
+        return urlsplit(url).netloc.rpartition("@")[0] or None
+    except ValueError as error:  # a bracket without another, a character that stands for '/'
+        raise Unclear(f"{_cut(url)!r} is not a URL: {error}") from None
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def encoded(text: str) -> bytes:
+    """Text as bytes: UTF-8, and surrogates from U+DC80 to U+DCFF as the bytes that Python reads as them.
+
+    Raises: Unclear for other surrogates.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise Unclear(f"there is half a character (U+{ord(text[error.start]):04X}) in what was asked") from None
 
 
 def _cut(text: str) -> str:
@@ -147,7 +165,7 @@ def _headers(given: list[tuple[str, str]]) -> Headers:
     for name, value in given:
         if name.startswith(":"):
             continue  # pseudo-headers, as HAR files have them: method, URL and version say the same
-        raw = _encoded(value.strip(" \t"))
+        raw = encoded(value.strip(" \t"))
         if not name or not name.isascii() or any(byte in b' \t\r\n"(),/:;<=>?@[\\]{}' or byte < 33 for byte in name.encode()):
             raise Unclear(f"{_cut(name)!r} is not the name of a header")
         if any(byte in b"\r\n\0" for byte in raw):

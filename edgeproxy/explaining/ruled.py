@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
 from edgeproxy.explaining.own import answer_content, answer_fault, answer_redirect
-from edgeproxy.explaining.trace import clean, trace
+from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
 from edgeproxy.faults import client_fault
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.plan import NO_ROUTE
 from edgeproxy.rules.body import HeldBody
-from edgeproxy.rules.compiler import compile_test
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.fields import FIELDS
-from edgeproxy.rules.may import may_hold
-from edgeproxy.rules.ruleset import Ruleset, holds
+from edgeproxy.rules.ruleset import Asking, Ruleset, holds
 from edgeproxy.rules.walk import Walk
 
 if TYPE_CHECKING:
@@ -41,27 +38,38 @@ def rules(ways: Ways) -> Stage | None:
         return Stage("rules", "passes", "there are no rules")
     asked = _Asked(ways, ruleset, facts)
     traces = [asked.rule(model) for model in ways.snapshot.config.rules.book.rules if model.phase == "request"]
+    walk, ways.facts = asked.walk, asked.facts
     if asked.too_large is not None:
-        # As the gateway: the body was to be read before anything was carried out, so nothing is, and no hit is counted.
-        refused = f"413: {asked.too_large}"
-        outcome = Outcome(f"the edge answers {refused}", "rules", 413)
-        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), outcome)
-        return Stage("rules", "answers", refused, rules=traces)
-    walk = asked.walk
+        walk, ways.facts = _before_the_body(ruleset, facts, traces)
     ways.decision = walk.decision()
     if walk.hits:
         ways.plan = plan = plan.copy()
         plan.follow(ways.decision, request, RouteStats(NO_ROUTE))
-    ways.facts = asked.facts
     hits = [rule.id for rule in walk.hits]
     told = f"{', '.join(hits[:10])}{', …' if len(hits) > 10 else ''}" if hits else ""
     count = f"{len(hits)} of {len(traces)} rules hit: {told}" if hits else f"none of {len(traces)} rules matches"
+    if asked.too_large is not None:
+        refused = f"413: {asked.too_large}"
+        outcome = Outcome(f"the edge answers {refused}", "rules", 413, hits=hits)
+        answer_fault(ways, client_fault(413, "body_too_large", asked.too_large), outcome)
+        return Stage("rules", "answers", f"{refused}; {count}", rules=traces)
     if walk.final is not None and (says := _end(ways, walk.final, hits)) is not None:
         return Stage("rules", "answers", f"{says}; {count}", rules=traces)
     if ways.body_unknown:
         return Stage("rules", "waits", f"{count}; some depend on the body, which was not given", rules=traces)
     changed = any(rule.acts and rule.model.action in _CHANGED for rule in walk.hits)
     return Stage("rules", "changes" if changed else "passes", count, rules=traces)
+
+
+def _before_the_body(ruleset: Ruleset, facts: Facts, traces: list[RuleTrace]) -> tuple[Walk, Facts]:
+    """How far the rules come without a body: the engine waits for it once, before a group of rules."""
+    asking = Asking(ruleset, ruleset.prepare(facts), facts, lambda: 0.0, lambda _rule, _error: None)
+    asking.go()
+    hits = {rule.id for rule in asking.walk.hits}
+    for each in traces:
+        if each.state in ("acts", "logs") and each.id not in hits:
+            each.state, each.says = "not reached", "it is asked together with rules that read the body, and that is refused"
+    return asking.walk, asking.facts
 
 
 def _end(ways: Ways, rule: Rule, hits: list[str]) -> str | None:
@@ -109,6 +117,7 @@ class _Asked:
 
     def rule(self, model: RuleModel) -> RuleTrace:
         """The next rule."""
+        self.ways.hurry()
         made = RuleTrace(
             model.id, model.action, "no match", "", mode=model.mode, description=model.description, sample=model.sample
         )
@@ -131,7 +140,7 @@ class _Asked:
                 self.ender = "the body, which an earlier rule wants to read, is refused"
                 return
         facts = self.facts
-        made.expression = trace(rule.test(), facts, rule.lists, self.ways.veil)
+        made.expression = self.ways.snapshot.sheet(rule, self.ways.veil).ask(facts)
         if not holds(rule, facts, self.broken):
             self.missed(rule, made)
             return
@@ -164,8 +173,7 @@ class _Asked:
         """Whether a rule that can hold reads a body that was not held yet: the engine's question."""
         if self.facts.body is not None or not rule.waits(self.facts.request):
             return False
-        may = may_hold(rule.test(), lambda name: FIELDS[name].stable)
-        return bool(compile_test(may, rule.lists)(self.facts))
+        return bool(self.ways.snapshot.may(rule)(self.facts))
 
     def hold(self, rule: Rule) -> None:
         """The body is read for a rule."""

@@ -14,6 +14,8 @@ _SIMPLE: Final = {
     '"': '"', "?": "?",
 }  # fmt: skip
 _CODE: Final = re.compile(r"x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{1,4}|U[0-9A-Fa-f]{1,8}|[0-7]{1,3}")
+# Surrogates; those that Python reads bytes as (U+DC80 to U+DCFF) may come from a terminal.
+_HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _ENDS: Final = "|&;<>()"
 
 
@@ -24,6 +26,9 @@ def words(line: str) -> list[str]:
     """
     if len(line) > MAX_LINE:
         raise Unclear(f"the command is longer than {MAX_LINE >> 20} Mi characters")
+    found = _HALF.search(line)
+    if found is not None:
+        raise Unclear(f"the command has half a character in it (U+{ord(found[0]):04X})")
     return _Line(line).words()
 
 
@@ -123,6 +128,8 @@ class _Line:
         digits = number[0]
         if digits[0] in "uU":
             code = int(digits[1:], 16)
+            if 0xD800 <= code <= 0xDFFF:
+                raise Unclear(f"'\\{digits}' is half a character")
             return chr(code) if code < 0x110000 else "\ufffd"
         code = int(digits[1:], 16) if digits[0] == "x" else int(digits, 8) & 0xFF
         # A byte; those above 127 come back as themselves when the text is encoded.

@@ -1,16 +1,17 @@
 # An expression part by part, with what each part comes to: asked of the compiler, so that there is no second opinion.
-"""`trace` makes a `Node` of a test and the facts of a request; `Veil` writes values, and keeps quiet about credentials."""
+"""`Sheet` makes a `Node` of a test and the facts of a request; `Veil` writes values, and keeps quiet about credentials."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from edgeproxy.explaining.answer import Named, Node
+from edgeproxy.explaining.literals import SIGNED, secret, veiled, veiled_value, written
 from edgeproxy.rules.addresses import show_ip
-from edgeproxy.rules.compiler import Container, compile_test, compile_value
+from edgeproxy.rules.compiler import Check, Container, compile_test, compile_value
 from edgeproxy.rules.facts import Facts
-from edgeproxy.rules.reads import credential, reads, root, secret_header
+from edgeproxy.rules.reads import credential, reads, root, secret_header, source
 from edgeproxy.rules.syntax import (
     IP,
     BitAnd,
@@ -109,40 +110,95 @@ def _scalar(value: Value) -> Any:
     return kind
 
 
+class Sheet:
+    """A test and its parts, ready to be asked about many requests: what is compiled is kept.
+
+    All parts are asked, also those that the engine need not ask.
+    """
+
+    __slots__ = ("_check", "_lists", "_test", "_text", "_veil", "join", "parts", "values")
+
+    def __init__(self, test: Test, lists: Mapping[str, Container], veil: Veil, check: Check | None = None) -> None:
+        """Args: check: the compiled test, if it is at hand."""
+        self._test = test
+        self._lists = lists
+        self._veil = veil
+        self._check = check
+        self._text = show(test if veil.show else veiled(test))
+        self.join = ""
+        self.parts: tuple[Sheet, ...] = ()
+        self.values: tuple[_Wanted, ...] = ()
+        match test:
+            case Combine(op, parts):
+                self.join, self.parts = op, tuple(Sheet(part, lists, veil) for part in parts)
+            case Not(inner):
+                self.join, self.parts = "not", (Sheet(inner, lists, veil),)
+            case Quantifier(every, inner):
+                self.join, self.parts = "all" if every else "any", (Sheet(inner, lists, veil),)
+            case Constant():
+                pass
+            case _:
+                hide = not veil.show and secret(test)
+                wanted = (_Wanted(value, lists, veil, hide) for value in dict.fromkeys(_values(test)))
+                # `ssl → true (ssl = true)` says it twice.
+                self.values = tuple(each for each in wanted if each.name != self._text)
+
+    def ask(self, facts: Facts) -> Node:
+        """What it and each of its parts come to."""
+        node = Node(self._text, None, join=self.join)
+        try:
+            if self._check is None:
+                self._check = compile_test(self._test, self._lists)
+            answer = self._check(facts)
+            node.answer = [bool(each) for each in answer] if is_vector(self._test) else bool(answer)
+        except Exception as error:  # a rule that fails counts as not matching, and here is where one sees why
+            node.error = f"{type(error).__name__}: {error}"
+        node.parts = [part.ask(facts) for part in self.parts]
+        node.values = [value.ask(facts) for value in self.values]
+        return node
+
+
+class _Wanted:
+    """A value of an expression, by its text.
+
+    Attributes:
+        hide: it stands beside a credential.
+    """
+
+    __slots__ = ("_ask", "_hidden", "_lists", "_value", "_veil", "name")
+
+    def __init__(self, value: Value, lists: Mapping[str, Container], veil: Veil, hide: bool) -> None:
+        self._value = value
+        self._lists = lists
+        self._veil = veil
+        self.name = show_value(value if veil.show else veiled_value(value, hide))
+        self._hidden = not veil.show and hide and written(value)
+        # What is only read needs no compiler.
+        plain = isinstance(value, Field | Index | Each) and isinstance(root(value), Field)
+        self._ask: Callable[[Facts], Any] | None = source(value) if plain else None  # type: ignore[arg-type]  # just asked
+
+    def ask(self, facts: Facts) -> Named:
+        try:
+            if self._ask is None:
+                self._ask = compile_value(self._value, self._lists)
+            found = self._ask(facts)
+            if found is not None and not isinstance(found, bool | int | bytes | dict | list):
+                found = list(found)
+            if self._hidden and isinstance(found, bytes | list | dict):
+                return Named(self.name, hidden(found))
+            return Named(self.name, self._veil.value(self._value, found))
+        except Exception as error:
+            return Named(self.name, f"failed: {type(error).__name__}: {error}")
+
+
 def trace(test: Test, facts: Facts, lists: Mapping[str, Container], veil: Veil) -> Node:
-    """What a test and each of its parts come to. All parts are asked, also those that the engine need not ask."""
-    node = Node(show(test), None)
-    try:
-        answer = compile_test(test, lists)(facts)
-        node.answer = [bool(each) for each in answer] if is_vector(test) else bool(answer)
-    except Exception as error:  # a rule that fails counts as not matching, and here is where one sees why
-        node.error = f"{type(error).__name__}: {error}"
-    match test:
-        case Combine(op, parts):
-            node.join, node.parts = op, [trace(part, facts, lists, veil) for part in parts]
-        case Not(inner):
-            node.join, node.parts = "not", [trace(inner, facts, lists, veil)]
-        case Quantifier(every, inner):
-            node.join, node.parts = "all" if every else "any", [trace(inner, facts, lists, veil)]
-        case Constant():
-            pass
-        case _:
-            node.values = [value_of(value, facts, lists, veil) for value in dict.fromkeys(_values(test))]
-            # `ssl → true (ssl = true)` says it twice.
-            node.values = [each for each in node.values if each.name != node.text]
-    return node
+    """What a test and each of its parts come to, asked once."""
+    return Sheet(test, lists, veil).ask(facts)
 
 
 def value_of(value: Value, facts: Facts, lists: Mapping[str, Container], veil: Veil) -> Named:
     """A value by its text."""
-    name = show_value(value)
-    try:
-        found = compile_value(value, lists)(facts)
-        if found is not None and not isinstance(found, bool | int | bytes | dict | list):
-            found = list(found)
-        return Named(name, veil.value(value, found))
-    except Exception as error:
-        return Named(name, f"failed: {type(error).__name__}: {error}")
+    return _Wanted(value, lists, veil, False).ask(facts)
 
 
 def _values(test: Test) -> Iterator[Value]:
@@ -170,7 +226,8 @@ def _inside(value: Value) -> Iterator[Value]:
             base = root(value)
             if isinstance(base, Call):
                 yield from _inside(base)
-        case Call(_, args):
+        case Call(name, args):
             yield value
-            for arg in args:
+            # The key of a signature is nobody's business, also where it has to be computed.
+            for arg in args[name == SIGNED :]:
                 yield from _inside(arg)

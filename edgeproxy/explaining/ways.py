@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgeproxy.explaining.answer import Outcome
+from edgeproxy.explaining.question import Busy
 
 if TYPE_CHECKING:
     from edgeproxy.explaining.paper import PaperSnapshot
@@ -38,6 +41,7 @@ class Ways:
         outcome: once something has decided.
         reply: of the edge's own.
         reply_rules: response rules are asked about the reply.
+        until: monotonic seconds when somebody stops waiting for the answer.
     """
 
     snapshot: PaperSnapshot
@@ -55,3 +59,9 @@ class Ways:
     outcome: Outcome | None = None
     reply: Reply | None = None
     reply_rules: bool = True
+    until: float = math.inf
+
+    def hurry(self) -> None:
+        """Called before each rule. Raises: Busy when the time is over."""
+        if monotonic() > self.until:
+            raise Busy("this takes too long: ask again, what was compiled is kept; or ask 'edgeproxy explain'")

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from edgeproxy.explaining.question import Unclear
+from edgeproxy.explaining.question import Busy, Unclear
 from edgeproxy.observe.collector import CONTENT_TYPE, Scrape, render
 
 _SECURITY: Final = {
@@ -32,7 +32,7 @@ class Source(Protocol):
         """Whether /readyz answers 200, and its JSON detail."""
 
     async def explain(self, content: bytes) -> bytes:
-        """The JSON of an explanation of the request that the content (JSON) tells of. Raises Unclear."""
+        """The JSON of an explanation of the request that the content (JSON) tells of. Raises Unclear, Busy."""
 
     async def scrape(self) -> Scrape:
         """Fresh numbers of all processes; takes at most the deadline for workers to report (250 ms)."""
@@ -68,6 +68,8 @@ def application(source: Source, host: str | None) -> web.Application:
             return web.json_response({"error": f"at most {_MOST} bytes"}, status=413, headers=_SECURITY)
         except Unclear as error:
             return web.json_response({"error": str(error)}, status=400, headers=_SECURITY)
+        except Busy as error:
+            return web.json_response({"error": str(error)}, status=503, headers={"Retry-After": "1", **_SECURITY})
         return web.Response(body=content, content_type="application/json", headers=_SECURITY)
 
     app = web.Application(middlewares=[guard], client_max_size=_MOST)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -65,8 +66,8 @@ class Events:
     def __init__(self, path: str, stats: WorkerStats) -> None:
         """Raises: OSError when the file cannot be opened."""
         self.writer = EventWriter(path, stats)
-        # By id: the rule, and what it reads. A reload makes new rules; the old ones go with the first hit after it.
-        self._reads: dict[str, tuple[Rule, tuple[Shown, ...]]] = {}
+        # What each rule reads; a reload makes new rules, and what is known of the old ones goes with them.
+        self._reads: WeakKeyDictionary[Rule, tuple[Shown, ...]] = WeakKeyDictionary()
 
     def rule(self, exchange: Exchange, rule: Rule, facts: Facts) -> None:
         """A rule was hit.
@@ -109,14 +110,12 @@ class Events:
         self.writer.lines.append(_encode(event) + b"\n")
 
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
-        known = self._reads.get(rule.id)
-        if known is None or known[0] is not rule:
-            if known is not None:
-                self._reads.clear()
+        known = self._reads.get(rule)
+        if known is None:
             found = reads(rule.test())[:MAX_FIELDS]
-            shown = tuple(Shown(show_value(read), source(read), private(read), read.type == IP) for read in found)
-            known = self._reads[rule.id] = (rule, shown)
-        return known[1]
+            known = tuple(Shown(show_value(read), source(read), private(read), read.type == IP) for read in found)
+            self._reads[rule] = known
+        return known
 
 
 def answer(rule: Rule) -> int | None:

@@ -144,10 +144,10 @@ class LineWriter:
             os.close(old)
 
     def _write(self, data: bytes) -> None:
+        size, done = len(data), 0
+        ahead = int(self._torn)  # bytes in front that end the half line which a full disk left: no line of these
         try:
-            if self._torn:
-                data = b"\n" + data  # ends the half line that a full disk left
-            done = 0
+            data = b"\n" * ahead + data
             view = memoryview(data)
             pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
             try:
@@ -155,12 +155,13 @@ class LineWriter:
                     end = _cut(data, done) if pipe else len(data)
                     done += _write_some(self._fd, view[done:end])
             except OSError:
-                self._lost += data.count(b"\n", done)
-                self._torn = done > 0 and data[done - 1] != 10
+                self._lost += data.count(b"\n", max(done, ahead))
+                if done:  # else the file ends as it did
+                    self._torn = data[done - 1] != 10
                 raise
             self._torn = False
         finally:
-            self._written += len(data) - (data[:1] == b"\n")
+            self._written += size
 
 
 def _cut(data: bytes, start: int) -> int:

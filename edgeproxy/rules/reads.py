@@ -36,12 +36,15 @@ Read = Field | Index | Each
 
 # Words in the name of a header whose value is a credential: better one too many than one too few.
 _WORDS: Final = (
-    b"auth", b"cookie", b"token", b"secret", b"password", b"api-key", b"apikey", b"signature", b"credential", b"session",
+    b"auth", b"cookie", b"token", b"secret", b"pass", b"api-key", b"apikey", b"signature", b"credential", b"session", b"jwt",
+    b"assertion", b"oidc", b"dpop", b"otp", b"csrf", b"xsrf", b"bearer", b"cert", b"hmac",
+    b"verify",  # `x-origin-verify`: how an origin knows its edge
 )  # fmt: skip
 _CREDENTIALS: Final = frozenset({"http.cookie", "http.request.cookies"})
 _HEADERS: Final = (
     "http.request.headers", "http.request.headers.values", "http.response.headers", "http.response.headers.values",
 )  # fmt: skip
+_ARGUMENTS: Final = frozenset({"http.request.uri.args", "http.request.body.form"})
 _PRIVATE: Final = (
     "http.request.uri.query", "http.request.uri.args", "http.request.full_uri", "http.request.body.", "http.referer",
     "http.request.jwt.", "http.request.headers.values", "http.response.headers.values",
@@ -96,6 +99,19 @@ def credential(read: Read) -> bool:
         key = next((step for step in path if isinstance(step, bytes)), None)
         return key is None or secret_header(key)
     return False
+
+
+def whole(read: Read) -> bool:
+    """Whether a part is all headers at once, not one of them."""
+    name, path = _parts(read)
+    return name.removeprefix("raw.") in _HEADERS and not any(isinstance(step, bytes) for step in path)
+
+
+def secret_argument(read: Read) -> bool:
+    """Whether a part is an argument of the query or a form whose name says that it is a credential."""
+    name, path = _parts(read)
+    key = next((step for step in path if isinstance(step, bytes)), b"")
+    return name.removeprefix("raw.") in _ARGUMENTS and secret_header(key.lower())
 
 
 def private(read: Read) -> bool:

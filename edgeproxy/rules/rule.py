@@ -50,8 +50,8 @@ class Rule:
     """
 
     __slots__ = (
-        "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id", "index",
-        "label", "location", "model", "sampled", "stable",
+        "__weakref__", "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id",
+        "index", "label", "location", "model", "sampled", "stable",
     )  # fmt: skip
 
     def __init__(

@@ -47,10 +47,12 @@ class Walk:
 
     Attributes:
         over: no later rule of this phase runs.
+        saw: each hit with what its rule saw, if somebody wants to know and has set a list; else None.
     """
 
     __slots__ = (
-        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "limits", "location", "over", "request", "skip_stages",
+        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "limits", "location", "over", "request", "saw",
+        "skip_stages",
         "tags", "upstream", "written",
     )  # fmt: skip
 
@@ -65,6 +67,7 @@ class Walk:
         self._drawn: dict[int, bool] = {}
         self._broken = broken
         self.hits: list[Rule] = []
+        self.saw: list[tuple[Rule, Facts]] | None = None
         self.left_out: set[str] = set()
         self.skip_stages: set[str] = set()
         self.final: Rule | None = None
@@ -99,8 +102,9 @@ class Walk:
         """A rule that holds for `facts`. Returns: the facts for later rules."""
         if self.drops(rule):
             return facts
+        seen = facts
         if not rule.acts:
-            self.hits.append(rule)
+            self._hit(rule, seen)
             return facts
         try:
             location = rule.redirect(facts)
@@ -109,7 +113,7 @@ class Walk:
         except Exception as e:
             self._broken(rule, e)
             return facts
-        self.hits.append(rule)
+        self._hit(rule, seen)
         if rule.final:
             self.final = rule
             self.location = location
@@ -123,6 +127,11 @@ class Walk:
             self.tags += [tag for tag in rule.model.tags if tag not in self.tags]
             self.limits += [name for name in rule.model.limits if name not in self.limits]
         return facts
+
+    def _hit(self, rule: Rule, seen: Facts) -> None:
+        self.hits.append(rule)
+        if self.saw is not None:
+            self.saw.append((rule, seen))
 
     def _skip(self, rule: Rule) -> None:
         skip = rule.model.skip

@@ -79,7 +79,7 @@ class Stand:
         requests = [stream.app for quic in self._quic for stream in quic.streams.by_id.values()]
         exchanges += [getattr(request, "exchange", None) for request in requests]
         attempts = [exchange.attempt for exchange in exchanges if exchange is not None]
-        return sum(attempt._size for attempt in attempts if isinstance(attempt, Preview)) if attempts else -1
+        return sum(attempt.size for attempt in attempts if isinstance(attempt, Preview)) if attempts else -1
 
     @property
     def _quic(self) -> list[Any]:

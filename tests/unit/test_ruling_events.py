@@ -74,3 +74,52 @@ def test_the_same_head_again_is_told_again(tmp_path: Path) -> None:
     driver.feed(GET).feed(GET)
     first, second = real.told()
     assert first["ray"] != second["ray"]
+
+
+@pytest.mark.parametrize("kind", [STABLE, VOLATILE])
+def test_what_each_of_several_rewrites_saw(tmp_path: Path, kind: str) -> None:
+    seen = 'http.request.headers["x-a"][0]'
+    real = Told(
+        tmp_path, {"id": "log", "expression": f'not {seen} eq "1"'},
+        {"id": "one", "expression": f'{kind} and not {seen} eq "1"', "action": "rewrite", "headers": {"set": {"x-a": "1"}}},
+        {"id": "two", "expression": f'{seen} eq "1"', "action": "rewrite", "path": "/b", "headers": {"set": {"x-a": "2"}}},
+        {"id": "three", "expression": f'{seen} eq "2"', "action": "rewrite", "headers": {"remove": ["x-a"]}},
+        {"id": "end", "expression": f'not {seen} eq "2"'},
+    )  # fmt: skip
+    real.served(GET)
+    told = [(each["rule"], each["path"], each["fields"][seen]) for each in real.told()]
+    assert told == [
+        ("log", "/old/a", None), ("one", "/old/a", None), ("two", "/old/a", "1"), ("three", "/b", "2"), ("end", "/b", None),
+    ]  # fmt: skip
+
+
+def test_what_each_rule_saw_of_the_reply(tmp_path: Path) -> None:
+    seen = 'http.response.headers["x-a"][0]'
+    real = Told(
+        tmp_path, {"id": "no", "expression": "ssl", "action": "block"},
+        *({"phase": "response", "action": "rewrite", **rule} for rule in (
+            {"id": "one", "expression": f'not {seen} eq "1"', "headers": {"set": {"x-a": "1"}}},
+            {"id": "two", "expression": f'{seen} eq "1"', "headers": {"set": {"x-a": "2"}}},
+            {"id": "three", "expression": f'{seen} eq "2"', "headers": {"remove": ["x-a"]}},
+        )),
+    )  # fmt: skip
+    real.served(GET)
+    assert [(each["rule"], each["fields"].get(seen)) for each in real.told()] == [
+        ("no", None), ("one", None), ("two", "1"), ("three", "2")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [STABLE, VOLATILE])
+def test_a_body_that_is_refused_leaves_earlier_hits_counted_and_told(tmp_path: Path, kind: str) -> None:
+    real = Told(
+        tmp_path, {"id": "tag", "expression": kind, "action": "set", "tags": ("t",)},
+        {"id": "move", "expression": 'http.request.uri.path eq "/old/a"', "action": "rewrite", "path": "/v1/b"},
+        {"id": "body", "expression": 'http.request.body.raw contains "x"', "action": "block"},
+        {"id": "reply", "phase": "response", "expression": "http.response.code eq 413"},
+    )  # fmt: skip
+    served = real.served(GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", b"\r\nContent-Length: 101\r\n\r\n" + b"x" * 101))
+    assert (served.status, served.hits) == (413, ["tag", "move", "reply"])
+    assert b'"type"' in served.reply, "in the dialect of the route that it would have gone to"
+    assert [(each["rule"], each["path"]) for each in real.told()] == [("tag", "/old/a"), ("move", "/old/a"), ("reply", "/v1/b")]
+    line = json.loads(real.stand.gateway.log.lines[0])  # type: ignore[union-attr]
+    assert (line["tags"], line["route"]) == (["t"], "*/v1/")
+    assert real.stand.stats.rule_hits == {("tag", "set"): 1, ("move", "rewrite"): 1, ("reply", "log"): 1}

@@ -248,6 +248,8 @@ def test_the_cache_of_a_route_is_refused_with_its_reason(files: Writer) -> None:
         ({"routes": "[{upstream: chat, models: {a*b: chat}}]"}, "'a*b' has a '*' inside", "'gpt-*'"),
         ({"routes": "[{upstream: chat, models: {m: chat}, preview: 0}]"}, "preview is 0", "1MiB"),
         ({"routes": "[{upstream: chat, max_body: 1KiB, preview: 2KiB}]"}, "preview (2KiB) is more than max_body", ""),
+        ({"client": "{previews: 1MiB}", "routes": "[{upstream: chat, preview: 2MiB}]"},
+         "preview (2MiB) is more than client.previews (1MiB)", "raise it"),
         ({"routes": "[{upstream: chat}, {host: '*', upstream: chat}]"}, "routes[1] can never match", "remove one"),
         ({"routes": "[{upstream: chat, path: /a/}, {upstream: chat, path: /a}]"}, "routes[1] can never match", "'/a'"),
         ({"routes": "[{upstream: chat, host: A}, {upstream: chat, host: a}]"}, "routes[1] can never match", "'a'"),

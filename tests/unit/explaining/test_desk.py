@@ -63,3 +63,40 @@ def test_what_is_refused(content: bytes, why: str) -> None:
 def test_secrets_stay_hidden() -> None:
     found = ask(Desk(config_with()), url="https://x/", headers={"Authorization": "Bearer hush"})
     assert "hush" not in json.dumps(found)
+
+
+def test_secrets_of_the_configuration_stay_hidden() -> None:
+    headers = {"set": {"x-origin-verify": "HUSH3", "authorization": "Bearer HUSH4"}}
+    config = config_with(
+        {"id": "k", "expression": 'any(http.request.headers["x-api-key"][*] eq "HUSH2")', "action": "allow", "mode": "log"},
+        {"id": "h", "expression": "ssl", "action": "rewrite", "headers": headers},
+        {"id": "r", "phase": "response", "expression": "ssl", "action": "rewrite", "headers": headers},
+    )  # fmt: skip
+    for about in ({}, {"status": 200}):
+        assert "HUSH" not in json.dumps(ask(Desk(config), url="https://x/", **about))
+
+
+@pytest.mark.parametrize("about", [
+    {"curl": "curl 'http://['"}, {"curl": "curl 'http://[::1'"}, {"curl": "curl 'http://a\u2100b/'"},
+    {"curl": r"curl http://a/ -d $'\ud800'"}, {"curl": "curl http://a/ --data-urlencode '\ud800'"}, {"url": "http://a/\ud800"},
+    {"url": "http://a/", "headers": {"x": "\ud800"}}, {"url": "http://a/", "response_headers": {"x": "\ud800"}},
+    {"url": "http://a/", "response_headers": {"\ud800": "x"}}, {"url": "http://a/", "client": "\ud800"},
+])  # fmt: skip
+def test_what_is_no_text_and_no_url_is_refused(about: dict[str, Any]) -> None:
+    with pytest.raises(Unclear):
+        ask(Desk(config_with()), **about)
+
+
+def test_a_user_of_bytes() -> None:
+    assert ask(Desk(config_with()), curl=r"curl -u $'\xff' http://a/")["request"][2]["name"] == "user-agent"
+
+
+def test_what_plain_urls_speak() -> None:
+    desk = Desk(config_with())
+    for url, options, version in [
+        ("http://a/", "", "HTTP/1.1"), ("https://a/", "", "HTTP/2"), ("http://a/", "--http2", "HTTP/1.1"),
+        ("http://a/", "--http2-prior-knowledge", "HTTP/2"), ("a", "", "HTTP/1.1"), ("https://a/", "--http1.1", "HTTP/1.1"),
+    ]:
+        assert ask(desk, curl=f"curl {url} {options}")["request"][1]["value"].startswith(f"{version} from"), (url, options)
+    assert ask(desk, url="http://a/")["request"][1]["value"].startswith("HTTP/1.1 from")
+    assert ask(desk, url="http://a/", http=2)["request"][1]["value"].startswith("HTTP/2 from")

@@ -65,3 +65,13 @@ def test_as_bash_has_them(wanted: list[str], how: str) -> None:
     line = " ".join(map(quoted, wanted))
     told = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
     assert told.decode().split("\0")[:-1] == wanted == words(line)
+
+
+@pytest.mark.parametrize("line", ["a \ud800", "'\udfff'", r"$'\ud800'", r"$'\udc80'", r"$'\U0000dfff'"])
+def test_half_characters_are_refused(line: str) -> None:
+    with pytest.raises(Unclear, match="half a character"):
+        words(line)
+
+
+def test_bytes_of_a_terminal_are_none_of_those() -> None:
+    assert words("a\udc80\udcff") == ["a\udc80\udcff"]

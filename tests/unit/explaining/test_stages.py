@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.edge import prepared
-from support.explaining import asked, config_with, rule
+from support.explaining import Real, asked, config_with, rule
 
 from edgeproxy.explaining.answer import Explanation, Stage
 from edgeproxy.explaining.paper import ABSENT, PaperSnapshot
@@ -194,8 +194,20 @@ def test_a_body_too_large_for_a_rule_to_read() -> None:
         {"id": "c", "expression": "ssl", "action": "block"},
     )  # fmt: skip
     found = asked(config, "https://x/v1/chat", body=b"x" * 101)
-    assert (found.outcome.status, found.outcome.stage, found.outcome.hits) == (413, "rules", [])
+    assert (found.outcome.status, found.outcome.stage, found.outcome.hits) == (413, "rules", ["a"])
     assert [each.state for each in stage(found, "rules").rules] == ["logs", "not reached", "not reached"]
+
+
+def test_rules_that_are_asked_together_with_the_body_are_not_before_it() -> None:
+    config = config_with(
+        {"id": "a", "expression": "ssl"}, {"id": "size", "expression": "http.request.body.size gt 3"},
+        {"id": "b", "expression": 'http.request.body.raw contains "x"', "action": "block"},
+    )  # fmt: skip
+    found = asked(config, "https://x/v1/chat", body=b"x" * 101, http="1.1", status=200, reply_headers=[])
+    served = Real(config).served(b"POST /v1/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 101\r\n\r\n" + b"x" * 101)
+    assert (served.status, served.hits) == (413, found.outcome.hits)
+    hits = [each.id for each in stage(found, "rules").rules if each.state == "logs"]
+    assert hits == found.outcome.hits
 
 
 def test_rules_of_the_response_phase() -> None:

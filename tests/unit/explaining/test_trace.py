@@ -7,7 +7,7 @@ import pytest
 from support.rules import CONTAINERS, LISTS, facts
 
 from edgeproxy.explaining.answer import Node
-from edgeproxy.explaining.trace import MAX_ITEMS, MAX_TEXT, Veil, clean, shown, trace
+from edgeproxy.explaining.trace import MAX_ITEMS, MAX_TEXT, Sheet, Veil, clean, shown, trace
 from edgeproxy.rules.parser import parse
 
 SECRETS: Any = [
@@ -96,3 +96,32 @@ def test_values_are_bounded_and_move_no_cursor() -> None:
     assert shown({b"a": [b"1"], b"\x1b": []}) == '{"a": ["1"], "\\x1b": []}'
     assert (shown(None), shown(False), shown(7), shown(0x0A000001, address=True)) == ("missing", "false", "7", "10.0.0.1")
     assert clean("a\x1b[2Jé\n".encode() + b"\xff") == "a\\x1b[2Jé\\x0a\ufffd"
+
+
+@pytest.mark.parametrize("text", [
+    'is_timed_hmac_valid_v0("HUSH", http.request.uri, 100, http.request.timestamp.sec, 8)',
+    'is_timed_hmac_valid_v0(concat("HUSH", http.host), http.request.uri, 100, http.request.timestamp.sec, 8)',
+    'http.request.headers["x-api-key"][0] eq "HUSH"', 'any(http.request.headers["x-api-key"][*] in {"HUSH" "b"})',
+    'http.request.headers["authorization"][0] contains "HUSH"', 'http.cookie matches "sid=HUSH"',
+    'any(http.request.cookies["sid"][*] wildcard "HUSH*")', 'starts_with(http.request.headers["x-jwt"][0], "a HUSH")',
+    'http.request.headers["x-origin-verify"][0] ne "HUSH"', 'any(http.request.headers.values[*] eq "HUSH")',
+    'concat("HUSH", http.host) eq http.request.headers["x-token"][0]',
+    'not (ssl and http.request.uri.args["token"][0] eq "HUSH")',
+    'raw.http.request.headers["x-jwt"][0] eq "HUSH"', 'any(http.request.headers[*][*] in {"HUSH"})',
+])  # fmt: skip
+def test_secrets_that_a_rule_names_are_hidden(text: str) -> None:
+    hidden = str(traced(text))
+    assert "HUSH" not in hidden and "<hidden" in hidden
+    assert "HUSH" in str(traced(text, show=True))
+
+
+def test_what_is_no_secret_in_a_rule_is_shown() -> None:
+    for text in ('http.request.headers["x-tenant"][0] eq "acme"', 'any(http.request.headers.values[*] contains "acme")',
+                 'http.request.uri.args["q"][0] eq "acme"', 'len(http.cookie) gt 500 or http.host eq "acme"'):  # fmt: skip
+        assert "acme" in traced(text).text
+
+
+def test_a_sheet_answers_for_many_requests() -> None:
+    sheet = Sheet(parse('http.request.uri.path eq "/a" and lower(http.host) contains "example"', LISTS), CONTAINERS, Veil(False))
+    assert [sheet.ask(facts(path)).answer for path in (b"/a", b"/b", b"/a")] == [True, False, True]
+    assert sheet.ask(facts(b"/c")).parts[0].values[0].value == '"/c"'

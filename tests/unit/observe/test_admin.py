@@ -8,7 +8,7 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 from test_collector import scrape
 
-from edgeproxy.explaining.question import Unclear
+from edgeproxy.explaining.question import Busy, Unclear
 from edgeproxy.observe.admin import application, refuse
 from edgeproxy.observe.collector import Scrape
 
@@ -22,6 +22,8 @@ class Source:
     async def explain(self, content: bytes) -> bytes:
         if content == b"{}":
             raise Unclear("give 'url' or 'curl'")
+        if content == b"[]":
+            raise Busy("ask again")
         return b'{"outcome":{}}'
 
     async def scrape(self) -> Scrape:
@@ -66,6 +68,8 @@ async def test_explanations(client: TestClient[Any, Any]) -> None:
     assert (answer.status, answer.headers["Content-Type"], await answer.json()) == (200, "application/json", {"outcome": {}})
     answer = await client.post("/api/explain", data=b"{}")
     assert (answer.status, await answer.json()) == (400, {"error": "give 'url' or 'curl'"})
+    answer = await client.post("/api/explain", data=b"[]")
+    assert (answer.status, answer.headers["Retry-After"], await answer.json()) == (503, "1", {"error": "ask again"})
     answer = await client.post("/api/explain", data=b"x" * (64 * 1024 + 1))
     assert (answer.status, await answer.json()) == (413, {"error": "at most 65536 bytes"})
     assert (await client.get("/api/explain")).status == 405

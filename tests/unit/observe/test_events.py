@@ -1,6 +1,7 @@
 # Events: what a line says, and what it never says.
 from __future__ import annotations
 
+import gc
 import json
 import re
 from pathlib import Path
@@ -117,3 +118,12 @@ def test_lost_events_are_counted_apart(tmp_path: Path) -> None:
     writer.lines += [b"{}\n"] * 3
     writer.flush()
     assert (stats.events_dropped, stats.log_dropped) == (3, 0)
+
+
+def test_rules_of_a_configuration_that_is_gone_are_not_kept(tmp_path: Path) -> None:
+    hits = Hits(tmp_path, {"expression": "ssl", "id": "a"}, {"expression": 'http.host contains "e"', "id": "b"})
+    hits.lines()
+    assert len(hits.events._reads) == 2
+    hits.use({"expression": "ssl", "id": "c"})
+    gc.collect()
+    assert len(hits.events._reads) == 0
