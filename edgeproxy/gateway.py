@@ -73,8 +73,7 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore()
         self.sightings = Sightings(NETWORKS)
-        self.leases = Leases(LEASE / 3_000_000, deadlines.now)
-        deadlines.members.add(self.leases)
+        self.leases = Leases(deadlines, LEASE / 3_000_000)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()

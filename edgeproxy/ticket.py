@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import edge_fault
 from edgeproxy.policy.rates import rate_fields, retry_fields
 from edgeproxy.state.ports import Admission, Change, Charge, Kind
@@ -17,6 +18,7 @@ from edgeproxy.state.ports import Admission, Change, Charge, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgeproxy.deadlines import Deadlines
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Headers, Reply
     from edgeproxy.observe.metrics import WorkerStats
@@ -264,24 +266,30 @@ class Leases:
         deadline: when they are prolonged next.
     """
 
-    __slots__ = ("_every", "_tickets", "deadline")
+    __slots__ = ("_deadlines", "_every", "_tickets", "deadline")
 
-    def __init__(self, every: float, now: float) -> None:
+    def __init__(self, deadlines: Deadlines, every: float) -> None:
         """Prolong `every` so many seconds."""
+        self._deadlines = deadlines
         self._every = every
         self._tickets: set[Ticket] = set()
-        self.deadline = now + every
+        self.deadline = NEVER
 
     def __len__(self) -> int:
         return len(self._tickets)
 
     def add(self, ticket: Ticket) -> None:
         """It holds places."""
+        if not self._tickets:
+            self.deadline = self._deadlines.now + self._every
+            self._deadlines.members.add(self)
         self._tickets.add(ticket)
 
     def discard(self, ticket: Ticket) -> None:
         """It does no more."""
         self._tickets.discard(ticket)
+        if not self._tickets:
+            self._deadlines.members.discard(self)
 
     def expire(self, now: float) -> None:
         """Time to prolong."""

@@ -9,8 +9,8 @@ from typing import Any
 from edgeproxy.config.document import Document, Path
 from edgeproxy.config.problems import Problem
 from edgeproxy.rules.errors import RuleError
-from edgeproxy.rules.files import locate
 from edgeproxy.rules.fields import FIELDS
+from edgeproxy.rules.files import locate
 from edgeproxy.rules.parser import parse, parse_any
 from edgeproxy.rules.syntax import Test, Type, Value, fields_of
 

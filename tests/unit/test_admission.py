@@ -121,7 +121,7 @@ def test_all_or_nothing(tmp_path: Path) -> None:
 def test_on_trial_nobody_is_refused(tmp_path: Path) -> None:
     made = stand(tmp_path, {"name": "try", "requests": 1, "mode": "log"}, {"name": "act", "requests": 3})
     assert [status(ask(made)) for _ in range(4)] == [200, 200, 200, 429]
-    assert made.stats.limits == {("try", "allowed"): 1, ("try", "limited"): 3, ("act", "allowed"): 3, ("act", "limited"): 1}
+    assert made.stats.limits == {("try", "allowed"): 1, ("try", "limited"): 2, ("act", "allowed"): 3, ("act", "limited"): 1}
     assert header(ask(made), b"ratelimit-policy") == b'"act";q=3;w=60'
 
 
@@ -213,7 +213,7 @@ def _host_facts(made: Stand) -> Any:
     return _facts(exchange.plan, exchange.request, exchange.ray)
 
 
-TOKENS = {"name": "tokens", "tokens": 1000, "key": "http.host", "algorithm": "fixed-window", "period": "1h"}
+TOKENS = {"name": "tokens", "tokens": 1000, "reserve": 10, "key": "http.host", "algorithm": "fixed-window", "period": "1h"}
 
 
 def test_tokens_are_set_aside_and_settled(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_store_that_answers_later(tmp_path: Path) -> None:
     for each in slow.waiting:
         each()
     assert status(stays.link.written) == 200
-    assert header(stays.link.written, b"ratelimit") == b'"a";r=1;t=30, "b";r=0;t=600', "who left gave back what was still granted"
+    assert header(stays.link.written, b"ratelimit") == b'"a";r=1;t=30, "b";r=0;t=60', "who left gave back what was still granted"
 
 
 def test_nobody_can_be_asked(tmp_path: Path) -> None:
