@@ -334,3 +334,74 @@ def test_nobody_can_be_asked(tmp_path: Path) -> None:
 def test_what_is_no_limit(tmp_path: Path, limit: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stand(tmp_path, limit)
+
+
+def reply_with(made: Stand, fields: list[tuple[bytes, bytes]], path: bytes = b"/v1/x") -> bytes:
+    made.pool.answers = False
+    driver = made.h1().feed(GET % (path, b""))
+    if made.pool.jobs:
+        made.gateway.reply(made.pool.jobs[0].exchange, Reply(200, fields, 0), b"", True)
+    return driver.link.written
+
+
+def test_an_upstreams_own_word_is_replaced(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "a", "requests": 100})
+    written = reply_with(made, [(b"x-ratelimit-remaining-requests", b"9999"), (b"x-ratelimit-other", b"1")])
+    assert written.count(b"x-ratelimit-remaining-requests") == 1 and header(written, b"x-ratelimit-remaining-requests") == b"99"
+    assert header(written, b"x-ratelimit-other") == b"1"
+
+
+def test_two_scores_and_a_rule_that_hides_them(tmp_path: Path) -> None:
+    scores = [{"name": n, "score": 100, "score_header": f"x-{n}", "key": "http.host"} for n in ("a", "b")]
+    hides = "- {id: out, phase: response, expression: ssl, action: rewrite, headers: {remove: [x-a]}}"
+    made = stand(tmp_path, *scores, rules=hides)
+    assert header(reply_with(made, [(b"x-a", b"60"), (b"x-b", b"1")]), b"x-a") is None
+    assert header(reply_with(made, []), b"ratelimit") == b'"a";r=40;t=36, "b";r=99;t=1'
+
+
+def test_limits_on_trial_hide_no_other_and_only_see_who_is_let_through(tmp_path: Path) -> None:
+    tries = [{"name": f"t{n}", "requests": n, "mode": "log", "key": "http.host"} for n in (1, 2)]
+    made = stand(tmp_path, *tries, {"name": "act", "requests": 3})
+    assert [status(ask(made)) for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert {key: n for key, n in made.stats.limits.items() if key[0] != "act"} == {
+        ("t1", "allowed"): 1, ("t1", "limited"): 2, ("t2", "allowed"): 2, ("t2", "limited"): 1,
+    }  # fmt: skip
+
+
+def test_what_can_never_pass_says_so(tmp_path: Path) -> None:
+    made = stand(tmp_path, {**TOKENS, "tokens": 40})
+    written = chat(made)[0].link.written
+    assert status(written) == 429 and header(written, b"x-should-retry") == b"false" and header(written, b"retry-after") is None
+    assert b"may take" in written
+    assert status(reply_with(made, [])) == 200
+
+
+def test_used_up_tokens_refuse_nobody_else(tmp_path: Path) -> None:
+    made = stand(tmp_path, {**TOKENS, "tokens": 70})
+    chat(made)
+    assert status(chat(made)[0].link.written) == 429
+    assert status(reply_with(made, [], b"/v1/models")) == 200 and status(reply_with(made, [], b"/plain")) == 200
+
+
+def test_places_are_prolonged_while_they_are_held(tmp_path: Path) -> None:
+    made = stand(tmp_path, {"name": "one", "concurrent": 1, "key": "http.host"})
+    made.pool.answers = False
+    driver = made.h1().feed(GET % (b"/", b""))
+    for _ in range(6):
+        made.now += 25_000_000  # type: ignore[attr-defined]
+        made.deadlines.sweep(made.deadlines.now + 25)
+        assert status(ask(made)) == 429
+        driver_jobs = len(made.gateway.leases)
+        assert driver_jobs == 1
+    driver.h1.connection_lost(None)
+    assert len(made.gateway.leases) == 0 and not made.deadlines.members
+    assert status(reply_with(made, [])) == 200
+
+
+def test_a_limit_cannot_read_a_body_and_rules_name_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not known where limits are asked"):
+        stand(tmp_path, {"name": "a", "requests": 1, "key": "http.request.body.raw"})
+    with pytest.raises(ConfigError, match="no limit 'typo' with 'named: true'"):
+        stand(tmp_path, {"name": "a", "requests": 1}, rules="- {id: x, expression: ssl, action: set, limits: [typo]}")
+    with pytest.raises(ConfigError, match="none would ever pass"):
+        stand(tmp_path, {"name": "a", "tokens": 1000})
