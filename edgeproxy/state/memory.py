@@ -155,6 +155,18 @@ class Memory:
             elif state is not None and (delta > 0 or stamp >= self.born):
                 table.put(key, counting.correct(state, quota, delta, stamp, now))
 
+    def prolong(self, charges: Sequence[Charge], lease: bytes, now: int) -> None:
+        """Has leases that are still held live for another window."""
+        for quota, key, _ in charges:
+            if quota.kind is not _LEASES:
+                continue
+            table = self._table(quota)
+            state = table.find(key)
+            if state is not None:
+                held = len(state[2])
+                table.put(key, counting.prolong(state, quota, lease, now))
+                table.held += len(state[2]) - held
+
     def peek(self, charges: Sequence[Charge], now: int) -> tuple[Level, ...]:
         levels = []
         for quota, key, _ in charges:

@@ -138,6 +138,15 @@ class Store(Protocol):
             changes: may be empty; LEASES quotas are named with their key and `delta` -1.
         """
 
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
+        """Have the exchange's leases live for another window from now; nobody is told whether they do.
+
+        A lease that was given back or has expired stays so: this never revives one.
+
+        Args:
+            charges: those it was admitted with; only those of LEASES quotas are looked at.
+        """
+
     def peek(self, charges: Sequence[Charge], done: Callable[[tuple[Level, ...] | None], None]) -> None:
         """Look keys up without charging; None when the store cannot be asked."""
 

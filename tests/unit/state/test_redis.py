@@ -369,6 +369,27 @@ async def test_settlements_for_a_server_that_is_away_are_bounded(stand: Stand, m
     assert lane.dropped + len(lane.gives) == 1000
 
 
+async def test_leases_to_be_prolonged_put_no_settlements_out(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.state.redis.MOST_PROLONGED", 40)
+    for _ in range(1000):
+        stand.store.prolong([LEASE, CHARGE], name())
+    stand.store.settle([Change(CHARGE.quota, CHARGE.key, -1, 7)], name())
+    lane = stand.store.lanes[0]
+    assert (len(lane.gives), lane.dropped) == (41, 0)
+    assert lane.gives[0][1] == [Change(LEASE.quota, LEASE.key, 1, 0)]
+
+
+async def test_only_leases_are_prolonged(stand: Stand) -> None:
+    link = await stand.connect()
+    stand.store.prolong([CHARGE], name())
+    await rounds()
+    assert not link.sent
+    stand.ask(CHARGE)
+    stand.store.prolong([LEASE], name())
+    await rounds()
+    assert asked(link.sent[0]) == (1, 1)  # with all else of that round
+
+
 @pytest.mark.parametrize(("mode", "allowed"), [("open", True), ("closed", False)])
 async def test_the_other_failure_modes(mode: str, allowed: bool) -> None:
     stand = Stand(mode=mode)
