@@ -141,6 +141,8 @@ class Memory:
         if not self._settled.see(lease):
             return
         for quota, key, delta, stamp in changes:
+            if not stamp:  # nobody charged it
+                continue
             table = self._table(quota)
             state = table.find(key)
             if quota.kind is _LEASES:

@@ -158,9 +158,13 @@ class RedisStore:
         return True
 
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
-        self.refusals.refunds(changes)
-        if self._settled.see(lease) and changes and not self.fallback.settle(changes, lease):
-            self.give(changes, lease)
+        if not self._settled.see(lease) or self.fallback.settle(changes, lease):
+            return
+        # What nobody charged (`open`) has no stamp. Settled nevertheless it would also stand in the way of `undo`.
+        made = [change for change in changes if change.stamp]
+        if made:
+            self.refusals.refunds(made)
+            self.give(made, lease)
 
     def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
         changes = prolonging(charges)

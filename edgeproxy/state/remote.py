@@ -126,9 +126,9 @@ class RemoteStore(asyncio.Protocol):
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
         if not self._settled.see(lease) or self._fallback.settle(changes, lease):
             return
-        self._refusals.refunds(changes)
         # What nobody charged (`open`) has no stamp.
         sent = wire.fitting_changes([change for change in changes if change.stamp])
+        self._refusals.refunds(sent)
         if sent or not changes:
             self._settle(wire.Settle(sent, lease))
 

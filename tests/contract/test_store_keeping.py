@@ -123,6 +123,16 @@ async def test_leases_in_several_places_are_prolonged_together(stand: Stand) -> 
     assert await remaining(stand.store, *charges) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("delta", [-5, 2])
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_what_nobody_charged_is_not_settled(stand: Stand, kind: Kind, delta: int) -> None:
+    """As after a verdict of `open`: there is no stamp."""
+    charge, lease = Charge(quota(kind, limit=10), name(), 5), name()
+    assert (await admit(stand.store, charge, lease=lease)).allowed
+    stand.store.settle([Change(charge.quota, charge.key, delta, 0)], lease)
+    assert await remaining(stand.store, charge) == (5,)
+
+
 # Mitigation, blocks, reset
 
 

@@ -13,7 +13,7 @@ from edgeproxy.state.ports import Kind, Level, Quota, Verdict
 
 NOW = 1_800_014_400_000_000  # a multiple of all windows here
 RATES = [Kind.GCRA, Kind.FIXED, Kind.SLIDING]
-STEPS = ["take", "take", "prolong", "back"]
+DEEDS = ["take", "take", "prolong", "back"]
 
 
 class Key:
@@ -288,7 +288,7 @@ def test_no_step_back_locks_a_key(kind: Kind, back: int, cost: int) -> None:
 
 @given(
     steps=st.lists(
-        st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 9), st.sampled_from(STEPS)),
+        st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 9), st.sampled_from(DEEDS)),
         max_size=60,
     )
 )

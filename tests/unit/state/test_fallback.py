@@ -23,6 +23,18 @@ def test_open_lets_everything_through_and_closed_nothing() -> None:
     assert (opened.allowed, opened.by, len(opened.verdicts)) == (True, "open", 2)
     assert (closed.allowed, closed.by) == (False, "closed")
     assert all(not v.allowed and v.retry > 0 for v in closed.verdicts)
+    assert [v.stamp for v in (*opened.verdicts, *closed.verdicts)] == [0] * 4  # nobody judged them
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_without_a_judge_nothing_is_counted(mode: Mode) -> None:
+    hand, lease, charge = Hand(), name(), Charge(quota(limit=1), name(), 1)
+    fallback = made(hand, mode)
+    fallback.note([charge], [Verdict(False, 0, DAY, DAY, NOON)], hand.now)
+    decided = [fallback.decide([charge], lease) for _ in range(3)]
+    assert [(a.allowed, a.by) for a in decided] == [(mode == "open", mode)] * 3
+    assert not fallback.settle([Change(charge.quota, charge.key, -1, 0)], lease)
+    assert not fallback.prolong([charge], lease)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
