@@ -35,7 +35,8 @@ def open_store(loop: asyncio.AbstractEventLoop, config: Config, path: str | None
     if config.store is not None:
         clock = steady_clock()
         settings = Settings(deadline=deadline, mode=mode, shares=config.workers * config.store_shares)
-        return open_redis(config.store, settings, Memory(clock(), _LOCAL_KEYS, 0), clock)
+        url = config.store.reveal().decode("utf-8", "surrogateescape")
+        return open_redis(url, settings, Memory(clock(), _LOCAL_KEYS, 0), clock)
     if path is not None:
         return RemoteStore(loop, path, mode, config.workers, deadline=deadline)
     return None
