@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.config.keys import Budget
 from edgeproxy.state.embedded import steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.redis import RedisStore, Settings
@@ -28,16 +29,23 @@ def open_store(loop: asyncio.AbstractEventLoop, config: Config, path: str | None
 
     Raises: OSError (the files of the store's TLS).
     """
-    if not config.limits:
+    if not config.limits and not _budgets(config):
         return None
     deadline, mode = config.store_deadline, config.on_store_failure
     if config.store is not None:
         clock = steady_clock()
         settings = Settings(deadline=deadline, mode=mode, shares=config.workers * config.store_shares)
-        return open_redis(config.store, settings, Memory(clock(), _LOCAL_KEYS, 0), clock)
+        url = config.store.reveal().decode("utf-8", "surrogateescape")
+        return open_redis(url, settings, Memory(clock(), _LOCAL_KEYS, 0), clock)
     if path is not None:
         return RemoteStore(loop, path, mode, config.workers, deadline=deadline)
     return None
+
+
+def _budgets(config: Config) -> bool:
+    """Whether a key of the edge may use up only so much: that is counted, too."""
+    book = config.keys.book if config.keys is not None else None
+    return book is not None and any(key.budget != Budget() for key in book.keys)
 
 
 async def begun(store: RemoteStore | RedisStore) -> None:

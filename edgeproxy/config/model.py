@@ -32,6 +32,7 @@ from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey, RouteKeys
 from edgeproxy.config.limits import MAX_LIMITS, Limit
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid
+from edgeproxy.config.secret import Secret, SecretValue
 from edgeproxy.config.section import Section, count, duration, size
 from edgeproxy.config.units import Age, Duration, OptionalDuration, Size, Wait, describe
 from edgeproxy.rules.model import RuleFiles, RulesKey, Shipped
@@ -69,9 +70,15 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _store(value: str) -> str:
+def _store_text(value: Any) -> Any:
+    if not isinstance(value, str | Secret):
+        raise Invalid("this is not the URL of a store", "like redis://127.0.0.1:6379/0")
+    return value
+
+
+def _store(value: Secret) -> Secret:
     try:
-        parse_store(value)
+        parse_store(value.reveal().decode("utf-8", "surrogateescape"))
     except ValueError as e:
         raise Invalid(f"this is not the URL of a store: {e}", "like redis://127.0.0.1:6379/0") from None
     return value
@@ -346,7 +353,8 @@ class Config(Section):
     limits: tuple[Limit, ...] = Field(
         default=(), max_length=MAX_LIMITS, description="How much clients may have; all of them hold for a request."
     )
-    store: Annotated[StrictStr, AfterValidator(_store)] | None = Field(
+    # A secret, since there is a password in it.
+    store: Annotated[SecretValue, BeforeValidator(_store_text), AfterValidator(_store)] | None = Field(
         default=None,
         description="Redis, where limits count for several edges together: redis://, rediss://, unix://, redis+sentinel:// or "
         "redis+cluster://. Absent: this edge counts by itself.",

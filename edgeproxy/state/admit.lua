@@ -3,6 +3,7 @@
 -- ARGV[1], in MessagePack, a flat list: not_after, number of quotas, of settlements, of exchanges; then
 --   quotas       kind, limit, window, burst, mitigation
 --   settlements  number of changes, index of the marker in KEYS (0: none), lease; per change: quota, key, delta, stamp
+--                (of LEASES: below 0 they are given back, above 0 so many places are prolonged)
 --   exchanges    number of charges, lease; per charge: quota, key, cost
 -- with quotas from 1, keys as indices of KEYS, leases from 1 (0: none) in ARGV[2], 16 bytes each. ARGV[3]: life of markers, ms.
 -- Answers in MessagePack: now, whether it is too late (then no exchange was looked at); per exchange whether it is admitted,
@@ -35,6 +36,19 @@ local function give_back(k, lease)
   used[k] = used[k] - gone
 end
 
+-- XX: what was given back, or has expired, is not revived.
+local function prolong(k, p, lease, places)
+  local expires = text(now + ask[p + 2])
+  if places == 1 then
+    redis.call('ZADD', KEYS[k + 1], 'XX', expires, lease)
+  else
+    for place = 1, min(places, ask[p + 1]) do
+      redis.call('ZADD', KEYS[k + 1], 'XX', expires, lease .. place)
+    end
+  end
+  redis.call('PEXPIRE', KEYS[k + 1], text(ceil(ask[p + 2] / 1000) + 1000))
+end
+
 -- What is owed is bounded: an upstream that tells of absurd usage must not lock a key for ever.
 local function correct(k, p, delta, stamp)
   local kind, limit, window, burst = ask[p], ask[p + 1], ask[p + 2], ask[p + 3]
@@ -60,7 +74,9 @@ for _ = 1, settlements do
     if first then
       local k = ask[i + 1]
       local p = ready(ask[i], k)
-      if ask[p] == LEASES then
+      if ask[p] == LEASES and ask[i + 2] > 0 then
+        prolong(k, p, lease_name(lease), ask[i + 2])
+      elseif ask[p] == LEASES then
         give_back(k, lease_name(lease))
       else
         correct(k, p, ask[i + 2], ask[i + 3])

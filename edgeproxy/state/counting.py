@@ -286,6 +286,15 @@ def give_back(state: State, quota: Quota, lease: bytes, now: int) -> State:
     return (at, used - count, leases, until)
 
 
+def prolong(state: State, quota: Quota, lease: bytes, now: int) -> State:
+    """Has a lease in a LEASES state live for another window; one that is not (or no more) in it is nothing."""
+    at, used, leases, until = _roll_leases(state, quota, now)
+    if lease in leases:
+        _, count = leases.pop(lease)
+        leases[lease] = (at + quota.window, count)  # at the end: nothing in it expires later, since `at` does not go back
+    return (at, used, leases, until)
+
+
 def untake(leases: Leases, lease: bytes, cost: int) -> int:
     """Undoes `take_leases` in its dictionary; returns how many names went."""
     expires, count = leases.pop(lease)

@@ -39,6 +39,9 @@ class EmbeddedStore:
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
         self.memory.settle(changes, lease, self._clock())
 
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
+        self.memory.prolong(charges, lease, self._clock())
+
     def peek(self, charges: Sequence[Charge], done: Callable[[tuple[Level, ...] | None], None]) -> None:
         done(self.memory.peek(charges, self._clock()))
 

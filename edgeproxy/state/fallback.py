@@ -31,6 +31,7 @@ class Table(Protocol):
 
     def admit(self, charges: Sequence[Charge], lease: bytes, now: int) -> Admission: ...
     def settle(self, changes: Sequence[Change], lease: bytes, now: int) -> None: ...
+    def prolong(self, charges: Sequence[Charge], lease: bytes, now: int) -> None: ...
     def peek(self, charges: Sequence[Charge], now: int) -> tuple[Level, ...]: ...
 
 
@@ -79,10 +80,13 @@ class Fallback:
             shared.append(Charge(share, key, cost))
         admission = self._table.admit(shared, lease, now)
         if admission.allowed:
-            self._mine.add(lease)
-            if len(self._mine) > _SEEN:
-                self._mine_before, self._mine = self._mine, set()
+            self._own(lease)
         return admission._replace(by="local")
+
+    def _own(self, lease: bytes) -> None:
+        self._mine.add(lease)
+        if len(self._mine) > _SEEN:
+            self._mine_before, self._mine = self._mine, set()
 
     def settle(self, changes: Sequence[Change], lease: bytes) -> bool:
         """Whether the exchange was admitted here, and is now settled here."""
@@ -92,6 +96,15 @@ class Fallback:
         mine.discard(lease)
         changed = [change._replace(quota=self.share(change.quota)) for change in changes]
         self._table.settle(changed, lease, self._clock())
+        return True
+
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> bool:
+        """Whether the exchange was admitted here; then its leases live on here."""
+        if lease not in self._mine and lease not in self._mine_before:
+            return False
+        self._mine_before.discard(lease)
+        self._own(lease)  # it is to be known for as long as it lasts
+        self._table.prolong([c._replace(quota=self.share(c.quota)) for c in charges], lease, self._clock())
         return True
 
     def share(self, quota: Quota) -> Quota:

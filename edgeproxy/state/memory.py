@@ -141,6 +141,8 @@ class Memory:
         if not self._settled.see(lease):
             return
         for quota, key, delta, stamp in changes:
+            if not stamp:  # nobody charged it
+                continue
             table = self._table(quota)
             state = table.find(key)
             if quota.kind is _LEASES:
@@ -154,6 +156,18 @@ class Memory:
                 table.put(key, state)
             elif state is not None and (delta > 0 or stamp >= self.born):
                 table.put(key, counting.correct(state, quota, delta, stamp, now))
+
+    def prolong(self, charges: Sequence[Charge], lease: bytes, now: int) -> None:
+        """Has leases that are still held live for another window."""
+        for quota, key, _ in charges:
+            if quota.kind is not _LEASES:
+                continue
+            table = self._table(quota)
+            state = table.find(key)
+            if state is not None:
+                held = len(state[2])
+                table.put(key, counting.prolong(state, quota, lease, now))
+                table.held += len(state[2]) - held
 
     def peek(self, charges: Sequence[Charge], now: int) -> tuple[Level, ...]:
         levels = []

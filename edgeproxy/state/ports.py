@@ -51,7 +51,8 @@ class Charge(NamedTuple):
     """Units of one quota for one key.
 
     Attributes:
-        key: 16 bytes, a hash of the limit's name and the characteristics of the request; the same in all processes.
+        key: exactly 16 bytes, a hash of the limit's name and the characteristics of the request; the same in all
+            processes. It belongs to one quota: stores may keep what they know by the key alone.
         cost: units, at least 0. With 0 nothing is taken, and it is refused only if nothing is left.
     """
 
@@ -61,14 +62,15 @@ class Charge(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of one charge.
+    """What became of one charge. Those of an exchange that was refused say what is there with nothing taken.
 
     Attributes:
         allowed: it was within its quota (and taken, if all of its admission were).
         remaining: units left behind it, at least 0.
         reset: microseconds until all units are back.
         retry: microseconds after which the same charge could be within the quota; 0 when it is.
-        stamp: when it was taken, on the store's clock; `settle` wants it back.
+        stamp: when it was taken, on the store's clock; `settle` wants it back. 0: nobody judged it, nothing was taken, and
+            its other numbers say nothing about the key (`Admission.by` is open, closed or known).
     """
 
     allowed: bool
@@ -96,6 +98,7 @@ class Change(NamedTuple):
 
     Attributes:
         delta: units more (or, below 0, fewer) than were taken. It is never refused: what is too much is owed.
+        stamp: of its verdict. 0: there is nothing to correct, and nothing is done.
     """
 
     quota: Quota
@@ -135,7 +138,16 @@ class Store(Protocol):
         """Correct charges and give the exchange's leases back. Once: a second call with this lease does nothing.
 
         Args:
-            changes: may be empty; LEASES quotas are named with their key and `delta` -1.
+            changes: may be empty; LEASES quotas are named with their key and `delta` -1. Those with `stamp` 0 are not looked at.
+        """
+
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
+        """Have the exchange's leases live for another window from now; nobody is told whether they do.
+
+        A lease that was given back or has expired stays so: this never revives one.
+
+        Args:
+            charges: those it was admitted with; only those of LEASES quotas are looked at.
         """
 
     def peek(self, charges: Sequence[Charge], done: Callable[[tuple[Level, ...] | None], None]) -> None:

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from edgeproxy.state.fallback import Fallback, Mode, Table
 from edgeproxy.state.ports import Admission, Admitted, Change, Charge, Kind, Level
-from edgeproxy.state.redis_batch import Give, Names, Packer, Take, admissions, lease_changes, undoing
+from edgeproxy.state.redis_batch import Give, Names, Packer, Take, admissions, lease_changes, prolonging, undoing
 from edgeproxy.state.redis_calls import Batch, Question
 from edgeproxy.state.redis_dial import SHA, dial, find
-from edgeproxy.state.redis_lane import FULL, Lane
+from edgeproxy.state.redis_lane import FULL, MOST_GIVES, Lane
 from edgeproxy.state.redis_link import Link, Refusal, command
 from edgeproxy.state.redis_url import Address, Place, label
 from edgeproxy.state.refusals import Refusals
@@ -28,6 +28,7 @@ from edgeproxy.state.shelf import Recent
 
 BLOB_SIZE: Final = 64 << 10
 _CHARGES: Final = 1600  # in a batch; each is up to two keys
+MOST_PROLONGED: Final = MOST_GIVES // 2  # waiting changes above which no lease is prolonged
 _SETTLED: Final = 16_384  # exchanges of which this process knows that they are settled
 # What is said by a server whose link is not to be kept.
 _AWAY: Final = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS", "UNKILLABLE"))
@@ -157,9 +158,21 @@ class RedisStore:
         return True
 
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
-        self.refusals.refunds(changes)
-        if self._settled.see(lease) and changes and not self.fallback.settle(changes, lease):
-            self.give(changes, lease)
+        if not self._settled.see(lease) or self.fallback.settle(changes, lease):
+            return
+        # What nobody charged (`open`) has no stamp. Settled nevertheless it would also stand in the way of `undo`.
+        made = [change for change in changes if change.stamp]
+        if made:
+            self.refusals.refunds(made)
+            self.give(made, lease)
+
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
+        changes = prolonging(charges)
+        if changes and not self.fallback.prolong(charges, lease):
+            # What waits for a server that is away is bounded: this may not put settlements out.
+            lanes = [self.lane_of(change.key) for change in changes]
+            if all(lane is not None and len(lane.gives) < MOST_PROLONGED for lane in lanes):
+                self.give(changes, lease)
 
     def give(self, changes: Sequence[Change], lease: bytes) -> None:
         """Have changes made, once the server can be asked."""

@@ -220,6 +220,11 @@ def undoing(charges: Sequence[Charge], verdicts: Sequence[Verdict]) -> list[Chan
     ]
 
 
+def prolonging(charges: Sequence[Charge]) -> list[Change]:
+    """What admit.lua takes for prolonging leases: of those charges that are any."""
+    return [Change(c.quota, c.key, c.cost, 0) for c in charges if c.quota.kind == Kind.LEASES and c.cost > 0]
+
+
 def lease_changes(charges: Sequence[Charge]) -> list[Change]:
     """The changes that give an exchange's leases back, whether or not it has them."""
     return [Change(charge.quota, charge.key, -charge.cost, 0) for charge in charges if charge.quota.kind == Kind.LEASES]

@@ -36,6 +36,7 @@ MAX_UNSENT: Final = 1 << 20  # bytes in the socket's buffer above which settling
 MAX_QUOTAS: Final = 2048  # on one connection: then it is made anew (many reloads)
 LOCAL_KEYS: Final = 50_000  # of the memory that `local` counts in
 SETTLED: Final = 8192
+_UNANSWERED: Final = (wire.Settle, wire.Prolong)
 
 Done = Callable[[Any], None]
 Waiting = tuple[Done, Any, Sequence[Charge] | None, bytes]
@@ -63,7 +64,7 @@ class RemoteStore(asyncio.Protocol):
 
     Attributes:
         late: operations that the failure mode answered, after they had waited.
-        dropped: settlings that could not be sent.
+        dropped: settlings, and leases to be prolonged, that could not be sent.
     """
 
     def __init__(
@@ -125,11 +126,16 @@ class RemoteStore(asyncio.Protocol):
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:
         if not self._settled.see(lease) or self._fallback.settle(changes, lease):
             return
-        self._refusals.refunds(changes)
         # What nobody charged (`open`) has no stamp.
         sent = wire.fitting_changes([change for change in changes if change.stamp])
+        self._refusals.refunds(sent)
         if sent or not changes:
             self._settle(wire.Settle(sent, lease))
+
+    def prolong(self, charges: Sequence[Charge], lease: bytes) -> None:
+        held = [charge for charge in charges if charge.quota.kind == Kind.LEASES]
+        if held and not self._fallback.prolong(held, lease):
+            self._settle(wire.Prolong(wire.fitting(held), lease))
 
     def peek(self, charges: Sequence[Charge], done: Callable[[tuple[Level, ...] | None], None]) -> None:
         def levels(answer: Any) -> None:
@@ -185,7 +191,7 @@ class RemoteStore(asyncio.Protocol):
         elif len(self._ops) >= wire.MAX_OPS or self._blobs >= wire.FULL_FRAME:
             self._send()
 
-    def _settle(self, op: wire.Settle) -> None:
+    def _settle(self, op: wire.Settle | wire.Prolong) -> None:
         if self._closed or self._transport is None or self._transport.get_write_buffer_size() > MAX_UNSENT:
             self.dropped += 1
             return
@@ -310,7 +316,7 @@ class RemoteStore(asyncio.Protocol):
             batch.given_up = True
         if self._waiting:  # not even sent: settlings of this tick stay
             waiting += self._waiting
-            self._ops = [op for op in self._ops if type(op) is wire.Settle]
+            self._ops = [op for op in self._ops if type(op) in _UNANSWERED]
             self._waiting = []
         self._count -= len(waiting)
         self.late += len(waiting)

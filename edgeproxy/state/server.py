@@ -103,6 +103,8 @@ class _Peer(asyncio.Protocol):
                 if len(self._quotas) >= MAX_QUOTAS:
                     raise wire.WireError("too many quotas on one connection")
                 self._quotas.append(Quota(op.name, op.kind, op.limit, op.window, op.burst, op.mitigation))
+            case wire.Prolong():
+                memory.prolong(op.charges, op.lease, now)
             case wire.Peek():
                 others.append(memory.peek(op.charges, now))
             case wire.Block():

@@ -71,7 +71,12 @@ class Put(msgspec.Struct, array_like=True, tag=7, gc=False):
     once: bool
 
 
-Op = Define | Admit | Settle | Peek | Block | Reset | Get | Put
+class Prolong(msgspec.Struct, array_like=True, tag=8, gc=False):
+    charges: tuple[Charge, ...]
+    lease: bytes
+
+
+Op = Define | Admit | Settle | Peek | Block | Reset | Get | Put | Prolong
 
 
 class Answers(NamedTuple):

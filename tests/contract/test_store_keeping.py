@@ -68,6 +68,71 @@ async def test_leases_and_tokens_of_one_exchange(stand: Stand) -> None:
     assert await remaining(stand.store, slots, tokens) == (1, 950)
 
 
+@pytest.mark.parametrize("places", [1, 3])
+async def test_a_lease_that_is_prolonged_outlives_its_window(stand: Stand, places: int) -> None:
+    window = SHORT if stand.hand else SECOND  # where it is waited for, a busy machine must not come too late
+    charge, lease = Charge(quota(Kind.LEASES, limit=4, window=window), name(), places), name()
+    rate = Charge(quota(limit=10), name(), 1)
+    other = await admit(stand.store, charge._replace(cost=1))
+    held = await admit(stand.store, rate, charge, lease=lease)
+    assert other.allowed and held.allowed
+    await stand.later(window * 6 // 10)
+    stand.store.prolong([rate, charge], lease)
+    level = (await peek(stand.store, charge))[0]
+    assert level.remaining == 3 - places and window * 9 // 10 < level.reset <= window
+    await stand.later(window * 6 // 10)
+    assert await remaining(stand.stores[1], charge, rate) == (4 - places, 9)  # the other one's is over
+    stand.store.settle([change(charge, -1, held, 1)], lease)
+    await until_remaining(stand.store, [charge], (4,))
+
+
+@pytest.mark.parametrize("places", [1, 3])
+async def test_a_lease_that_was_given_back_is_not_revived(stand: Stand, places: int) -> None:
+    charge, lease = Charge(quota(Kind.LEASES, limit=4), name(), places), name()
+    held = await admit(stand.store, charge, lease=lease)
+    stand.store.prolong([charge], lease)
+    stand.store.settle([change(charge, -1, held)], lease)
+    stand.store.prolong([charge], lease)  # in the same round of the loop
+    await until_remaining(stand.store, [charge], (4,))
+    for store in stand.stores:
+        store.prolong([charge], lease)
+        assert await remaining(store, charge) == (4,)
+
+
+async def test_a_lease_that_has_expired_is_not_revived(stand: Stand) -> None:
+    charge, lease, later = Charge(quota(Kind.LEASES, limit=1, window=SHORT), name(), 1), name(), name()
+    assert (await admit(stand.store, charge, lease=lease)).allowed
+    await stand.later(SHORT + 10 * MS)
+    stand.store.prolong([charge], lease)
+    assert await remaining(stand.store, charge) == (1,)
+    held = await admit(stand.store, charge, lease=later)
+    stand.store.prolong([charge], lease)
+    stand.store.settle([change(charge, -1, held)], later)
+    await until_remaining(stand.stores[1], [charge], (1,))
+
+
+async def test_leases_in_several_places_are_prolonged_together(stand: Stand) -> None:
+    """In a cluster they lie in several slots."""
+    window, lease = SHORT if stand.hand else SECOND, name()
+    charges = [Charge(quota(Kind.LEASES, limit=2, window=window), name(), 1) for _ in range(4)]
+    assert (await admit(stand.store, *charges, lease=lease)).allowed
+    await stand.later(window * 6 // 10)
+    stand.store.prolong(charges, lease)
+    await peek(stand.store, *charges)
+    await stand.later(window * 6 // 10)
+    assert await remaining(stand.store, *charges) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("delta", [-5, 2])
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_what_nobody_charged_is_not_settled(stand: Stand, kind: Kind, delta: int) -> None:
+    """As after a verdict of `open`: there is no stamp."""
+    charge, lease = Charge(quota(kind, limit=10), name(), 5), name()
+    assert (await admit(stand.store, charge, lease=lease)).allowed
+    stand.store.settle([Change(charge.quota, charge.key, delta, 0)], lease)
+    assert await remaining(stand.store, charge) == (5,)
+
+
 # Mitigation, blocks, reset
 
 

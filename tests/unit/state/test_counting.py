@@ -13,6 +13,7 @@ from edgeproxy.state.ports import Kind, Level, Quota, Verdict
 
 NOW = 1_800_014_400_000_000  # a multiple of all windows here
 RATES = [Kind.GCRA, Kind.FIXED, Kind.SLIDING]
+DEEDS = ["take", "take", "prolong", "back"]
 
 
 class Key:
@@ -285,17 +286,26 @@ def test_no_step_back_locks_a_key(kind: Kind, back: int, cost: int) -> None:
     assert key.take(cost, now + verdict.retry, b"b").allowed
 
 
-@given(steps=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 9), st.booleans()), max_size=60))
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 400), st.integers(0, 3), st.integers(0, 9), st.sampled_from(DEEDS)),
+        max_size=60,
+    )
+)
 @settings(deadline=None)
-def test_leases_are_as_many_as_are_out(steps: list[tuple[int, int, int, bool]]) -> None:
+def test_leases_are_as_many_as_are_out(steps: list[tuple[int, int, int, str]]) -> None:
     key = Key(Kind.LEASES, 5, WINDOW)
     out: dict[bytes, tuple[int, int]] = {}
     now = NOW
-    for wait, cost, number, back in steps:
+    for wait, cost, number, step in steps:
         now += wait
         lease = bytes([number])
         out = {name: held for name, held in out.items() if held[0] > now}
-        if back:
+        if step == "prolong":
+            key.state = counting.prolong(key.state, key.quota, lease, now)
+            if lease in out:
+                out[lease] = (now + WINDOW, out[lease][1])
+        elif step == "back":
             key.state = counting.give_back(key.state, key.quota, lease, now)
             out.pop(lease, None)
         else:

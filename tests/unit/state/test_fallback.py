@@ -23,6 +23,18 @@ def test_open_lets_everything_through_and_closed_nothing() -> None:
     assert (opened.allowed, opened.by, len(opened.verdicts)) == (True, "open", 2)
     assert (closed.allowed, closed.by) == (False, "closed")
     assert all(not v.allowed and v.retry > 0 for v in closed.verdicts)
+    assert [v.stamp for v in (*opened.verdicts, *closed.verdicts)] == [0] * 4  # nobody judged them
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_without_a_judge_nothing_is_counted(mode: Mode) -> None:
+    hand, lease, charge = Hand(), name(), Charge(quota(limit=1), name(), 1)
+    fallback = made(hand, mode)
+    fallback.note([charge], [Verdict(False, 0, DAY, DAY, NOON)], hand.now)
+    decided = [fallback.decide([charge], lease) for _ in range(3)]
+    assert [(a.allowed, a.by) for a in decided] == [(mode == "open", mode)] * 3
+    assert not fallback.settle([Change(charge.quota, charge.key, -1, 0)], lease)
+    assert not fallback.prolong([charge], lease)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -84,6 +96,33 @@ def test_an_exchange_is_settled_where_it_was_admitted() -> None:
     assert not fallback.settle(changes, lease)
     assert allowed(fallback, slots, 10) == 2
     assert fallback.decide([tokens], name()).allowed
+
+
+def test_a_lease_is_prolonged_where_it_was_admitted() -> None:
+    hand, lease = Hand(), name()
+    charge = Charge(quota(Kind.LEASES, 4, 60 * SECOND), name(), 1)
+    fallback = made(hand, shares=2)
+    assert fallback.decide([charge], lease).allowed
+    for _ in range(3):
+        hand.now += 40 * SECOND
+        assert fallback.prolong([charge], lease)
+    assert not fallback.prolong([charge], name())  # somebody else's
+    assert allowed(fallback, charge, 10) == 1
+    assert fallback.settle([Change(charge.quota, charge.key, -1, NOON)], lease)
+    assert not fallback.prolong([charge], lease)
+    assert allowed(fallback, charge, 10) == 1
+
+
+def test_an_exchange_that_lasts_is_still_known_after_many_others() -> None:
+    hand, lease, limit = Hand(), name(), quota(Kind.LEASES, 100_000, 60 * SECOND)
+    fallback, charge = made(hand), Charge(limit, name(), 1)
+    assert fallback.decide([charge], lease).allowed
+    for _ in range(4):
+        for _ in range(7000):
+            fallback.decide([Charge(limit, b"k" * 16, 0)], name())
+        assert fallback.prolong([charge], lease)
+    assert len(fallback._mine) + len(fallback._mine_before) <= 2 * 8193
+    assert fallback.settle([Change(limit, charge.key, -1, NOON)], lease)
 
 
 def test_what_is_remembered_is_bounded() -> None:

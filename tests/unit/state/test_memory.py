@@ -132,6 +132,18 @@ def test_refunds_of_what_another_memory_took_are_none_of_ours() -> None:
     assert new.peek([Charge(quota, key, 0)], NOW + 2)[0].remaining == 1
 
 
+def test_what_expired_when_a_lease_is_prolonged_is_not_counted_as_memory() -> None:
+    memory, limit, key, lease = Memory(NOW), Quota("q", Kind.LEASES, 10, MINUTE), name(), name()
+    for _ in range(3):
+        memory.admit([Charge(limit, key, 1)], name(), NOW)
+    memory.admit([Charge(limit, key, 1)], lease, NOW + 30 * SECOND)
+    assert len(memory) == 1 + 4
+    memory.prolong([Charge(limit, key, 1)], lease, NOW + 70 * SECOND)
+    assert len(memory) == 1 + 1
+    memory.prolong([Charge(limit, name(), 1)], lease, NOW + 70 * SECOND)  # a key that nobody charged
+    assert len(memory) == 1 + 1
+
+
 def test_settled_names_are_bounded() -> None:
     memory, quota = Memory(NOW), Quota("q", Kind.GCRA, 10, MINUTE)
     first, key = name(), name()

@@ -227,6 +227,26 @@ async def test_a_late_admission_is_undone(stand: Stand) -> None:
     assert asked(link.sent[0]) == (1, 0)
 
 
+async def test_what_was_never_charged_is_not_refunded_and_what_was_charged_late_is_undone() -> None:
+    """Mode `open`: the exchange is settled before it is heard that the store admitted it, too."""
+    stand, lease = Stand(mode="open"), name()
+    link = await stand.connect()
+    stand.ask(CHARGE, LEASE, lease=lease)
+    await rounds()
+    await stand.fallen()
+    [told] = stand.told
+    assert (told.by, [v.stamp for v in told.verdicts]) == ("open", [0, 0])
+    changes = [Change(c.quota, c.key, -1, v.stamp) for c, v in zip((CHARGE, LEASE), told.verdicts, strict=True)]
+    stand.store.settle(changes, lease)
+    assert not stand.store.lanes[0].gives
+    link.reply(msgspec.msgpack.encode([1_000, False, True, True, 8, 0, 0, 777, True, 2, 0, 0, 888]))
+    [(_, undone, given)] = stand.store.lanes[0].gives
+    assert given == lease
+    assert undone == [Change(CHARGE.quota, CHARGE.key, -2, 777), Change(LEASE.quota, LEASE.key, -1, 888)]
+    stand.store.close()
+    await rounds()
+
+
 async def test_a_late_refusal_needs_no_undoing(stand: Stand) -> None:
     link = await stand.connect()
     stand.ask(CHARGE)
@@ -367,6 +387,27 @@ async def test_settlements_for_a_server_that_is_away_are_bounded(stand: Stand, m
     lane = stand.store.lanes[0]
     assert len(lane.gives) <= 80
     assert lane.dropped + len(lane.gives) == 1000
+
+
+async def test_leases_to_be_prolonged_put_no_settlements_out(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.state.redis.MOST_PROLONGED", 40)
+    for _ in range(1000):
+        stand.store.prolong([LEASE, CHARGE], name())
+    stand.store.settle([Change(CHARGE.quota, CHARGE.key, -1, 7)], name())
+    lane = stand.store.lanes[0]
+    assert (len(lane.gives), lane.dropped) == (41, 0)
+    assert lane.gives[0][1] == [Change(LEASE.quota, LEASE.key, 1, 0)]
+
+
+async def test_only_leases_are_prolonged(stand: Stand) -> None:
+    link = await stand.connect()
+    stand.store.prolong([CHARGE], name())
+    await rounds()
+    assert not link.sent
+    stand.ask(CHARGE)
+    stand.store.prolong([LEASE], name())
+    await rounds()
+    assert asked(link.sent[0]) == (1, 1)  # with all else of that round
 
 
 @pytest.mark.parametrize(("mode", "allowed"), [("open", True), ("closed", False)])

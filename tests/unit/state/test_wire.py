@@ -26,6 +26,7 @@ def test_operations_survive_the_wire() -> None:
         wire.Define(limit.name, limit.kind, limit.limit, limit.window, limit.burst, limit.mitigation),
         wire.Admit(charges, name()),
         wire.Settle(changes, name()),
+        wire.Prolong(charges, name()),
         wire.Peek(charges),
         wire.Block(name(), 7),
         wire.Reset(charges),
