@@ -22,6 +22,7 @@ from edgeproxy.tokens import Asked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeproxy.chat.usage import Usage
     from edgeproxy.exchange import Exchange
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Headers, Reply, Request
@@ -98,7 +99,7 @@ class Ticket:
         admission: the store's answer; None while it is asked.
     """
 
-    __slots__ = ("_acts", "_exchange", "_later", "_lease", "_replies", "_score", "_store", "_taken", "_tokens", "admission")
+    __slots__ = ("_acts", "_exchange", "_later", "_lease", "_replies", "_score", "_store", "_taken", "_usage", "admission")
 
     def __init__(self, taken: Sequence[Taken], lease: bytes, *, acts: bool) -> None:
         self._taken = taken
@@ -109,7 +110,7 @@ class Ticket:
         self._later = False
         self._replies: set[int] | None = None  # places of limits that count replies, and count this one
         self._score = 0
-        self._tokens = 0
+        self._usage: Usage | None = None
         self.admission: Admission | None = None
 
     def ask(self, exchange: Exchange) -> bool:
@@ -225,8 +226,7 @@ class Ticket:
         admission = self.admission
         if admission is not None and admission.allowed:
             asked = exchange.asked
-            usage = asked.usage(exchange.served_by is not None) if asked is not None else None
-            self._tokens = usage.total if usage is not None else 0
+            self._usage = asked.usage(exchange.served_by is not None) if asked is not None else None
             self._settle(exchange.gateway.stats, exchange.body.received + exchange.sent, unused=False)
 
     def _settle(self, stats: WorkerStats, size: int, *, unused: bool) -> None:
@@ -259,7 +259,7 @@ class Ticket:
         if limit.counts == "score":
             return self._score
         if limit.counts == "tokens":
-            return self._tokens
+            return self._usage.charged(charge.cost) if self._usage is not None else 0
         return max(charge.cost, 1)
 
     # -- Attempt, while it waits ---------------------------------------------------------------------------------
