@@ -31,38 +31,39 @@ class UsageStripper:
 
     Attributes:
         held: bytes that are held back.
+        through: the event that has not ended is too long to be the one; it passes.
     """
 
-    __slots__ = ("_through", "held")
+    __slots__ = ("held", "through")
 
     def __init__(self) -> None:
         self.held = b""
-        self._through = False  # the event that has not ended is too long to be the one; it passes
+        self.through = False
 
     def feed(self, data: bytes) -> bytes:
         """What of these bytes, and of those that were held back, may pass."""
-        if not self.held and not self._through and data.endswith(b"\n\n") and _MARK not in data:
+        if not self.held and not self.through and data.endswith(b"\n\n") and _MARK not in data:
             return data
         data = self.held + data
         passed = b""
-        if self._through:
+        if self.through:
             end = first_boundary(data) if last_boundary(data) else 0
             if not end:
                 return self._pass_on(data)
-            self._through = False
+            self.through = False
             passed, data = data[:end], data[end:]
         end = last_boundary(data)
         passed += _without_usage(data[:end])
         self.held = data[end:]
         if len(self.held) > HOLD:
-            self._through = True
+            self.through = True
             passed += self._pass_on(self.held)
         return passed
 
     def finish(self) -> bytes:
         """What was held back, when the stream has ended."""
         rest, self.held = self.held, b""
-        return rest if self._through else _without_usage(rest)
+        return rest if self.through else _without_usage(rest)
 
     def _pass_on(self, data: bytes) -> bytes:
         """All but the line ends behind it: they may be the beginning of the event's end."""

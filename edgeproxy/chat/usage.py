@@ -67,9 +67,10 @@ class Meter:
         self.ask = ask
         self._size = 0
 
-    def feed(self, data: bytes) -> None:
-        """Some of the body, in order; however it is cut."""
+    def feed(self, data: bytes) -> bool:
+        """Some of the body, in order; however it is cut. True when that was whole events, and surely no report."""
         self._size += len(data)
+        return False
 
     def usage(self) -> Usage:
         """What was used until now. It may be asked again."""
@@ -105,8 +106,9 @@ class _Failed(Meter):
 
     __slots__ = ()
 
-    def feed(self, data: bytes) -> None:
-        pass
+    def feed(self, data: bytes) -> bool:
+        del data
+        return False
 
     def usage(self) -> Usage:
         return NOTHING
@@ -123,7 +125,7 @@ class _Whole(Meter):
         self._held = bytearray()
         self._reader = READERS[dialect]
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         self._size += len(data)
         if not self._first:
             self._first = data.lstrip()[:1]
@@ -131,6 +133,7 @@ class _Whole(Meter):
         held += data
         if len(held) > 2 * TAIL:
             del held[:-TAIL]
+        return False
 
     def usage(self) -> Usage:
         whole = self._size <= 2 * TAIL
@@ -162,10 +165,10 @@ class _Stream(Meter):
         self._long = 0  # bytes of that event which are no longer held
         self._begin = b""  # the first of these
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         if self._held or not data.endswith(_ENDS):
             self._join(data)
-            return
+            return False
         # Most chunks are one event, or a few, and nothing but text: those are only counted. As in `_take`, to spare a call.
         sent = self._sent
         count = data.count(self._delta)
@@ -174,8 +177,9 @@ class _Stream(Meter):
             sent.count += count
             sent.seen = seen
             sent.size += len(data)
-        else:
-            self._take(data)
+            return True
+        self._take(data)
+        return False
 
     def usage(self) -> Usage:
         if self._held:

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeproxy import tokens
 from edgeproxy.chat.stripping import UsageStripper
@@ -152,7 +154,7 @@ def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> p
 
 @pytest.mark.parametrize("method", ["feed", "usage"])
 def test_a_meter_that_fails(monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture, method: str) -> None:
-    broken = SimpleNamespace(**{"feed": len, "usage": fails, method: fails})
+    broken = SimpleNamespace(**{"feed": lambda _: False, "usage": fails, method: fails})
     monkeypatch.setattr(tokens, "meter", lambda *_: broken)
     for _ in range(2):
         sent = Sent()
@@ -187,3 +189,17 @@ def test_a_stream_that_reports_nothing_is_estimated() -> None:
     sent = Sent(json.dumps({"model": "m", "messages": [], "max_tokens": 900, "stream": True}).encode())
     sent.answered(*[TEXT] * 20)
     assert 20 <= sent.charged < 60 < sent.reserved
+
+
+PIECES = [
+    TEXT, TEXT * 3, USAGE, b"data: [DONE]\n\n", TEXT.replace(b"\n", b"\r\n"), TEXT[:20], TEXT[20:], USAGE[:-1], b"\n",
+    b"data: " + b'"choices"' * 3000, b": ping\n\n", b"\r\n\r\n",
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+def test_what_the_client_sees_does_not_depend_on_the_meter(pieces: list[bytes]) -> None:
+    alone = UsageStripper()
+    expected = b"".join([*(alone.feed(piece) for piece in pieces), alone.feed(b""), alone.finish()])
+    assert Sent().answered(*pieces) == expected
