@@ -18,6 +18,7 @@ from edgeproxy.state.ports import Admission, Change, Charge, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edgeproxy.chat.usage import Usage
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Headers, Reply
@@ -88,7 +89,7 @@ class Ticket:
             if not self._acts:
                 self.end(exchange)  # it did not wait for this answer, and may have been served
             elif admission.allowed:
-                self._settle(gateway.stats, 0, 0, unused=True)
+                self._settle(gateway.stats, 0, None, unused=True)
             return
         if admission.allowed and any(limit.quota.kind is _LEASES for limit, _ in self._taken):
             self.leased = True
@@ -212,10 +213,9 @@ class Ticket:
             return
         asked = exchange.asked
         usage = asked.usage(exchange.served_by is not None) if asked is not None else None
-        tokens = usage.total if usage is not None else 0
-        self._settle(gateway.stats, exchange.body.received + exchange.sent, tokens, unused=False)
+        self._settle(gateway.stats, exchange.body.received + exchange.sent, usage, unused=False)
 
-    def _settle(self, stats: WorkerStats, size: int, tokens: int, *, unused: bool) -> None:
+    def _settle(self, stats: WorkerStats, size: int, usage: Usage | None, *, unused: bool) -> None:
         admission = self.admission
         assert admission is not None
         changes = []
@@ -226,7 +226,7 @@ class Ticket:
             elif unused:
                 delta = -charge.cost
             else:
-                delta = self._used(place, limit, charge, size, tokens) - charge.cost
+                delta = self._used(place, limit, charge, size, usage) - charge.cost
             if not delta:
                 continue
             changes.append(Change(quota, charge.key, delta, admission.verdicts[place].stamp if admission.verdicts else 0))
@@ -235,7 +235,7 @@ class Ticket:
         if changes:
             self._store.settle(changes, self._lease)
 
-    def _used(self, place: int, limit: CompiledLimit, charge: Charge, size: int, tokens: int) -> int:
+    def _used(self, place: int, limit: CompiledLimit, charge: Charge, size: int, usage: Usage | None) -> int:
         """Units that the exchange came to."""
         if limit.replies is not None and (self._replies is None or place not in self._replies):
             return 0
@@ -244,7 +244,7 @@ class Ticket:
         if limit.counts == "score":
             return self._scores.get(place, 0) if self._scores is not None else 0
         if limit.counts == "tokens":
-            return tokens
+            return usage.charged(charge.cost) if usage is not None else 0
         return max(charge.cost, 1)
 
     # -- Attempt, while it waits ---------------------------------------------------------------------------------

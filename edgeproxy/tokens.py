@@ -2,22 +2,31 @@
 """`Asked` is one exchange's ask and its meter. Counting tokens itself is chat/'s business, limits are admission.py's.
 
 Where a client's stream would not report its usage, the upstream is asked to report it, and the client never sees that.
+What fails here costs neither the client its answer nor the limit its settlement: then what was set aside counts.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Final
 
 from edgeproxy.chat.asking import MOST, Ask, read_ask, with_usage
 from edgeproxy.chat.stripping import UsageStripper
-from edgeproxy.chat.usage import Meter, Usage, meter
+from edgeproxy.chat.usage import UNREAD, Meter, Usage, meter
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Reply
 
-_BYTES = 4  # of a token, where nothing is known of a body
+_log = logging.getLogger("edgeproxy")
+_BYTES: Final = 4  # of a token, where nothing is known of a body
+# Who sends one of these vouches for the bytes of the body, or has coded them: they stay as they are.
+_SEALS: Final = frozenset({
+    b"content-digest", b"repr-digest", b"digest", b"content-md5", b"signature", b"signature-input", b"x-amz-content-sha256",
+    b"content-encoding",
+})  # fmt: skip
+_told: Final[set[str]] = set()  # types of errors that were logged
 
 
 class Asked:
@@ -27,7 +36,7 @@ class Asked:
         ask: None when the body is no request of the route's dialect, or was longer than the preview.
     """
 
-    __slots__ = ("_body", "_changed", "_length", "_meter", "_stripper", "_truncated", "ask", "dialect")
+    __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_stripper", "ask", "dialect")
 
     def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool) -> None:
         """Read it.
@@ -40,7 +49,7 @@ class Asked:
         self.ask: Ask | None = None if truncated else read_ask(dialect, content)
         self._body = exchange.body  # not the exchange: it holds us
         self._length = exchange.request.length or 0
-        self._truncated = truncated
+        self._broken = False
         self._changed = False
         self._meter: Meter | None = None
         self._stripper: UsageStripper | None = None
@@ -60,9 +69,9 @@ class Asked:
         """Bytes of the request's body, as far as that is known by now."""
         return max(self._length, self._body.received)
 
-    def _told(self) -> Ask | None:
-        """What answers without a report are estimated from: of a body that was too long to be read, its size."""
-        if not self._truncated:
+    def _known(self) -> Ask:
+        """What answers without a report are estimated from: of a body that could not be read, its size until now."""
+        if self.ask is not None:
             return self.ask
         return Ask(None, False, True, min(MOST, self._size() // _BYTES), None, 1, hidden=True)
 
@@ -70,8 +79,10 @@ class Asked:
         """Change the request, whose whole body was held, so that its stream reports what it used."""
         if self.ask is None or self.ask.usage_asked or not self.ask.stream or not route.asks_usage:
             return
+        if any(name in _SEALS for name, _ in exchange.request.headers):
+            return
         changed = with_usage(content)
-        if changed is None:
+        if changed is None or len(changed) > route.preview:  # who reads the body after us holds no more than that
             return
         self._changed = True
         exchange.body.restore(changed)
@@ -88,27 +99,63 @@ class Asked:
                 content_type = value
             elif name == b"content-encoding" and value.strip().lower() != b"identity":
                 coded = value
-        self._meter = meter(self.dialect, self._told(), reply.status, content_type, coded is not None)
+        self._meter = meter(self.dialect, self._known(), reply.status, content_type, coded is not None)
         if self._changed and reply.stream and coded is None and 200 <= reply.status <= 299:
             self._stripper = UsageStripper()
             reply.length = None  # it may get shorter
 
     def take(self, data: bytes, end: bool) -> bytes:
         """Some of the reply's body on its way to the client. Returns: what goes on."""
+        plain = False
         if self._meter is not None:
-            self._meter.feed(data)
+            try:
+                plain = self._meter.feed(data)
+            except Exception as e:
+                self._meter = None
+                self._fail(e)
         stripper = self._stripper
         if stripper is None:
             return data
-        passed = stripper.feed(data)
-        return passed + stripper.finish() if end else passed
+        held = stripper.held
+        if plain and not held and not stripper.through:
+            return data  # most chunks: the meter has looked for a report already
+        try:
+            passed = stripper.feed(data)
+            return passed + stripper.finish() if end else passed
+        except Exception as e:
+            self._stripper = None
+            _tell(e)
+            return held + data
 
     def usage(self, reached: bool) -> Usage | None:
-        """What was used; None when nothing can have been.
+        """What was used; None when nothing can have been. `Usage.charged` says what that costs.
 
         Args:
             reached: an upstream took the request.
         """
         if not reached:
             return None
-        return (self._meter or Meter(self._told())).usage()
+        if self._broken:
+            return UNREAD
+        try:
+            measured = self._meter or Meter(None)
+            measured.ask = ask = self._known()
+            usage = measured.usage()
+        except Exception as e:
+            self._fail(e)
+            return UNREAD
+        if ask.background and usage.estimated and self._meter is not None:
+            return usage._replace(unread=True)  # it is told to another request
+        return usage
+
+    def _fail(self, error: Exception) -> None:
+        """What this exchange used will not be known."""
+        self._broken = True
+        _tell(error)
+
+
+def _tell(error: Exception) -> None:
+    name = type(error).__name__
+    if name not in _told:
+        _told.add(name)
+        _log.warning("the usage of an answer could not be read (said once): %s", name)

@@ -7,6 +7,7 @@ what a field holds that no dialect knows is not counted. Time is linear in the s
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,7 @@ class Ask(NamedTuple):
             there are none (embeddings).
         choices: answers it wants to the same prompt; what a route's default bound is multiplied with.
         hidden: it also refers to text that the model's service keeps, which is not in `prompt`.
+        background: the model answers later, by another request.
     """
 
     model: str | None
@@ -44,6 +46,7 @@ class Ask(NamedTuple):
     completion: int | None
     choices: int
     hidden: bool
+    background: bool = False
 
 
 class _Options(msgspec.Struct):
@@ -70,6 +73,7 @@ class _OpenAI(msgspec.Struct):
 class _Responses(msgspec.Struct):
     model: str | None = None
     stream: Any = None
+    background: Any = None
     max_output_tokens: Number = None
     input: msgspec.Raw = _RAW
     instructions: msgspec.Raw = _RAW
@@ -102,9 +106,17 @@ def read_ask(dialect: str, content: bytes) -> Ask | None:
 
     Args:
         dialect: `openai`, `responses` or `anthropic`.
+        content: in UTF-8, or in what many servers of models take in addition: with a byte order mark, UTF-16, UTF-32.
     """
+    read = _READERS[dialect]
     try:
-        return _READERS[dialect](content)
+        return read(content)
+    except _GARBAGE:
+        pass
+    try:
+        # As `json.loads` does with bytes. JSON in UTF-8 without a mark was read above.
+        coding = json.detect_encoding(content)
+        return None if coding == "utf-8" else read(content.decode(coding).encode())
     except _GARBAGE:
         return None
 
@@ -135,7 +147,8 @@ def _read_responses(content: bytes) -> Ask:
     asked = _decode_responses(content)
     tokens = _STARTS_ANSWER + _blocks(bytes(asked.input)) + _blocks(bytes(asked.instructions)) + json_tokens(asked.tools)
     hidden = any(bytes(raw) not in {b"", b"null"} for raw in (asked.previous_response_id, asked.conversation, asked.prompt))
-    return Ask(asked.model, asked.stream is True, True, min(MOST, tokens), _count(asked.max_output_tokens), 1, hidden)
+    most = _count(asked.max_output_tokens)
+    return Ask(asked.model, asked.stream is True, True, min(MOST, tokens), most, 1, hidden, asked.background is True)
 
 
 def _read_anthropic(content: bytes) -> Ask:

@@ -32,9 +32,14 @@ def first_boundary(data: bytes) -> int:
 def events(whole: bytes) -> list[bytes]:
     """Whole events, each with its empty line; what is behind the last one comes last."""
     found, start = [], 0
-    for end in _END.finditer(whole):
-        found.append(whole[start : end.end()])
-        start = end.end()
+    if b"\r" in whole:
+        for match in _END.finditer(whole):
+            found.append(whole[start : match.end()])
+            start = match.end()
+    else:  # as of every service; twice as fast
+        while (end := whole.find(b"\n\n", start) + 2) > 1:
+            found.append(whole[start:end])
+            start = end
     if start < len(whole):
         found.append(whole[start:])
     return found

@@ -27,43 +27,48 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class UsageStripper:
-    """One stream."""
+    """One stream.
 
-    __slots__ = ("_held", "_through")
+    Attributes:
+        held: bytes that are held back.
+        through: the event that has not ended is too long to be the one; it passes.
+    """
+
+    __slots__ = ("held", "through")
 
     def __init__(self) -> None:
-        self._held = b""
-        self._through = False  # the event that has not ended is too long to be the one; it passes
+        self.held = b""
+        self.through = False
 
     def feed(self, data: bytes) -> bytes:
         """What of these bytes, and of those that were held back, may pass."""
-        if not self._held and not self._through and data.endswith(b"\n\n") and _MARK not in data:
+        if not self.held and not self.through and data.endswith(b"\n\n") and _MARK not in data:
             return data
-        data = self._held + data
+        data = self.held + data
         passed = b""
-        if self._through:
+        if self.through:
             end = first_boundary(data) if last_boundary(data) else 0
             if not end:
                 return self._pass_on(data)
-            self._through = False
+            self.through = False
             passed, data = data[:end], data[end:]
         end = last_boundary(data)
         passed += _without_usage(data[:end])
-        self._held = data[end:]
-        if len(self._held) > HOLD:
-            self._through = True
-            passed += self._pass_on(self._held)
+        self.held = data[end:]
+        if len(self.held) > HOLD:
+            self.through = True
+            passed += self._pass_on(self.held)
         return passed
 
     def finish(self) -> bytes:
         """What was held back, when the stream has ended."""
-        rest, self._held = self._held, b""
-        return rest if self._through else _without_usage(rest)
+        rest, self.held = self.held, b""
+        return rest if self.through else _without_usage(rest)
 
     def _pass_on(self, data: bytes) -> bytes:
         """All but the line ends behind it: they may be the beginning of the event's end."""
         passed = data.rstrip(_LINE_ENDS)
-        self._held = data[len(passed) :]
+        self.held = data[len(passed) :]
         return passed
 
 

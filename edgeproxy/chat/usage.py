@@ -8,6 +8,7 @@ Memory is bounded by 2 · `TAIL` and a little, whatever is sent.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from edgeproxy.chat.asking import MOST, Ask
@@ -21,6 +22,8 @@ _HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it
 _FRAME: Final = 100  # tokens of JSON around the text of a reply
 _BYTES: Final = 4  # of a token, where nothing is known of a body
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
+_REPORTED: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
+_LINES: Final = (b"data", b"event", b":", b"id", b"retry", b"\xef\xbb\xbf")  # what events begin with
 
 
 class Usage(NamedTuple):
@@ -32,6 +35,7 @@ class Usage(NamedTuple):
         cached: what of the prompt was read from a cache.
         total: at least the sum of prompt and completion.
         estimated: some of it was not reported by the model.
+        unread: there was an answer, but nobody here can tell what it holds: the numbers are worth little.
     """
 
     prompt: int
@@ -39,23 +43,34 @@ class Usage(NamedTuple):
     cached: int
     total: int
     estimated: bool
+    unread: bool = False
+
+    def charged(self, reserved: int) -> int:
+        """Tokens to charge, where so many were set aside: what could not be read is not cheaper than these."""
+        return max(self.total, reserved) if self.unread else self.total
 
 
 NOTHING: Final = Usage(0, 0, 0, 0, estimated=False)
+UNREAD: Final = Usage(0, 0, 0, 0, estimated=True, unread=True)
 
 
 class Meter:
-    """A reply whose body says nothing: it is not of a model, or coded. Others are below."""
+    """No reply at all, as far as it is used itself; those for replies are below.
 
-    __slots__ = ("_ask", "_size")
+    Attributes:
+        ask: what estimates come from. It may be put in anew before the usage is asked for.
+    """
+
+    __slots__ = ("_size", "ask")
 
     def __init__(self, ask: Ask | None) -> None:
-        self._ask = ask
+        self.ask = ask
         self._size = 0
 
-    def feed(self, data: bytes) -> None:
-        """Some of the body, in order; however it is cut."""
+    def feed(self, data: bytes) -> bool:
+        """Some of the body, in order; however it is cut. True when that was whole events, and surely no report."""
         self._size += len(data)
+        return False
 
     def usage(self) -> Usage:
         """What was used until now. It may be asked again."""
@@ -63,7 +78,7 @@ class Meter:
 
     def _guess(self, report: Report | None, sent: int) -> Usage:
         """A usage of what was reported, and of tokens that were sent since then."""
-        ask = self._ask
+        ask = self.ask
         known = report.prompt if report is not None else None
         before = (report.completion or 0) if report is not None else 0
         if ask is not None and ask.completion is not None:
@@ -77,13 +92,23 @@ class Meter:
         return Usage(prompt, completion, cached, max(total, report.total), estimated=False)
 
 
+class _Unread(Meter):
+    """A reply whose body says nothing: it is not of a model, or coded."""
+
+    __slots__ = ()
+
+    def usage(self) -> Usage:
+        return super().usage()._replace(unread=self._size > 0)
+
+
 class _Failed(Meter):
     """A reply that is an error: services do not charge for it."""
 
     __slots__ = ()
 
-    def feed(self, data: bytes) -> None:
-        pass
+    def feed(self, data: bytes) -> bool:
+        del data
+        return False
 
     def usage(self) -> Usage:
         return NOTHING
@@ -92,19 +117,23 @@ class _Failed(Meter):
 class _Whole(Meter):
     """A JSON document."""
 
-    __slots__ = ("_held", "_reader")
+    __slots__ = ("_first", "_held", "_reader")
 
     def __init__(self, ask: Ask | None, dialect: str) -> None:
         super().__init__(ask)
+        self._first = b""  # byte that is no white space
         self._held = bytearray()
         self._reader = READERS[dialect]
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         self._size += len(data)
+        if not self._first:
+            self._first = data.lstrip()[:1]
         held = self._held
         held += data
         if len(held) > 2 * TAIL:
             del held[:-TAIL]
+        return False
 
     def usage(self) -> Usage:
         whole = self._size <= 2 * TAIL
@@ -114,13 +143,15 @@ class _Whole(Meter):
             return self._guess(report, 0)
         if not document:
             return self._guess(None, 0)
-        return self._guess(None, max(0, estimate(document) * self._size // len(document) - _FRAME))
+        guess = self._guess(None, max(0, estimate(document) * self._size // len(document) - _FRAME))
+        # A report may lie in what was not kept, or have another shape; or this is no document of a model.
+        return guess._replace(unread=not whole or self._first != b"{" or _REPORTED.search(document) is not None)
 
 
 class _Stream(Meter):
     """Server-sent events."""
 
-    __slots__ = ("_begin", "_delta", "_held", "_long", "_mark", "_reader", "_report", "_sent")
+    __slots__ = ("_begin", "_delta", "_foreign", "_held", "_long", "_mark", "_reader", "_report", "_sent")
 
     def __init__(self, ask: Ask | None, dialect: str) -> None:
         super().__init__(ask)
@@ -128,15 +159,16 @@ class _Stream(Meter):
         self._mark = self._reader.mark
         self._delta = self._reader.delta
         self._report: Report | None = None
+        self._foreign = False  # there was something that is no event
         self._sent = Sent()
         self._held = bytearray()  # of the event that has not ended
         self._long = 0  # bytes of that event which are no longer held
         self._begin = b""  # the first of these
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         if self._held or not data.endswith(_ENDS):
             self._join(data)
-            return
+            return False
         # Most chunks are one event, or a few, and nothing but text: those are only counted. As in `_take`, to spare a call.
         sent = self._sent
         count = data.count(self._delta)
@@ -145,8 +177,9 @@ class _Stream(Meter):
             sent.count += count
             sent.seen = seen
             sent.size += len(data)
-        else:
-            self._take(data)
+            return True
+        self._take(data)
+        return False
 
     def usage(self) -> Usage:
         if self._held:
@@ -157,7 +190,9 @@ class _Stream(Meter):
                 self._long_event(rest)
             else:
                 self._take(rest)
-        return self._guess(self._report, self._sent.tokens())
+        found = self._guess(self._report, self._sent.tokens())
+        foreign = self._foreign and self._report is None and not self._sent.seen
+        return found._replace(unread=True) if foreign else found
 
     def _join(self, data: bytes) -> None:
         """Bytes that do not begin or do not end with an event."""
@@ -219,6 +254,10 @@ class _Stream(Meter):
         """
         if self._delta in event:
             self._sent.add(event, size)
+        elif not self._foreign:
+            begin = event.lstrip()
+            # A stream may have been cut in the middle of a field's name.
+            self._foreign = not begin.startswith(_LINES) and not any(line.startswith(begin) for line in _LINES)
         if self._mark not in event:
             return
         report = self._reader.of(data_of(event)) if tail is None else self._reader.of_tail(tail, event=True)
@@ -242,10 +281,10 @@ def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None
     if not 200 <= status <= 299:
         return _Failed(ask)
     if coded:
-        return Meter(ask)
+        return _Unread(ask)
     kind = content_type.partition(b";")[0].strip().lower() if content_type is not None else b"application/json"
     if kind == b"text/event-stream":
         return _Stream(ask, dialect)
     if kind == b"application/json" or kind.endswith(b"+json"):
         return _Whole(ask, dialect)
-    return Meter(ask)
+    return _Unread(ask)

@@ -267,6 +267,15 @@ def test_however_it_ends_tokens_are_settled_once(tmp_path: Path, how: str) -> No
     assert used == 1000 - left(made)
 
 
+def test_who_cannot_be_read_pays_what_was_set_aside(tmp_path: Path) -> None:
+    made = stand(tmp_path, TOKENS)
+    _, job = chat(made, b',"stream":true')
+    aside = 1000 - left(made)
+    head = [(b"content-type", b"text/event-stream"), (b"content-encoding", b"gzip")]
+    made.gateway.reply(job.exchange, Reply(200, head, None, stream=True), b"\x1f\x8b", True)
+    assert 1000 - left(made) == aside > 50
+
+
 def test_over_the_limit_of_tokens(tmp_path: Path) -> None:
     made = stand(tmp_path, {**TOKENS, "tokens": 60})
     _, job = chat(made)

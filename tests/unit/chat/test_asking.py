@@ -348,3 +348,26 @@ def test_only_the_one_key_differs(body: dict[str, Any], options: Any, indent: An
 def _sound(content: bytes) -> bool:
     """Whether msgspec reads it at all: lone surrogates, numbers without bounds."""
     return read_ask("openai", b'{"x":' + content + b"}") is not None
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("dialect", ["openai", "responses", "anthropic"])
+def test_other_codings_of_unicode(dialect: str, coding: str) -> None:
+    """What `json.loads` takes as bytes, which servers read bodies with."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Grüße " * 50}], "input": "Grüße " * 50, "stream": True}
+    text = json.dumps(body, ensure_ascii=False)
+    assert json.loads(text.encode(coding)) == body
+    ask = read_ask(dialect, text.encode(coding))
+    assert ask is not None and ask.prompt > 50 and ask == read_ask(dialect, text.encode())
+    assert with_usage(text.encode(coding)) is None, "only what is plain UTF-8 is changed"
+
+
+def test_a_mark_and_no_json() -> None:
+    for content in (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff{", b"\x00\x00\xfe\xff{", b"\x00", b"{\x00", b"\xef\xbb\xbf[]"):
+        assert read_ask("openai", content) is None
+
+
+@pytest.mark.parametrize(("value", "background"), [(True, True), (False, False), (None, False), ("true", False)])
+def test_an_answer_in_the_background(value: object, background: bool) -> None:
+    assert asked("responses", input="Hello", background=value).background is background
+    assert not asked("responses", input="Hello").background and not chat(background=value).background

