@@ -121,7 +121,7 @@ def test_no_addresses(text: str) -> None:
 ])  # fmt: skip
 def test_mapped_ranges_are_ipv4(text: str, same: str) -> None:
     assert parse_range(text) == parse_range(same) and isinstance(parse_range(same), tuple)
-    held = container(LoadedList(kind="ip", items=(text,)))
+    held = container(LoadedList(name="l", kind="ip", items=(text,)))
     assert client_code("203.0.113.7") in held and client_code("::ffff:203.0.113.7") in held
 
 
