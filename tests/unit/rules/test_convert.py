@@ -166,9 +166,7 @@ def executed(overrides: Any, expression: str = 'http.host eq "b"', **more: Any) 
     ({"rules": [{"id": "i", "action": "log"}, {"id": "j", "enabled": True}]}, [("block", "log", True), ("log", None, True)]),
     ({"enabled": False, "rules": [{"id": "i", "enabled": True}]}, [("block", None, True), ("log", None, False)]),
 ])  # fmt: skip
-def test_overrides_of_an_executed_ruleset(
-    overrides: Any, expected: list[tuple[str, str | None, bool]], tmp_path: Path
-) -> None:
+def test_overrides_of_an_executed_ruleset(overrides: Any, expected: list[tuple[str, str | None, bool]], tmp_path: Path) -> None:
     made = executed(overrides)
     assert [(each["action"], each.get("mode"), each.get("enabled", True)) for each in made.rules] == expected
     assert not made.left and len(loaded(made, tmp_path)) == 2
