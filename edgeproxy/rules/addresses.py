@@ -68,7 +68,23 @@ def network(code: int, bits: int) -> int:
 
 
 def parse_range(text: str) -> Range | str:
-    """`192.0.2.1`, `192.0.2.0/24`, `192.0.2.1..192.0.2.9`, or what is wrong with it."""
+    """`192.0.2.1`, `192.0.2.0/24`, `192.0.2.1..192.0.2.9`, or what is wrong with it.
+
+    Clients never have addresses of IPv4 mapped to IPv6 (`client_code`): what is written so means the IPv4 addresses.
+    """
+    found = _parse_range(text)
+    if isinstance(found, str):
+        return found
+    first, last = found
+    if first >> 32 != _MAPPED and (".." not in text or last >> 32 != _MAPPED):
+        return found
+    if first >> 32 != last >> 32:
+        return "a range of mapped addresses ends within ::ffff:0:0/96: write IPv4 addresses and the others apart"
+    return first & (V6 - 1), last & (V6 - 1)
+
+
+def _parse_range(text: str) -> Range | str:
+    """As it is written."""
     low, dots, high = text.partition("..")
     if dots:
         first, last = parse_ip(low), parse_ip(high)

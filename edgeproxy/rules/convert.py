@@ -56,6 +56,7 @@ class _One:
         problem: why it was left out.
         lost: parts of it that have no counterpart.
         address: where it routes to.
+        parts: expressions that were joined for it; each has to be one alone.
     """
 
     ruleset: Raw
@@ -64,6 +65,7 @@ class _One:
     problem: str | None = None
     lost: list[str] = field(default_factory=list)
     address: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> Raw:
@@ -151,11 +153,42 @@ def _with_executed(ruleset: Raw, raw: Raw, custom: dict[str, Raw], names: set[st
         yield _One(ruleset, raw, _head(raw, names))
         return
     outer = str(raw.get("expression", "true"))
-    for each in _rules(inner):
+    for given in _rules(inner):
+        each, lost = _overridden(given, _mapping(raw.get("action_parameters")).get("overrides"))
         expression = str(each.get("expression", "true"))
         both = expression if outer.strip("() ") == "true" else f"({outer}) and ({expression})"
-        enabled = each.get("enabled", True) and raw.get("enabled", True)
-        yield _One(inner, each, _head({**each, "expression": both, "enabled": enabled}, names))
+        rule = _head({**each, "expression": both}, names)
+        if raw.get("enabled") is False:
+            rule["enabled"] = False
+        yield _One(inner, each, rule, lost=lost, parts=(_renamed(outer), _renamed(expression)))
+
+
+def _overridden(raw: Raw, overrides: Any) -> tuple[Raw, list[str]]:
+    """A rule as the one that executes its ruleset changes it, and what of the changes has no counterpart.
+
+    What is said about the rule comes before what is said about all. The action `log` tries a rule: `mode: log`.
+    """
+    if overrides is not None and not isinstance(overrides, dict):
+        return raw, ["the override 'overrides'"]
+    whole = _mapping(overrides)
+    named = [each for each in _list(whole.get("rules")) if isinstance(each, dict) and each.get("id") == raw.get("id")]
+    lost = [key for key in whole if key not in ("action", "enabled", "rules")]
+    lost += [key for each in named for key in each if key not in ("id", "action", "enabled")]
+    if not isinstance(whole.get("rules", []), list):
+        lost.append("rules")
+    made = dict(raw)
+    for each in (whole, *named):
+        action, enabled = each.get("action"), each.get("enabled")
+        if isinstance(enabled, bool):
+            made["enabled"] = enabled
+        if action == "log" and raw.get("action") != "log":
+            made = {**made, "action": raw.get("action"), "action_parameters": raw.get("action_parameters"), "mode": "log"}
+        elif isinstance(action, str):
+            made.pop("mode", None)
+            made["action"] = action
+            if action != raw.get("action"):
+                made.pop("action_parameters", None)
+    return made, [f"the override '{said(key)}'" for key in dict.fromkeys(lost)]
 
 
 def _head(raw: Raw, names: set[str]) -> Raw:
@@ -166,6 +199,8 @@ def _head(raw: Raw, names: set[str]) -> Raw:
     rule["expression"] = _renamed(str(raw.get("expression", "")).strip())
     if raw.get("enabled") is False:
         rule["enabled"] = False
+    if raw.get("mode") == "log":  # an override; Cloudflare's rules have no such key
+        rule["mode"] = "log"
     return rule
 
 
@@ -189,6 +224,10 @@ def _mapping(value: Any) -> Raw:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 # -- one rule --------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +241,10 @@ def _convert(one: _One, act: Act) -> None:
     if one.ruleset.get("phase") == _RESPONSE:
         one.rule["phase"] = "response"
     try:
+        for part in one.parts:
+            problem = wrong({**one.rule, "action": "log", "expression": part})
+            if problem is not None:
+                raise Unfit(problem)
         act(one)
         one.problem = wrong(one.rule)
     except Unfit as e:
@@ -223,7 +266,7 @@ def _act(one: _One) -> None:
 
 def _limit(raw: Any) -> str:
     limit = _mapping(raw)
-    by = ", ".join(map(str, limit.get("characteristics") or ())) or "?"
+    by = ", ".join(map(str, _list(limit.get("characteristics")))) or "?"
     return f"{limit.get('requests_per_period', '?')} requests in {limit.get('period', '?')} s by {said(by)}"
 
 
@@ -305,7 +348,7 @@ def _skip(one: _One, later: list[_One]) -> None:
     given = one.parameters
     phase = one.ruleset.get("phase")
     named = {str(name) for names in _mapping(given.get("rules")).values() if isinstance(names, list) for name in names}
-    wholes = {str(name) for name in given.get("rulesets") or ()}
+    wholes = {str(name) for name in _list(given.get("rulesets"))}
     rules: list[str] = []
     seen: set[str] = set()
     for each in later:
@@ -315,7 +358,7 @@ def _skip(one: _One, later: list[_One]) -> None:
         if here or its_id in named or its_ruleset in wholes:
             rules.append(each.rule["id"])
             seen |= {its_id, its_ruleset}
-    skipped = [str(name) for key in ("phases", "products") for name in given.get(key) or ()]
+    skipped = [str(name) for key in ("phases", "products") for name in _list(given.get(key))]
     stages = [_STAGES[name] for name in skipped if name in _STAGES]
     without = [*sorted((named | wholes) - seen), *(name for name in skipped if name not in _STAGES)]
     one.lost += [f"skipping '{said(name)}'" for name in without]

@@ -150,6 +150,62 @@ def test_a_custom_ruleset_runs_under_its_condition(tmp_path: Path) -> None:
     assert len(loaded(made, tmp_path)) == made.total == 1
 
 
+def executed(overrides: Any, expression: str = 'http.host eq "b"', **more: Any) -> Converted:
+    """What an executed ruleset of two rules becomes."""
+    inner = ruleset(CUSTOM, rule("i", "block"), rule("j", "log", enabled=False), kind="custom", id="team")
+    parameters = {"id": "team", **({"overrides": overrides} if overrides is not None else {})}
+    return convert([inner, ruleset(CUSTOM, rule("e", "execute", expression, action_parameters=parameters, **more), kind="root")])
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [
+    (None, [("block", None, True), ("log", None, False)]),
+    ({"action": "log"}, [("block", "log", True), ("log", None, False)]),
+    ({"enabled": False}, [("block", None, False), ("log", None, False)]),
+    ({"enabled": True}, [("block", None, True), ("log", None, True)]),
+    ({"action": "block", "enabled": True}, [("block", None, True), ("block", None, True)]),
+    ({"rules": [{"id": "i", "action": "log"}, {"id": "j", "enabled": True}]}, [("block", "log", True), ("log", None, True)]),
+    ({"enabled": False, "rules": [{"id": "i", "enabled": True}]}, [("block", None, True), ("log", None, False)]),
+])  # fmt: skip
+def test_overrides_of_an_executed_ruleset(overrides: Any, expected: list[tuple[str, str | None, bool]], tmp_path: Path) -> None:
+    made = executed(overrides)
+    assert [(each["action"], each.get("mode"), each.get("enabled", True)) for each in made.rules] == expected
+    assert not made.left and len(loaded(made, tmp_path)) == 2
+
+
+def test_a_rule_that_is_off_executes_nothing() -> None:
+    made = executed({"enabled": True}, enabled=False)
+    assert [each["enabled"] for each in made.rules] == [False, False]
+
+
+@pytest.mark.parametrize(("overrides", "lost"), [
+    ({"sensitivity_level": "low"}, "sensitivity_level"), ({"categories": [{"category": "x"}]}, "categories"),
+    ({"rules": [{"id": "i", "score_threshold": 3}]}, "score_threshold"), ({"rules": 3}, "rules"), (3, "overrides"),
+])  # fmt: skip
+def test_overrides_that_cannot_be_carried_are_said(overrides: Any, lost: str) -> None:
+    made = executed(overrides)
+    assert len(made.rules) == 2 and left(made) and all(f"without the override '{lost}'" in line for line in left(made))
+
+
+@pytest.mark.parametrize(("outer", "inner"), [
+    ('http.host eq "a") or (ssl', "ssl"), ("ssl", "ssl) or (ssl"), ("ssl and (", "ssl"), ("ssl", ""),
+])  # fmt: skip
+def test_expressions_are_read_alone_before_they_are_joined(outer: str, inner: str) -> None:
+    team = ruleset(CUSTOM, rule("i", "block", inner), kind="custom", id="team")
+    made = convert([team, ruleset(CUSTOM, rule("e", "execute", outer, action_parameters={"id": "team"}), kind="root")])
+    assert not made.rules and len(made.left) == made.total == 1
+
+
+@pytest.mark.parametrize("odd", [3, 1.5, True, "x", {"a": 3}, [3], [None]])
+def test_lists_that_are_none(odd: Any, tmp_path: Path) -> None:
+    limit = {"characteristics": odd, "period": odd, "requests_per_period": odd}
+    parameters = {"ruleset": "current", "rulesets": odd, "phases": odd, "products": odd, "rules": odd}
+    made = convert(ruleset(
+        CUSTOM, rule("l", "block", ratelimit=limit), rule("s", "skip", action_parameters=parameters), rule("a", "log"),
+    ))  # fmt: skip
+    assert [each.id for each in loaded(made, tmp_path)] == ["s", "a"]
+    assert any("a rate limit" in line for line in left(made))
+
+
 @pytest.mark.parametrize(("phase", "given", "reason"), [
     (CUSTOM, rule("a", "execute", action_parameters={"id": "efb7"}), "managed rulesets"),
     ("http_config_settings", rule("a", "set_config"), "settings of"),

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.rules.addresses import V6, Ranges, client_code, network, parse_ip, parse_range, show_ip, show_range
+from edgeproxy.rules.addresses import LAST, V6, Ranges, client_code, network, parse_ip, parse_range, show_ip, show_range
 from edgeproxy.rules.errors import RuleError
+from edgeproxy.rules.lists import container
+from edgeproxy.rules.model import LoadedList
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
 from edgeproxy.rules.wildcards import Pattern, find, split, template
 
@@ -101,7 +103,8 @@ def test_addresses(code: int, bits: int) -> None:
     bits = min(bits, 32) if code < V6 else bits
     first = network(code, bits)
     found = parse_range(f"{show_ip(first)}/{bits}")
-    assert isinstance(found, tuple) and found[0] <= code <= found[1]
+    plain = code & (V6 - 1) if first >> 32 == 0x1_0000 else code  # mapped ones are IPv4 addresses
+    assert isinstance(found, tuple) and found[0] <= plain <= found[1]
     assert parse_range(show_range(*found)) == found
 
 
@@ -110,6 +113,23 @@ def test_addresses(code: int, bits: int) -> None:
                                   "1.2.3.4/8", "5.0.0.0..4.0.0.0", "fe80::1%eth0", "1.2.3.4\0"])  # fmt: skip
 def test_no_addresses(text: str) -> None:
     assert isinstance(parse_range(text), str)
+
+
+@pytest.mark.parametrize(("text", "same"), [
+    ("::ffff:203.0.113.0/120", "203.0.113.0/24"), ("::ffff:203.0.113.7", "203.0.113.7"), ("::ffff:0:0/96", "0.0.0.0/0"),
+    ("::ffff:cb00:7101..::ffff:203.0.113.9", "203.0.113.1..203.0.113.9"),
+])  # fmt: skip
+def test_mapped_ranges_are_ipv4(text: str, same: str) -> None:
+    assert parse_range(text) == parse_range(same) and isinstance(parse_range(same), tuple)
+    held = container(LoadedList(name="l", kind="ip", items=(text,)))
+    assert client_code("203.0.113.7") in held and client_code("::ffff:203.0.113.7") in held
+
+
+def test_ranges_beyond_the_mapped_ones() -> None:
+    assert parse_range("::/0") == (V6, LAST) and isinstance(parse_range("::/64"), tuple)
+    for text in ("::ffff:1.2.3.4..::1:0:0:0", "::..::ffff:1.2.3.4"):
+        found = parse_range(text)
+        assert isinstance(found, str) and "IPv4" in found
 
 
 def test_mapped_clients_are_ipv4() -> None:

@@ -42,6 +42,21 @@ PATHS = (
     "/x?X-Amz-Credential=AKIA%2F2026%2Fus-east-1", "/maps/@52.5,13.4,12z", "/tags/c++", "/tags/c%23", "/{id}", "/$batch",
     "/odata/Users('x')?$filter=Name%20eq%20'a'&$top=5", "/odata/Users(1)?$filter=id%20eq%201%20or%20id%20eq%202",
     "/?id=1%20or%202",
+    # Pages about products, downloads, code hosting, and applications that are here after all.
+    "/appsettings.json", "/appsettings.Production.json", "/blog/vpns/", "/docs/ssl-vpn/", "/docs/sslvpn/intro",
+    "/guides/global-protect/setup", "/docs/solr/administration", "/r/phpmyadmin", "/blog/how-to-use-phpmyadmin",
+    "/hub/library/adminer", "/docs/jolokia", "/docs/wp-admin-guide", "/team/administers", "/u/alice/adminer-notes",
+    "/x/manager/html-editor", "/manager/html5", "/actuator/environment", "/actuator/health;a=b", "/invoker/readonly-docs",
+    "/org/repo/-/blob/main/.terraform.lock.hcl", "/org/repo/-/raw/main/.htaccess", "/org/repo/blob/main/.npmrc",
+    "/org/repo/blob/main/.env.example", "/org/repo/blob/main/.idea/x.xml", "/org/repo/blob/main/wp-content/x.php",
+    "/repo.git/info/refs?service=git-upload-pack", "/repo/.git/info/refs?service=git-upload-pack", "/repo/.git/git-upload-pack",
+    "/downloads/backup.zip", "/downloads/db.zip", "/releases/database.tar.gz", "/static/db.gz", "/index.json.gz",
+    "/api/jsonws/invoke", "/server-status-page", "/a;v=1/b", "/files/$%7Bid%7D", "/odata/%7B(x)%7D",
+    "/_next/static/chunks/app/%5B...slug%5D/page.js", "/announce?info_hash=%00%12%aa&peer_id=x",
+    "/x?path=../../../shared/x.js", "/x?import=../../../lib/util", "/x?s=i-think/display", "/x?class=module&class.module=x",
+    "/x?" + "&".join(f"id={number}" for number in range(300)),
+    "/x?" + "&".join(f"columns[{n}][{key}]=x" for n in range(43) for key in (
+        "data", "name", "searchable", "orderable", "search][value", "search][regex")),
 )  # fmt: skip
 AGENTS = (
     "curl/8.5.0", "python-requests/2.32", "python-httpx/0.28", "Python/3.11 aiohttp/3.14", "Go-http-client/2.0", "axios/1.7",
