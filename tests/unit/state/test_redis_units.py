@@ -22,7 +22,7 @@ from support.stores import NOON, name
 from edgeproxy.state.counting import TAKE, State, correct, fresh, left, share
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Quota, Verdict
-from edgeproxy.state.redis_batch import Names, Packer, Take, admissions, decode
+from edgeproxy.state.redis_batch import Names, Packer, Take, admissions, decode, prolonging
 from edgeproxy.state.redis_dial import SCRIPTS, SHA
 from edgeproxy.state.redis_link import command
 
@@ -178,12 +178,16 @@ def test_the_same_answers_on_a_clock_that_steps(
 
 
 @quick
-@given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 4), st.integers(0, 2)), max_size=20), st.integers(1, 5))
-def test_the_same_leases(scripts: Scripts, story: list[tuple[int, int, int]], limit: int) -> None:
-    """Leases of one and of several places; some are given back, the others expire."""
+@given(
+    st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 4), st.integers(0, 2), st.integers(0, 3)), max_size=20),
+    st.integers(1, 5),
+)
+def test_the_same_leases(scripts: Scripts, story: list[tuple[int, int, int, int]], limit: int) -> None:
+    """Leases of one and of several places; some are given back, some prolonged (as one of the last exchanges), others expire."""
     now, key, memory = NOON, name(), Memory(NOON)
     quota = Quota("leases", Kind.LEASES, limit, WINDOW)
-    for pause, cost, back in story:
+    asked: list[tuple[list[Charge], bytes]] = []
+    for pause, cost, back, older in story:
         now += pause * 1000
         scripts.set(now)
         lease, charges = name(), [Charge(quota, key, cost)]
@@ -195,6 +199,22 @@ def test_the_same_leases(scripts: Scripts, story: list[tuple[int, int, int]], li
             changes = [Change(quota, key, -max(cost, 1), ours.verdicts[0].stamp)]
             scripts.settle(changes, lease)
             memory.settle(changes, lease, now)
+        asked.append((charges, lease))
+        if 0 < older <= len(asked):
+            charges, lease = asked[-older]
+            if changes := prolonging(charges):
+                scripts.settle(changes, lease)
+            memory.prolong(charges, lease, now)
+
+
+def test_the_set_of_a_lease_that_is_prolonged_lives_as_long(scripts: Scripts) -> None:
+    scripts.set(NOON)
+    charge, lease = Charge(Quota("leases", Kind.LEASES, 1, WINDOW), name(), 1), name()
+    assert scripts.admit([([charge], lease)])[0].allowed
+    leases = Names("t:").leases(charge.key)
+    assert scripts.say(command(b"PEXPIRE", leases, b"5000")) == 1  # as if much of its life were over
+    scripts.settle(prolonging([charge]), lease)
+    assert WINDOW // 1000 < scripts.say(command(b"PTTL", leases)) <= WINDOW // 1000 + 1000
 
 
 def test_a_lease_is_not_held_by_a_clock_that_went_back(scripts: Scripts) -> None:
