@@ -68,7 +68,7 @@ class Sdk:
         )
 
     def left(self) -> int:
-        """Tokens that are left, but for what asking took: a small question says so, and how much it sets aside one to a new key."""
+        """Tokens that are left, but for what asking took: a small question tells; one of a new key tells what it sets aside."""
         self.asked += 1
         aside = TOKENS - self._ask(f"{self.test}-{self.asked}")[0]
         left, took = self._ask(self.test)
