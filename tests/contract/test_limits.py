@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from support.client import connected
 from support.limits import watched
 from support.upstream import Connection, echo
 from support.waiting import until
 
-from .stand import STREAM, chunk, routed, stand
+from .stand import STREAM, chunk, routed, stand, upstream_settings
+from .test_rules import ruled
+from .test_tunnel import ASK, mirror
 
 ALL = {"key": "http.host", "period": "60s", "algorithm": "fixed-window"}
 
@@ -169,7 +172,7 @@ async def test_on_trial(protocol: str) -> None:
         for _ in range(3):
             call = await wire.get()
             assert call.status == 200 and call.values(b"ratelimit") == []
-        assert len(store.waiting) == 3
+        assert len(store.waiting) == 6, "each by itself"
         store.answer()
         assert (store.used("try"), store.used("places")) == (1, 0), "the first was counted, though its answer was late"
         assert s.edge.stats.limits[("try", "limited")] == 2
@@ -186,3 +189,92 @@ async def test_the_store_answers_late(protocol: str) -> None:
         store.answer()
         assert sorted([await call.reply() for call in calls]) == [200, 429]
         assert len(s.upstream.requests) == 1 and s.upstream.requests[0].body == b"content"
+
+
+async def test_a_place_is_kept_for_as_long_as_it_takes(protocol: str) -> None:
+    gate = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(STREAM + chunk(b"data: 1\n\n"))
+        await gate.wait()
+        connection.write(b"0\r\n\r\n")
+        await connection.gone()
+
+    limits = [{"name": "one", "concurrent": 1, "key": "http.host"}]
+    settings = upstream_settings(timeouts={"idle": "1h"})
+    async with stand(protocol, handler, limits=limits, upstreams=settings) as s:
+        store = watched(s)
+        call = (await s.dial()).call()
+        await call.received(9)
+        for minute in range(1, 4):
+            for part in range(3):
+                store.now += 20_000_000
+                s.edge.after(60 * minute + 21 * part)
+        assert (await (await s.dial()).get()).status == 429, "three minutes later it is still there"
+        gate.set()
+        assert await call.reply() == 200
+        await until(lambda: store.used("one") == 0)
+
+
+@pytest.mark.parametrize("end", ["client", "upstream"])
+async def test_a_tunnel_holds_its_place_and_counts_its_bytes(end: str) -> None:
+    one = {"name": "one", "concurrent": 1, "key": "http.host"}
+    limits: list[dict[str, Any]] = [one, {"name": "bytes", "bytes": 100_000, **ALL}]
+    async with stand("h1", mirror, limits=limits) as s:
+        store = watched(s)
+        async with connected(s.edge.https_port) as client:
+            await client.send(ASK)
+            head = await client.take_until(b"\r\n\r\n")
+            assert head is not None and head.startswith(b"HTTP/1.1 101 ") and b"\r\nratelimit: " in head
+            await client.send(b"x" * 1000)
+            assert await client.take(1000) == b"x" * 1000
+            assert (await (await s.dial()).get()).status == 429
+            assert (store.used("one"), store.used("bytes")) == (1, 0)
+            if end == "upstream":
+                s.upstream.connections[0].close()
+        await until(lambda: store.used("one") == 0)
+        assert store.used("bytes") == 2000
+
+
+async def test_a_request_that_is_repeated_is_charged_once(protocol: str) -> None:
+    """The upstream's connection was kept, and is gone when the next request is written to it."""
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        connection.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await connection.head()
+        connection.close()
+
+    limits: list[dict[str, Any]] = [{"name": "all", "requests": 100, **ALL}, {"name": "one", "concurrent": 1, "key": "http.host"}]
+    async with stand(protocol, handler, limits=limits) as s:
+        store = watched(s)
+        wire = await s.dial()
+        for _ in range(2):
+            assert (await wire.get()).body == b"ok"
+        assert len(s.upstream.connections) == 2 and len(s.upstream.requests) == 3
+        assert (store.used("all"), store.used("one")) == (2, 0) and set(store.settled.values()) == {1}
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+async def test_rules_limits_and_routes_read_the_same_body(protocol: str, size: int) -> None:
+    rules = ruled("- {id: bad, expression: 'http.request.body.raw contains \"bad\"', action: block}")
+    routes = routed(dialect="openai", preview="1KiB", models={"m": "main"})
+    limits = [{"name": "tokens", "tokens": 100_000, **ALL}, {"name": "all", "requests": 100, **ALL}]
+    body = b'{"model":"m","messages":[{"role":"user","content":"%b"}],"max_tokens":5}' % (b"x" * size)
+    async with stand(protocol, echo, rules=rules, routes=routes, limits=limits) as s:
+        store = watched(s)
+        for _ in range(2):
+            wire = await s.dial()
+            call = wire.call("POST", "/", end=False)
+            call.send(body[:20])
+            await until(lambda: s.previewed == 20)
+            call.send(body[20:], end=True)
+            assert await call.head() == (200 if size == 10 else 413)
+            if size == 10:
+                assert await call.reply() == 200 and call.body == body
+        if size == 10:
+            assert 0 < store.used("tokens") < 100 and store.used("all") == 2
+            bad = wire.call("POST", "/", body=b'{"bad":1}')
+            assert await bad.reply() == 403 and store.used("all") == 2, "rules come before limits"
+        else:
+            assert store.used("tokens") == 0 and s.upstream.connections == []
