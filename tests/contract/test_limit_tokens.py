@@ -198,7 +198,7 @@ async def test_a_coded_stream_passes_as_it_is(protocol: str) -> None:
         store = watched(s)
         call = (await s.dial()).call("POST", "/", [(b"accept-encoding", b"gzip")], STREAMED)
         assert await call.reply() == 200 and call.body == coded
-        assert 0 < store.used("tokens") < 200
+        assert store.used("tokens") > 3000, "nobody can read it: what was set aside counts"
 
 
 async def test_a_slow_reader(protocol: str) -> None:
