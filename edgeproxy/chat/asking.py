@@ -205,11 +205,11 @@ def with_usage(content: bytes) -> bytes | None:
         if streaming.stream is not True:
             return None
         options = streaming.stream_options
-        # The key is escaped, or stands in another place too, where that is not certain: then nothing is touched.
         changed = _add(content) if isinstance(options, msgspec.UnsetType) else _change(content, bytes(options))
         if changed is None:
             return None
-        # Proof, for whoever reads the last of two equal keys as we do: what was put in is what is read.
+        # The proof, also that the key which was found is not one within another object, or the first of two: what was put in
+        # is what is read.
         now = _decode_streaming(changed).stream_options
         if isinstance(now, msgspec.UnsetType):
             return None
@@ -228,9 +228,10 @@ def _add(content: bytes) -> bytes | None:
 
 def _change(content: bytes, options: bytes) -> bytes | None:
     """`include_usage` within the options that are there."""
-    if content.count(_KEY) != 1:
+    at = content.find(_KEY)
+    if at < 0:  # it is written with escapes
         return None
-    colon = _COLON.match(content, content.index(_KEY) + len(_KEY))
+    colon = _COLON.match(content, at + len(_KEY))
     if colon is None or not content.startswith(options, colon.end()):
         return None
     asked = _decode_options(options)
