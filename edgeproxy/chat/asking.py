@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from edgeproxy.chat.prompts import blocks_of, json_tokens, texts_of
+from edgeproxy.chat.prompts import blocks_of, is_dense, json_tokens, texts_of
 from edgeproxy.chat.tokens import estimate
 
 MOST: Final = 1_000_000_000  # tokens; what asks for more asks for as much
@@ -162,6 +162,8 @@ def _blocks(raw: bytes) -> int:
 
 def _texts(raw: bytes) -> tuple[int, int]:
     """How many prompts (or inputs of embeddings) there are, and their tokens; numbers are tokens already."""
+    if is_dense(raw, b"["):
+        return raw.count(b"["), estimate(raw)
     try:
         texts = _decode_texts(raw)
     except _GARBAGE:
