@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from edgeproxy.chat.prompts import blocks_of, json_tokens, texts_of
+from edgeproxy.chat.prompts import blocks_of, is_dense, json_tokens, texts_of
 from edgeproxy.chat.tokens import estimate
 
 MOST: Final = 1_000_000_000  # tokens; what asks for more asks for as much
@@ -175,6 +175,8 @@ def _blocks(raw: bytes) -> int:
 
 def _texts(raw: bytes) -> tuple[int, int]:
     """How many prompts (or inputs of embeddings) there are, and their tokens; numbers are tokens already."""
+    if is_dense(raw, b"["):
+        return raw.count(b"["), estimate(raw)
     try:
         texts = _decode_texts(raw)
     except _GARBAGE:
@@ -218,11 +220,11 @@ def with_usage(content: bytes) -> bytes | None:
         if streaming.stream is not True:
             return None
         options = streaming.stream_options
-        # The key is escaped, or stands in another place too, where that is not certain: then nothing is touched.
         changed = _add(content) if isinstance(options, msgspec.UnsetType) else _change(content, bytes(options))
         if changed is None:
             return None
-        # Proof, for whoever reads the last of two equal keys as we do: what was put in is what is read.
+        # The proof, also that the key which was found is not one within another object, or the first of two: what was put in
+        # is what is read.
         now = _decode_streaming(changed).stream_options
         if isinstance(now, msgspec.UnsetType):
             return None
@@ -241,9 +243,10 @@ def _add(content: bytes) -> bytes | None:
 
 def _change(content: bytes, options: bytes) -> bytes | None:
     """`include_usage` within the options that are there."""
-    if content.count(_KEY) != 1:
+    at = content.find(_KEY)
+    if at < 0:  # it is written with escapes
         return None
-    colon = _COLON.match(content, content.index(_KEY) + len(_KEY))
+    colon = _COLON.match(content, at + len(_KEY))
     if colon is None or not content.startswith(options, colon.end()):
         return None
     asked = _decode_options(options)

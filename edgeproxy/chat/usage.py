@@ -21,6 +21,7 @@ TAIL: Final = 65536  # bytes of a document or an event that is longer than twice
 _HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it is
 _FRAME: Final = 100  # tokens of JSON around the text of a reply
 _BYTES: Final = 4  # of a token, where nothing is known of a body
+_LINE_ENDS: Final = b"\r\n"
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _REPORTED: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
 _LINES: Final = (b"data", b"event", b":", b"id", b"retry", b"\xef\xbb\xbf")  # what events begin with
@@ -198,11 +199,11 @@ class _Stream(Meter):
         """Bytes that do not begin or do not end with an event."""
         held = self._held
         start = max(0, len(held) - 3)
-        held += data
+        held += data if held else data.lstrip(_LINE_ENDS)
         end = last_boundary(held, start)
         if end:
             whole = bytes(held[:end])
-            del held[:end]
+            held[:] = held[end:].lstrip(_LINE_ENDS)
             if self._long:
                 whole = self._end_long(whole)
             if whole:
@@ -237,7 +238,8 @@ class _Stream(Meter):
                 sent.seen += count
                 sent.size += len(whole)
                 return
-        for event in events(whole):
+        for found in events(whole):
+            event = found.lstrip(_LINE_ENDS)  # empty lines between events
             size = len(event)
             if size > 2 * TAIL:
                 tail = event[-TAIL:]

@@ -193,6 +193,19 @@ def test_shapes_that_nobody_knows_count_as_their_json() -> None:
     assert prompt("openai", messages=[[LONG]]) >= COST
 
 
+@pytest.mark.parametrize("item", [b"{}", b'{"content":[]}', b'{"content":{}}', b'[{"type":"a"}]'])
+def test_bodies_made_of_brackets_are_not_walked(item: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(raw: bytes) -> None:
+        raise AssertionError
+
+    content = b'{"messages":[' + b",".join([item] * 20_000) + b"]}"
+    monkeypatch.setattr("edgeproxy.chat.prompts._decode_blocks", walk)
+    ask = read_ask("openai", content)
+    assert ask is not None and ask.prompt >= 20_000
+    lists = read_ask("openai", b'{"max_tokens":5,"prompt":[' + b",".join([b"[1]"] * 20_000) + b"]}")
+    assert lists is not None and lists.choices >= 20_000 and lists.completion == 5 * lists.choices
+
+
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation", "prompt"])
 def test_what_the_service_keeps_is_hidden(field: str) -> None:
     assert asked("responses", input="a", **{field: "id"}).hidden

@@ -78,6 +78,11 @@ def test_little_is_held_of_a_huge_event() -> None:
     assert stripper.feed(stream(b"\r\n", USAGE)) == b""
 
 
+def test_what_is_too_long_to_be_held_passes_however_it_comes() -> None:
+    event = stream(b"\n", USAGE[:-1] + b',"x":"' + b"x" * HOLD + b'"}')
+    assert stripped([event]) == stripped([event[:100], event[100:]]) == stripped([event[:-1], event[-1:]]) == event
+
+
 PARTS = st.lists(
     st.sampled_from(
         [
