@@ -38,6 +38,15 @@ def test_a_tree_with_values() -> None:
     assert [part.answer for part in negation.parts[0].parts] == [True, False]
 
 
+def test_fields_that_the_edge_does_not_know_are_missing() -> None:
+    node = traced('ip.geoip.country eq "DE" or cf.waf.score lt 20 or len(http.user_agent) & cf.bot_management.score')
+    assert node.answer is False
+    assert values(node) == {
+        "ip.geoip.country": "missing", "cf.waf.score": "missing", "cf.bot_management.score": "missing",
+        "len(http.user_agent)": "8", "http.user_agent": '"curl/8.5"',
+    }  # fmt: skip
+
+
 def test_elements_have_their_own_answers() -> None:
     node = traced('any((http.request.headers["x-a"][*] eq "1" and http.request.headers["x-a"][*] ne "3"))')
     assert (node.join, node.answer, node.parts[0].answer) == ("any", True, [True, False])

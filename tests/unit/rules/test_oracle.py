@@ -99,8 +99,8 @@ def _damaged(draw: st.DrawFn) -> str:
 
 
 # What ours takes or refuses alone, by decision (docs/decisions.md): the words of wirefilter's errors, and of ours.
-_THEY_REFUSE = ("argument of kind Literal, but got Field", "expected value of type Bytes, but got Int")
-_WE_REFUSE = ("a prefix length is 0 to 32", "the separator is empty", "the limit is 1 to 128")
+_THEY_REFUSE = ("argument of kind Literal, but got Field", "invalid type of argument", "invalid number of arguments")
+_WE_REFUSE = ("a prefix length is 0 to 32", "the separator is empty", "the limit is 1 to 128", "unknown function")
 
 
 def _reasons(text: str) -> tuple[str, str]:
