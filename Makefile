@@ -9,7 +9,7 @@ EXTRAS ?= test
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
 	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
-	@echo "make test    all tests (about four minutes)"
+	@echo "make test    all tests (about six minutes)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy"
 	@echo "make lock    resolve constraints.txt anew"
