@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from edgeproxy.preview import Preview
-from edgeproxy.rules.facts import Facts
 from edgeproxy.ticket import Taken, Ticket, broken
 from edgeproxy.tokens import Asked
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.plan import Plan
     from edgeproxy.policy.limits import CompiledLimit
+    from edgeproxy.rules.facts import Facts
     from edgeproxy.state.ports import Charge
 
 
@@ -46,7 +45,7 @@ class Admitting:
         """Ask for admission. True when the exchange needs nobody else: it was refused, or waits for its body or the store."""
         acting, trying = self._acting, self._trying
         if self._asked:
-            facts = _facts(exchange.plan, exchange.request, exchange.ray)
+            facts = exchange.plan.facts(exchange.request, exchange.ray)
             found = _charges(self._asked, facts, exchange.gateway.stats)
             acting = [*acting, *(taken for taken in found if taken[0].acts)]
             trying = [*trying, *(taken for taken in found if not taken[0].acts)]
@@ -120,7 +119,7 @@ def prepare(
         request: as it goes on.
         named: names of limits that a rule or a key asked for.
     """
-    facts, stats, route = _facts(plan, request, None), gateway.stats, plan.route
+    facts, stats, route = plan.facts(request, None), gateway.stats, plan.route
     chat = route is not None and route.dialect is not None
     wanted = [
         limit for limit in limits
@@ -139,7 +138,7 @@ def measure(exchange: Exchange, reply: Reply) -> None:
         exchange.asked.replied(reply)
 
     def facts() -> Facts:
-        return _facts(exchange.plan, exchange.request, exchange.ray)
+        return exchange.plan.facts(exchange.request, exchange.ray)
 
     if exchange.ticket is not None:
         exchange.ticket.measure(exchange, reply, facts)
@@ -169,12 +168,3 @@ def _charges(limits: Sequence[CompiledLimit], facts: Facts, stats: WorkerStats) 
         if key is not None:
             found.append((limit, limit.charge(key, 0)))
     return found
-
-
-def _facts(plan: Plan, request: Request, ray: bytes | None) -> Facts:
-    forward = plan.forward or request
-    facts = Facts(forward, plan.host, plan.client, ray, time.time, plan.snapshot.context)
-    facts.original = request
-    if plan.keyed is not None:
-        facts.key = plan.keyed.key
-    return facts

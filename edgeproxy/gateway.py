@@ -1,4 +1,4 @@
-# The pipeline, read top to bottom: normalise → route → rules → preview → upstream → heads → relay → record.
+# The pipeline, read top to bottom: normalise → route → rules → key → limits → model → upstream → heads → relay → record.
 """`Gateway`: what happens to a request, independent of the protocol it came by and of the upstream it goes to."""
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class Gateway:
         if plan.route is not None and plan.fault is None and "limits" not in skipped:
             key = plan.keyed.key if plan.keyed is not None else None
             if key is None:
-                admission.prepare(self, plan, request, self.snapshot.limits, named)
+                admission.prepare(self, plan, request, plan.snapshot.limits, named)
             else:
-                limits = (*self.snapshot.limits, *self.snapshot.budgets.get(key.id, ()))
+                limits = (*plan.snapshot.limits, *plan.snapshot.budgets.get(key.id, ()))
                 admission.prepare(self, plan, request, limits, named | frozenset(key.limits))
 
     def open(self, request: Request, plan: Plan, body: Body, sink: Sink) -> Exchange:

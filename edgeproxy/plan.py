@@ -8,6 +8,7 @@ depends on time, load or content (limits, scores, balancing, previews) is never 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from edgeproxy import keying
@@ -20,6 +21,7 @@ from edgeproxy.policy.credentials import swap
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
+from edgeproxy.rules.facts import Facts
 
 if TYPE_CHECKING:
     from edgeproxy.admission import Admitting
@@ -148,6 +150,23 @@ class Plan:
         self.pool = None if route is None else route.pool
         self.chosen = False
         self.direct = route is not None and self.fault is None and not route.reads_body
+
+    def facts(self, request: Request, ray: bytes | None) -> Facts:
+        """What rules and limits read of an exchange of this plan, as its request goes on.
+
+        Args:
+            request: of the exchange, as it came.
+            ray: None while there is no exchange.
+        """
+        forward = self.forward or request
+        if forward.length != request.length:
+            # A plan is shared by heads that differ in Content-Length.
+            forward = request.altered(forward.target, forward.headers)
+        facts = Facts(forward, self.host, self.client, ray, time.time, self.snapshot.context)
+        facts.original = request
+        if self.keyed is not None:
+            facts.key = self.keyed.key
+        return facts
 
     def copy(self) -> Plan:
         """A plan for one exchange alone, to be changed."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.preview import Preview
 from edgeproxy.rules.body import HeldBody
-from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.rule import Rule, RunError
 from edgeproxy.rules.ruleset import Asking, Prepared, Ruleset, holds
 from edgeproxy.rules.walk import Walk
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.plan import Plan
+    from edgeproxy.rules.facts import Facts
     from edgeproxy.rules.walk import Decision
 
 _log = logging.getLogger("edgeproxy")
@@ -208,9 +207,7 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
     if plan.location is not None or (fault is not None and fault.reason != NO_ROUTE_REASON):
         return
     stats = gateway.stats
-    facts = Facts(request, plan.host, plan.client, None, time.time, plan.snapshot.context)
-    if plan.keyed is not None:
-        facts.key = plan.keyed.key
+    facts = plan.facts(request, None)
     prepared = rules.prepare(facts)
     decision = prepared.decision
     if decision is None:
@@ -253,10 +250,10 @@ def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: Wo
 
 def _seen(exchange: Exchange, decision: Decision) -> list[tuple[Rule, Facts]]:
     """Each hit of a decision that was made with the plan, and what its rule saw: they are carried out once more, on paper."""
-    plan, request = exchange.plan, exchange.request
+    request = exchange.request
     walk = Walk(request, _always, _silent)
     walk.saw = []
-    walk.all(decision.hits, Facts(request, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context))
+    walk.all(decision.hits, _facts(exchange).following(request))
     return walk.saw
 
 
@@ -269,16 +266,7 @@ def _silent(_rule: Rule, _error: Exception) -> None:
 
 
 def _facts(exchange: Exchange) -> Facts:
-    plan, request = exchange.plan, exchange.request
-    forward = plan.forward or request
-    if forward.length != request.length:
-        # A plan is shared by heads that differ in Content-Length.
-        forward = request.altered(forward.target, forward.headers)
-    facts = Facts(forward, plan.host, plan.client, exchange.ray, time.time, plan.snapshot.context)
-    facts.original = request
-    if plan.keyed is not None:
-        facts.key = plan.keyed.key
-    return facts
+    return exchange.plan.facts(exchange.request, exchange.ray)
 
 
 def _broken(stats: WorkerStats, rule: Rule, error: Exception) -> None:

@@ -13,7 +13,6 @@ import pytest
 from support.edge import certificates
 from support.pipeline import Stand
 
-from edgeproxy.admission import _facts
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
@@ -210,7 +209,7 @@ def _host_facts(made: Stand) -> Any:
     made.h1().feed(GET % (b"/", b""))
     exchange = made.pool.jobs[0].exchange
     made.pool.answers = True
-    return _facts(exchange.plan, exchange.request, exchange.ray)
+    return exchange.plan.facts(exchange.request, exchange.ray)
 
 
 TOKENS = {"name": "tokens", "tokens": 1000, "reserve": 10, "key": "http.host", "algorithm": "fixed-window", "period": "1h"}
