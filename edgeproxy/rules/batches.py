@@ -8,16 +8,14 @@ those whose kind of gate too few have, are asked in functions of sixteen.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
 from typing import Any, Final
 
 from edgeproxy.rules.compiler import Batched, Check, Container, compile_batch, compile_test
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.gates import NEVER, WORTH, Atom, Equal, Found, Gate, Member, Within, Word, gate, rarity
-from edgeproxy.rules.regexes import any_pattern
-from edgeproxy.rules.words import MANY_WORDS, Places, Probe, words_probe
+from edgeproxy.rules.probes import Places, Probe, equal, matching, member, together, within
+from edgeproxy.rules.words import MANY_WORDS, words_probe
 
 Batch = Callable[[Facts, Callable[[Any], None], Callable[[Any, Exception], None]], None]
 
@@ -28,7 +26,6 @@ _TEXT: Final = 2048
 _FEW: Final = 3  # gates of a kind: looking them up costs about as much as asking as many rules
 _FEW_PATTERNS: Final = 2
 _MANY_PATTERNS: Final = 16
-_MOST_PARTS: Final = 100_000  # of ranges that lie over one another; more are asked one by one
 
 
 def batches(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[Batch, ...]:
@@ -80,7 +77,7 @@ def _fewest(kind: type[Atom]) -> int:
 class Index:
     """Some rules, their gates, and the functions of those without."""
 
-    __slots__ = ("_checks", "_places", "_plain", "_probes", "_rules")
+    __slots__ = ("_checks", "_look", "_looks", "_places", "_plain", "_rules")
 
     def __init__(
         self, rules: list[Batched], gates: dict[int, Gate], plain: list[Batch], lists: Mapping[str, Container]
@@ -89,25 +86,33 @@ class Index:
         self._places = {id(rule): place for place, rule in enumerate(self._rules)}
         self._plain = plain
         self._checks: dict[int, Check] = {place: compile_test(rules[place].test, lists) for place in gates}
-        self._probes: list[tuple[Probe, Places]] = list(_probes(gates))
+        probes = list(_probes(gates))
+        self._look = together(probes)
+        self._looks = [(together([probe]), probe.places) for probe in probes]
 
     def __call__(self, facts: Facts, found: Callable[[Any], None], broken: Callable[[Any, Exception], None]) -> None:
         """Calls `found(rule)` for each rule that holds, in order, and `broken(rule, error)` for those that raise."""
-        open_: set[int] = set()
-        for probe, places in self._probes:
-            try:
-                here = probe(facts)
-            except Exception:  # a field that raises: who reads it is asked, and says so
-                here = places
-            if here:
-                open_.update(here)
+        try:
+            open_ = self._look(facts)
+        except Exception:
+            open_ = self._each(facts)
         hits: list[Any] = []
         for batch in self._plain:
             batch(facts, hits.append, broken)
         if open_:
-            self._ask(open_, facts, hits, broken)
+            self._ask(set(open_), facts, hits, broken)
         for rule in hits:
             found(rule)
+
+    def _each(self, facts: Facts) -> Places:
+        """The open gates where the source of a field raises: who reads it is asked, and says so."""
+        open_: list[int] = []
+        for look, places in self._looks:
+            try:
+                open_ += look(facts)
+            except Exception:
+                open_ += places
+        return tuple(open_)
 
     def _ask(self, places: set[int], facts: Facts, hits: list[Any], broken: Callable[[Any, Exception], None]) -> None:
         """Asks the rules at these places and puts those that hold among the hits."""
@@ -125,16 +130,16 @@ class Index:
 # -- looking up many gates at once -----------------------------------------------------------------------------------
 
 
-def _probes(gates: dict[int, Gate]) -> Iterable[tuple[Probe, Places]]:
-    """For each kind of gate at each slot, what gives the places of those that are open, and all their places."""
+def _probes(gates: dict[int, Gate]) -> Iterable[Probe]:
+    """One for each kind of gate at each slot, or more where there are very many."""
     kinds: dict[tuple[type[Atom], str], dict[Any, list[int]]] = {}
     for place, atoms in sorted(gates.items()):
         for atom in atoms:
             kinds.setdefault((type(atom), atom.slot), {}).setdefault(_what(atom), []).append(place)
     for (kind, slot), table in kinds.items():
         for part in _parts(kind, table):
-            places = {what: tuple(found) for what, found in part.items()}
-            yield _MAKERS[kind](slot, places), tuple(sorted({place for found in places.values() for place in found}))
+            places = {what: tuple(those) for what, those in part.items()}
+            yield _MAKERS[kind](slot, places)
 
 
 def _what(atom: Atom) -> Any:
@@ -156,65 +161,6 @@ def _parts(kind: type[Atom], table: dict[Any, list[int]]) -> Iterable[dict[Any, 
     return [dict(items[start : start + most]) for start in range(0, len(items), most)]
 
 
-def _equal(slot: str, places: dict[Any, Places]) -> Probe:
-    read, get = attrgetter(slot), places.get
-
-    def probe(facts: Facts) -> Places:
-        return get(read(facts), ())
-
-    return probe
-
-
-def _member(slot: str, places: dict[Any, Places]) -> Probe:
-    read, none = attrgetter(slot), frozenset(places).isdisjoint
-
-    def probe(facts: Facts) -> Iterable[int]:
-        values = read(facts)
-        if not values or none(values):
-            return ()
-        return {place for value in values for place in places.get(value, ())}
-
-    return probe
-
-
-def _within(slot: str, places: dict[Any, Places]) -> Probe:
-    """Between two neighbouring ends of ranges the same ones are open: one bisection finds them."""
-    read = attrgetter(slot)
-    starts = sorted({end for first, last in places for end in (first, last + 1)})
-    opened: list[set[int]] = [set() for _ in starts]
-    spent = 0
-    for (first, last), found in places.items():
-        parts = range(bisect_right(starts, first) - 1, bisect_right(starts, last))
-        spent += len(parts) * len(found)
-        if spent > _MOST_PARTS:
-            every = tuple(sorted({place for found in places.values() for place in found}))
-            return lambda _: every
-        for at in parts:
-            opened[at].update(found)
-    inside: list[Places] = [tuple(sorted(each)) for each in opened]
-    inside.append(())  # before the first: looked up at index -1
-
-    def probe(facts: Facts) -> Places:
-        number = read(facts)
-        return inside[bisect_right(starts, number) - 1] if number is not None else ()
-
-    return probe
-
-
-def _found(slot: str, places: dict[Any, Places]) -> Probe:
-    """All patterns in one. Where one matches, all of them are asked: which it was, RE2 does not say."""
-    read, every = attrgetter(slot), tuple(sorted({place for found in places.values() for place in found}))
-    find = any_pattern(places)
-    if find is None:
-        return lambda _: every
-
-    def probe(facts: Facts) -> Places:
-        value = read(facts)
-        return every if value is not None and find(value) >= 0 else ()
-
-    return probe
-
-
 _MAKERS: Final[dict[type[Atom], Callable[[str, dict[Any, Places]], Probe]]] = {
-    Equal: _equal, Found: _found, Member: _member, Within: _within, Word: words_probe,
+    Equal: equal, Found: matching, Member: member, Within: within, Word: words_probe,
 }  # fmt: skip

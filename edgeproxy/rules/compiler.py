@@ -23,6 +23,7 @@ from edgeproxy.rules.optimise import always, cost, simplify
 from edgeproxy.rules.regexes import compile_pattern, literals, searcher
 from edgeproxy.rules.required import required
 from edgeproxy.rules.runtime import ZIPPED, Separately, entry, item, leaves, negated, unless_missing
+from edgeproxy.rules.sources import ENTRIES
 from edgeproxy.rules.syntax import (
     BitAnd,
     Call,
@@ -355,6 +356,8 @@ class _Maker:
                 raise AssertionError("elements have no single value")
 
     def _index(self, base: Value, key: int | bytes) -> ast.expr:
+        if isinstance(key, bytes) and isinstance(base, Field) and base.name in ENTRIES:
+            return node_call(self.constant(ENTRIES[base.name]), node_name(_FACTS), self.constant(key))
         if isinstance(key, bytes) and always(base):
             return node_call(ast.Attribute(self.value(base), "get", ast.Load()), self.constant(key))
         return node_call(self.constant(item if isinstance(key, int) else entry), self.value(base), self.constant(key))

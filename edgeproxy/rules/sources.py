@@ -83,6 +83,29 @@ def _cookies(facts: Facts) -> dict[bytes, list[bytes]]:
     return found
 
 
+def _header(facts: Facts, name: bytes) -> list[bytes] | None:
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers) and name != b"host":  # no name twice
+        value = lines.get(name)
+        return [value] if value is not None else None
+    return facts.http_request_headers.get(name)  # type: ignore[no-any-return]  # a slot: the map of these
+
+
+def _cookie(facts: Facts, name: bytes) -> list[bytes] | None:
+    text = facts.http_cookie
+    # Names are decoded: where nothing is encoded, one that is not in the text is no name.
+    if name not in text and b"%" not in text:
+        return None
+    return facts.http_request_cookies.get(name)  # type: ignore[no-any-return]  # a slot: the map of these
+
+
+# One entry of a map, for which the whole of it need not be made.
+ENTRIES: Final[dict[str, Callable[[Facts, bytes], list[bytes] | None]]] = {
+    "http.request.cookies": _cookie,
+    "http.request.headers": _header,
+}
+
+
 def _extension(facts: Facts) -> bytes:
     """What follows the last dot of the last segment; nothing where that dot begins the segment."""
     stem, _, extension = facts.http_request_uri_path.rpartition(b"/")[2].rpartition(b".")

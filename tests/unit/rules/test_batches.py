@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.rules import CONTAINERS, LISTS, evaluate, facts, trees
 
 from edgeproxy.rules import batches as batches_module
+from edgeproxy.rules import probes
 from edgeproxy.rules.batches import batches
 from edgeproxy.rules.compiler import Batched, compile_batch
 from edgeproxy.rules.errors import RuleError
@@ -19,6 +20,7 @@ from edgeproxy.rules.gates import NEVER, Equal, Found, Gate, Member, Within, Wor
 from edgeproxy.rules.parser import parse
 from edgeproxy.rules.regexes import any_pattern, any_word, compile_pattern, searcher
 from edgeproxy.rules.required import required
+from edgeproxy.rules.sources import ENTRIES
 from edgeproxy.rules.syntax import Test
 
 _TWICE = [(b"user-agent", b"a"), (b"user-agent", b"sqlmap"), (b"host", b"x"), (b"cookie", b"a=x"), (b"cookie", b"b=example.org")]
@@ -255,7 +257,7 @@ def test_values_that_are_not_where_a_look_up_expects_them() -> None:
 
 
 def test_ranges_over_one_another_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches_module, "_MOST_PARTS", 20)
+    monkeypatch.setattr(probes, "_MOST_PARTS", 20)
     tests = read(*(f"ip.src in {{10.0.{low}.0..10.0.{255 - low}.0}}" for low in range(40)))
     for last in (0, 3, 200, 255):
         assert asked(tests, facts(client=f"10.0.{last}.0"))[0] == [low for low in range(40) if low <= last <= 255 - low]
@@ -268,7 +270,7 @@ def test_ranges_are_open_where_they_are(parts: list[tuple[int, int]], number: in
         places[first, first + size] = (*places.get((first, first + size), ()), place)
     request = facts()
     request.cf_threat_score = number
-    opened = batches_module._within("cf_threat_score", places)(request)
+    opened = probes.together([probes.within("cf_threat_score", places)])(request)
     assert sorted(opened) == [place for place, (first, size) in enumerate(parts) if first <= number <= first + size]
 
 
@@ -278,3 +280,20 @@ def test_a_field_that_no_rule_comes_to_is_not_computed() -> None:
         request = facts()
         assert asked(tests, request, whole=whole) == ([], [])
         assert "ssl" in vars(request) and "http_cookie" not in vars(request)
+
+
+_ENCODED = st.lists(st.sampled_from([b"a=1", b"b%3d=2", b"%61=3", b"a", b" b=", b"=x", b"ab=1;a=2", b"%", b"b%3d"]), max_size=4)
+
+
+@given(_ENCODED, st.sampled_from([b"a", b"b=", b"b", b"ab", b"%61", b"", b"b%3d", b"c"]))
+def test_one_cookie_is_what_the_map_of_all_has(cookies: list[bytes], name: bytes) -> None:
+    headers = [(b"cookie", each) for each in cookies]
+    assert ENTRIES["http.request.cookies"](facts(headers=headers), name) == facts(headers=headers).http_request_cookies.get(name)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"b", b"host"]), st.sampled_from([b"", b"1", b"2"])), max_size=4),
+    st.sampled_from([b"a", b"b", b"host", b"c"]),
+)
+def test_one_header_is_what_the_map_of_all_has(headers: list[tuple[bytes, bytes]], name: bytes) -> None:
+    assert ENTRIES["http.request.headers"](facts(headers=headers), name) == facts(headers=headers).http_request_headers.get(name)
