@@ -72,6 +72,8 @@ class DataPlane:
         if snapshot.keys is not None and snapshot.config.keys is not None:
             gateway.sightings.keep(set(snapshot.keys.keys), snapshot.config.keys.networks_per_hour)
         gateway.snapshot = snapshot
+        if snapshot.bots is not None:
+            snapshot.bots.stats = gateway.stats.bots
 
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.faults import CLIENT_GONE, OK
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
     from edgeproxy.config.snapshot import TargetSettings
     from edgeproxy.faults import Fault
     from edgeproxy.gateway import Gateway
@@ -43,10 +44,11 @@ class Exchange:
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
         ticket, tried: what it was admitted with, and what limits on trial said [admission].
         asked: what it asks of a model, where limits count that [admission].
+        score: who sent it, once somebody asked [botting].
     """
 
     __slots__ = (
-        "asked", "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
+        "asked", "attempt", "body", "first", "gateway", "plan", "ray", "request", "score", "sent", "served_by", "sink", "started",
         "status", "ticket", "tried",
     )  # fmt: skip
 
@@ -66,6 +68,7 @@ class Exchange:
         self.sent = 0
         self.first = 0.0
         self.asked: Asked | None = None
+        self.score: Score | None = None
         self.ticket: Ticket | None = None
         self.tried: tuple[Ticket, ...] = ()
 

@@ -1,4 +1,4 @@
-# The pipeline, read top to bottom: normalise → route → rules → key → limits → model → upstream → heads → relay → record.
+# The pipeline, read top to bottom: normalise → route → rules → bots → key → limits → model → upstream → heads → relay → record.
 """`Gateway`: what happens to a request, independent of the protocol it came by and of the upstream it goes to."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from edgeproxy import admission, ruling
+from edgeproxy import admission, botting, ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
@@ -85,9 +85,22 @@ class Gateway:
         plan = Plan(self.snapshot, request, self.no_route)
         if self.snapshot.rules is not None:
             ruling.prepare(self, plan, request, self.snapshot.rules)
-        elif self.snapshot.limits or self.snapshot.budgets:
-            self.limit(plan, request, frozenset(), frozenset())
+        else:
+            self.stages(plan, request, frozenset(), frozenset())
         return plan
+
+    def stages(self, plan: Plan, request: Request, skipped: frozenset[str], named: frozenset[str]) -> None:
+        """Find what comes behind the rules: the policy for bots, and limits.
+
+        Args:
+            skipped: stages that rules skip.
+            named: limits that rules ask for.
+        """
+        snapshot = plan.snapshot
+        if snapshot.bots is not None:
+            botting.prepare(plan, skipped)
+        if snapshot.limits or snapshot.budgets:
+            self.limit(plan, request, skipped, named)
 
     def limit(self, plan: Plan, request: Request, skipped: frozenset[str], named: frozenset[str]) -> None:
         """Find the limits of a plan that goes on, unless rules skip them."""
@@ -121,6 +134,8 @@ class Gateway:
             return
         if plan.route is None:
             self._redirect(exchange)
+        elif plan.botting is not None and plan.botting.apply(exchange):
+            return
         elif not self.oversized(exchange, plan.route.max_body) and (plan.keyed is None or not plan.keyed.apply(exchange)):
             self.limit_on(exchange)
 
@@ -327,6 +342,11 @@ class Gateway:
         received = exchange.body.received
         seconds = (now or self.time()) - started
         record(plan.stats, exchange.request.protocol, status, seconds, received, sent)
+        scored = plan.scored
+        if scored is not None and (score := botting.score_of(exchange)) is not None:
+            self.stats.bots.scores[score.value] += 1
+            for each in score.detections:
+                self.stats.bots.detection(each.name)
         log = self.log
         if log is not None:
             served = exchange.served_by
@@ -334,7 +354,8 @@ class Gateway:
             lines.append(
                 line(
                     time.time(), exchange.ray, status, received, sent, seconds, first - started if first else None,
-                    b"null" if served is None else served.quoted, outcome, plan.log,
+                    b"null" if served is None else served.quoted, outcome,
+                    plan.log if scored is None else scored.line(plan.log, exchange.score),
                 )
             )  # fmt: skip
             if len(lines) >= BATCH:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgeproxy import keying
+from edgeproxy.botting import Scored
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
@@ -25,6 +26,7 @@ from edgeproxy.rules.facts import Facts
 
 if TYPE_CHECKING:
     from edgeproxy.admission import Admitting
+    from edgeproxy.botting import Botting
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.keying import Keying
     from edgeproxy.message import Request
@@ -58,12 +60,14 @@ class Plan:
         answering: the same about replies.
         limiting: the limits that its exchanges are under; None: none.
         keyed: whose key they carry, or why that is not enough; None: nobody asks, and nobody said.
+        scored: who sent them, as far as the head tells; None: nobody scores.
+        botting: what is done about that; None: nothing.
     """
 
     __slots__ = (
-        "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "chosen", "client",
+        "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "botting", "chosen", "client",
         "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "pool", "reply_fields",
-        "route", "ruling", "snapshot", "stats",
+        "route", "ruling", "scored", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -79,6 +83,7 @@ class Plan:
         self.ruling: Ruling | None = None
         self.answering: Answering | None = None
         self.limiting: Admitting | None = None
+        self.botting: Botting | None = None
         self._rules: tuple[str, ...] = ()
         self._tags: tuple[str, ...] = ()
         self._host: bytes | None = None
@@ -97,6 +102,7 @@ class Plan:
         self._routed(no_route)
         self.host = "" if authority is None else authority.host
         self.client = client_address(request, snapshot.trusted)
+        self.scored = Scored(snapshot.bots, request, self.client) if snapshot.bots is not None else None
         route = self.route
         self.log = self._bare = static_part(
             client=self.client,
@@ -166,6 +172,8 @@ class Plan:
         facts.original = request
         if self.keyed is not None:
             facts.key = self.keyed.key
+        if self.scored is not None:
+            facts.scored = self.scored
         return facts
 
     def copy(self) -> Plan:
@@ -192,18 +200,31 @@ class Plan:
             if self.route is not None:
                 self.fault = self._fields_of(forward, self.route, authority, decision.written)
         if decision.upstream is not None and self.route is not None:
-            self.pool = self.route.pools.get(decision.upstream)
-            self.chosen = True
-            if authority is not None and self.fault is None and self.snapshot.upstreams[decision.upstream].credential:
-                self.fault = self._fields_of(forward, self.route, authority, decision.written)
+            self._choose(self.route, decision.upstream, forward, decision.written)
             self._host = decision.host
-            self._target = None
-            self.direct = self.fault is None and self.pool is not None
         if self.route is not before:
             self._bare = with_route(self._bare, NO_ROUTE if self.route is None else self.route.name)
             self.log = self._bare
         if decision.hits:
             self.note(tuple(rule.id for rule in decision.hits), decision.tags)
+
+    def choose(self, upstream: str, request: Request) -> None:
+        """Go to another upstream than the route's.
+
+        Args:
+            request: as it came.
+        """
+        if self.route is not None:
+            self._choose(self.route, upstream, self.forward or request, None)
+
+    def _choose(self, route: Route, upstream: str, forward: Request, written: Headers | None) -> None:
+        self.pool = route.pools.get(upstream)
+        self.chosen = True
+        self._target = None
+        authority = self.snapshot.router.authority(forward.authority)
+        if authority is not None and self.fault is None and self.snapshot.upstreams[upstream].credential:
+            self.fault = self._fields_of(forward, route, authority, written)
+        self.direct = self.fault is None and self.pool is not None
 
     def note(self, rules: tuple[str, ...], tags: tuple[str, ...]) -> None:
         """The log line names these rules and tags, behind those that it names already."""

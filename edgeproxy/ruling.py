@@ -212,8 +212,7 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
     decision = prepared.decision
     if decision is None:
         plan.answering = _answering(rules, facts, frozenset(), stats)
-        if plan.snapshot.limits or plan.snapshot.budgets:
-            gateway.limit(plan, request, frozenset(), frozenset())
+        gateway.stages(plan, request, frozenset(), frozenset())
         plan.ruling = Ruling(rules, prepared, stats)
         plan.direct = False
         return
@@ -236,8 +235,7 @@ def follow(
     """
     plan.follow(decision, request, gateway.no_route)
     plan.answering = _answering(rules, facts, decision.left_out, gateway.stats)
-    if plan.snapshot.limits or plan.snapshot.budgets:
-        gateway.limit(plan, request, decision.stages, frozenset(decision.limits))
+    gateway.stages(plan, request, decision.stages, frozenset(decision.limits))
 
 
 def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: WorkerStats) -> Answering | None:

@@ -31,8 +31,8 @@ _VERSION: Final = re.compile(rb"\bVersion/(\d{1,3})[.\d]* (?:Mobile/\w+ )?Safari
 _IOS: Final = re.compile(rb"\((?:iPhone|iPad|iPod)\b")
 _IOS_VERSION: Final = re.compile(rb"\bOS (\d{1,3})_")
 _PLATFORMS: Final = (
-    (b"Android", "Android"), (b"iPhone", "iOS"), (b"iPad", "iOS"), (b"iPod", "iOS"), (b"Windows", "Windows"), (b"CrOS", "Chrome OS"),
-    (b"Macintosh", "macOS"), (b"Linux", "Linux"),
+    (b"Android", "Android"), (b"iPhone", "iOS"), (b"iPad", "iOS"), (b"iPod", "iOS"), (b"Windows", "Windows"),
+    (b"CrOS", "Chrome OS"), (b"Macintosh", "macOS"), (b"Linux", "Linux"),
 )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def tls_family(hello: Hello) -> str:
         # Chromium leaves ALPS out where it offers no h2 (WebSockets), and compresses with Brotli; Apple with zlib, or not at all.
         if _COMPRESS in extensions and _BROTLI in hello.compressions:
             return CHROMIUM
-        return SAFARI if not _TICKET & 0 and _TICKET not in extensions and _SCT in extensions else ""
+        return SAFARI if _TICKET not in extensions and _SCT in extensions else ""
     if _RECORD_SIZE in extensions and _ENCRYPT_THEN_MAC not in extensions:
         return FIREFOX
     if _ENCRYPT_THEN_MAC in extensions:

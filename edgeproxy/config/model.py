@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from edgeproxy.config import names
+from edgeproxy.config.bots import Bots, RouteBots
 from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
 from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey, RouteKeys
 from edgeproxy.config.limits import MAX_LIMITS, Limit
@@ -320,6 +321,7 @@ class Route(Section):
         "did not ask never see. leave: it is estimated then.",
     )
     trailers: Literal["drop", "pass"] = Field(default="drop", description="What happens to trailers, both ways.")
+    bots: RouteBots | None = Field(default=None, description="What bot scores do here, where it differs from 'bots'.")
 
 
 UpstreamName = Annotated[StrictStr, AfterValidator(names.upstream_name)]
@@ -346,6 +348,7 @@ class Config(Section):
     hsts: Hsts = Field(default_factory=Hsts, description="Strict-Transport-Security.")
     keys: OptionalKeys = Field(default=None, description="API keys of the edge.")
     geo: Geo = Field(default_factory=Geo, description="Where addresses are, for rules.")
+    bots: Bots = Field(default_factory=Bots, description="Scores of bots, and what they do.")
     client: Client = Field(default_factory=Client, description="Bounds on what clients send.")
     drain: Wait = duration("30s", "How long streams may go on after SIGTERM before they are cut.")
     upstreams: dict[UpstreamName, Upstream] = Field(min_length=1, description="The backends, by name.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeproxy.botting import BotSettings
 from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy import credentials
@@ -164,7 +165,7 @@ class Snapshot:
     """
 
     __slots__ = (
-        "alt_svc", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
+        "alt_svc", "bots", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
         "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
@@ -201,12 +202,15 @@ class Snapshot:
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = _wants_prints(config)
+        self.bots = BotSettings(config, None) if config.bots.enabled else None
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
 
 def _wants_prints(config: Config) -> bool:
-    """Whether a key is bound to some, or a rule or limit names one. Who names it in a description has them, too."""
+    """Whether bots are scored, a key is bound to prints, or a rule or limit names one (in a description, too)."""
     book = config.keys.book if config.keys is not None else None
+    if config.bots.enabled:
+        return True
     if book is not None and any(key.ja4 for key in book.keys):
         return True
     return any(_PRINTS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))

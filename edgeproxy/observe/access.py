@@ -48,6 +48,16 @@ def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...]) -> 
     return named + (b',"tags":' + _encode(tags) if tags else b"") + b"}\n"
 
 
+def with_score(static: bytes, score: int, detections: list[int], ja4: str) -> bytes:
+    """A static part that also names the score of who sent the request, what gave it away, and its fingerprint."""
+    more: dict[str, object] = {"bot_score": score}
+    if detections:
+        more["bot_detections"] = detections
+    if ja4:
+        more["ja4"] = ja4
+    return static[:-2] + b"," + _encode(more)[1:] + b"\n"
+
+
 def with_route(static: bytes, route: str) -> bytes:
     """A static part, straight from `static_part`, with another route."""
     return static[: static.rindex(_ROUTE)] + _ROUTE + _encode(route) + b"}\n"

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from edgeproxy import __version__
 from edgeproxy.ipc import State
+from edgeproxy.observe.bot_stats import BotDump
 from edgeproxy.observe.metrics import CLASS_NAMES, CLASSES, DURATION_BUCKETS, PROTOCOLS, Dump
 from edgeproxy.observe.quic_stats import RTT_BUCKETS, QuicDump
 
@@ -61,6 +62,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         total = self._scrape.total
         yield from _clients(total)
+        yield from _bots(total["bots"])
         yield from _quic(total["quic"])
         yield from _routes(total["routes"])
         yield from _upstreams(total["upstreams"])
@@ -98,6 +100,22 @@ def _clients(total: Dump) -> Iterator[Metric]:
                    ("limit", "outcome"), [((name, outcome), n) for name, outcome, n in units])  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
     yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
+
+
+_SCORE_LE: Final = ("0", "1", *(str(9 + 10 * n) for n in range(10)))
+
+
+def _bots(bots: BotDump) -> Iterator[Metric]:
+    scores, sums = bots["scores"], list(accumulate(bots["scores"]))
+    histogram = HistogramMetricFamily("edgeproxy_bot_score", "Requests by their bot score; 0: it was not computed.")
+    buckets = [(le, sums[int(le)]) for le in _SCORE_LE]
+    histogram.add_metric([], [*buckets, ("+Inf", sums[-1])], sum(value * n for value, n in enumerate(scores)))
+    yield histogram
+    yield _counter("bot_detections", "Requests for which a heuristic was true.", ("detection",), _by_key(bots["detections"]))
+    yield _counter("bot_acts", "Requests that the bot policy did something about (act), or would have (log).", ("act", "mode"),
+                   [((act, mode), n) for act, mode, n in bots["acts"]])  # fmt: skip
+    yield _counter("challenges", "Challenges, by what became of them.", ("outcome",), _by_key(bots["challenges"]))
+    yield _counter("bot_failures", "Bot scores that could not be computed.", (), [((), bots["failures"])])
 
 
 def _quic(quic: QuicDump) -> Iterator[Metric]:

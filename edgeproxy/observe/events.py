@@ -19,6 +19,7 @@ from edgeproxy.rules.reads import private, reads, source
 from edgeproxy.rules.syntax import IP, show_value
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
     from edgeproxy.exchange import Exchange
     from edgeproxy.observe.metrics import WorkerStats
     from edgeproxy.policy.sightings import Sighting
@@ -108,6 +109,23 @@ class Events:
             "ray": exchange.ray.decode("ascii"), "client": seen.client, "networks": seen.networks, "times": seen.times,
         }  # fmt: skip
         self.writer.lines.append(_encode(event) + b"\n")
+
+    def bot(self, exchange: Exchange, score: Score, act: str, *, acts: bool) -> None:
+        """The bot policy does something about a request, or would do."""
+        plan, request = exchange.plan, exchange.request
+        prints = request.peer.prints
+        event = {
+            "time": round(time.time(), 3), "event": "bot", "action": act, "mode": "act" if acts else "log",
+            "ray": exchange.ray.decode("ascii"), "client": plan.client, "protocol": PROTOCOLS[request.protocol],
+            "method": request.method.decode("latin-1"), "host": request.authority.decode("latin-1")[:MAX_AGENT],
+            "path": request.target.partition(b"?")[0].decode("latin-1")[:MAX_TEXT],
+            "route": _NO_ROUTE if plan.route is None else plan.route.name, "score": score.value, "source": score.source,
+            "detections": score.ids, "reasons": score.reasons(), "ja4": prints.ja4 if prints is not None else "",
+        }  # fmt: skip
+        lines = self.writer.lines
+        lines.append(_encode(event) + b"\n")
+        if len(lines) >= BATCH:
+            self.writer.flush()
 
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
         known = self._reads.get(rule)

@@ -12,7 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
-from edgeproxy.observe import quic_stats
+from edgeproxy.observe import bot_stats, quic_stats
+from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.observe.quic_stats import QuicStats
 
 PROTOCOLS: Final = ("h1", "h2", "h3")
@@ -88,6 +89,7 @@ class WorkerStats:
     done has no protocol yet; see ``handshakes_pending``. ``handshakes`` counts completed ones, resumed included."""
 
     __slots__ = (
+        "bots",
         "connections_open",
         "connections_total",
         "events_dropped",
@@ -123,6 +125,7 @@ class WorkerStats:
         self.rule_errors: dict[str, int] = {}
         # (limit, what became of it): allowed, limited, unasked; settled and refunded are units, the others requests.
         self.limits: dict[tuple[str, str], int] = {}
+        self.bots = BotStats()
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
@@ -184,6 +187,7 @@ class WorkerStats:
             "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
             "rule_errors": dict(self.rule_errors),
             "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
+            "bots": self.bots.dump(),
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
@@ -246,6 +250,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         "handshake_failures": {},
         "rule_errors": {},
         "quic": QuicStats().dump(),
+        "bots": BotStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
@@ -259,6 +264,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
             total[name] = _add(total[name], dump[name])
         _add_keys(total["handshake_failures"], dump["handshake_failures"])
         quic_stats.add(total["quic"], dump["quic"])
+        bot_stats.add(total["bots"], dump["bots"])
         for source, reason, n in dump["faults"]:
             faults[source, reason] = faults.get((source, reason), 0) + n
         for rule, action, n in dump["rule_hits"]:

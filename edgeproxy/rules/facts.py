@@ -13,6 +13,8 @@ from edgeproxy.rules.sources import SOURCES, Source, header_text, moment
 from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
+    from edgeproxy.botting import Scored
     from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
     from edgeproxy.policy.keys import Key
@@ -102,11 +104,13 @@ _SET: Final[dict[str, Source]] = {
     "key": _missing,
     "original": lambda facts: facts.request,
     "original_reply": lambda facts: facts.reply,
+    "scored": _missing,
     "reply": _missing,
 }
 _BY_SLOT: Final[dict[str, Source]] = {
     **{slot: source for info in FIELDS.values() if info.known for slot, source in _forms(info).items()},
     **_SET,
+    "bot": lambda facts: facts.scored.current() if facts.scored is not None else None,
     "link": client.link,
     "moment": moment,
     "place": client.place,
@@ -125,7 +129,7 @@ _LATE: Final = frozenset({
 
 
 # What a rewrite does not change and is dear to know.
-_OF_THE_CLIENT: Final = frozenset({"link", "place"})
+_OF_THE_CLIENT: Final = frozenset({"bot", "link", "place"})
 
 
 class _Slot:
@@ -176,6 +180,7 @@ class Facts:
         original: the request as it came, when a rule has rewritten it; `raw.*` reads it.
         dialect: of the route; None: of none.
         key: of the edge that the request carries; None: none.
+        scored: gives the score of who sent it; None: nobody scores.
         body: what is held of the body; None: nothing was.
         reply: the reply as it would be sent, in the response phase; None before.
         original_reply: the same as it came, when a rule has changed it.
@@ -190,6 +195,8 @@ class Facts:
     original: Request
     dialect: str | None
     key: Key | None
+    scored: Scored | None
+    bot: Score | None
     body: body.HeldBody | None
     reply: Reply | None
     original_reply: Reply | None
@@ -210,6 +217,7 @@ class Facts:
         made.original = self.original
         made.body = self.body
         made.key = self.key
+        made.scored = self.scored
         made.__dict__.update({slot: self.__dict__[slot] for slot in _OF_THE_CLIENT & self.__dict__.keys()})
         return made
 

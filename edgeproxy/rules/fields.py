@@ -49,16 +49,20 @@ class FieldInfo:
 
 _BODY: Final = "http.request.body."
 _RESPONSE: Final = ("cf.response.", "http.response.", "raw.http.response.")
+_SCORED: Final = frozenset({
+    "cf.bot_management.detection_ids", "cf.bot_management.js_detection.passed", "cf.bot_management.score",
+    "cf.bot_management.signed_agent", "cf.bot_management.verified_bot", "cf.client.bot", "cf.verified_bot_category",
+})  # fmt: skip
 _VOLATILE: Final = frozenset({
     "cf.random_seed", "cf.ray_id", "cf.timings.client_quic_rtt_msec", "cf.timings.client_tcp_rtt_msec",
-    "http.request.timestamp.msec", "http.request.timestamp.sec",
+    "http.request.timestamp.msec", "http.request.timestamp.sec", *_SCORED,
 })  # fmt: skip
 _MAY_MISS: Final = frozenset({
     *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.ray_id", "edge.key.id", "edge.key.name", "edge.route.dialect",
-    "http.request.body.mime", "ip.src",
+    "http.request.body.mime", "ip.src", *_SCORED,
 })  # fmt: skip
 _COSTS: Final = {
-    **dict.fromkeys(CLIENT, 12), "cf.edge.client_tcp": 1,
+    **dict.fromkeys(CLIENT, 12), **dict.fromkeys(_SCORED, 30), "cf.edge.client_tcp": 1,
     "http.request.accepted_languages": 8, "http.request.cookies": 6, "http.request.headers": 4,
     "http.request.headers.names": 6, "http.request.headers.values": 6, "http.request.uri.args": 4,
     "http.request.uri.args.names": 6, "http.request.uri.args.values": 6, "http.request.uri.path.extension": 3,

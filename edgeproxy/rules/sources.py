@@ -18,6 +18,7 @@ from edgeproxy.rules.addresses import client_code
 from edgeproxy.rules.client import CLIENT
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
     from edgeproxy.message import Headers
     from edgeproxy.rules.facts import Facts
 
@@ -26,6 +27,14 @@ Source = Callable[["Facts"], Any]
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
 _QUALITY: Final = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _MAX_LANGUAGES: Final = 64
+# What Cloudflare lists as static by its extension.
+STATIC: Final = frozenset(
+    b"""ai avi avif bin bmp cab css csv doc docx dmg dot eot eps exe f4v flv gif gz heic htc html ico ipa jar jpeg jpg
+    js json less m4a m4v map mid midi mov mp3 mp4 mpeg mpg msi ogg ogv otf pdf pict pls png ppt pptx ps psd rar
+    rtf scss sfnt sh sit sitx svg svgz swf tar tgz tif tiff ttf txt wav webm webp wma wmv woff woff2 xls xlsx xml
+    zip"""
+    .split()
+)
 
 
 def _joined(name: bytes, separator: bytes = b", ") -> Source:
@@ -173,6 +182,16 @@ def _key(facts: Facts, what: str) -> bytes | None:
     return getattr(facts.key, what).encode("ascii") if facts.key is not None else None
 
 
+def _score(pick: Callable[[Score], Any]) -> Source:
+    """Something of the score; missing where nobody scores."""
+    return lambda facts: pick(facts.bot) if facts.bot is not None else None
+
+
+def _category(score: Score) -> bytes:
+    bot = score.identity.bot if score.identity is not None and score.identity.verified else None
+    return bot.category.encode("ascii") if bot is not None else b""
+
+
 def _dialect(facts: Facts) -> bytes | None:
     return facts.dialect.encode("ascii") if facts.dialect is not None else None
 
@@ -180,6 +199,14 @@ def _dialect(facts: Facts) -> bytes | None:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 _OWN: Final[dict[str, Source]] = {
+    "cf.bot_management.detection_ids": _score(lambda score: score.ids),
+    "cf.bot_management.js_detection.passed": _score(lambda score: score.passed),
+    "cf.bot_management.score": _score(lambda score: score.value),
+    "cf.bot_management.signed_agent": _score(lambda score: score.identity is not None and score.identity.signed),
+    "cf.bot_management.static_resource": lambda facts: facts.http_request_uri_path_extension in STATIC,
+    "cf.bot_management.verified_bot": _score(lambda score: score.verified),
+    "cf.client.bot": _score(lambda score: score.verified),
+    "cf.verified_bot_category": _score(_category),
     "cf.random_seed": lambda _: os.urandom(32),
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0

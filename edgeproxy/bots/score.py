@@ -1,0 +1,146 @@
+# One number for a request, and why. Everything that may fail fails here, into "not computed": a score never breaks a request.
+"""`Scorer.score(…)` combines heuristics, model and behaviour into a `Score` of 1 (automated) to 99 (a person); 0: not computed.
+
+As at Cloudflare: 1 automated, 2–29 likely automated, 30–99 likely a person. Verified bots are told beside the score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from edgeproxy.bots.heuristics import Heuristic, detect
+from edgeproxy.bots.view import View
+
+if TYPE_CHECKING:
+    from edgeproxy.bots.identity import Verified
+
+    from edgeproxy.message import Request
+
+Source = Literal[
+    "Not Computed", "Heuristics", "Machine Learning", "Behavioral Analysis", "JS Fingerprinting"
+]
+AUTOMATED: Final = 1
+LIKELY_HUMAN: Final = 30  # from here on
+MOST: Final = 99
+_LEAST_MODEL: Final = 2
+
+
+class Model(Protocol):
+    """What scores the shape of a request."""
+
+    def chance(self, view: View) -> float | None:
+        """How likely a person sent it, 0..1; None when it cannot say."""
+
+
+class Score:
+    """What is known of who sent a request.
+
+    Attributes:
+        value: see the module.
+        source: of the value.
+        detections: heuristics that were true.
+        chance: the model's answer; None without one.
+        identity: who a declared bot really is; None: nobody looked.
+        moved: log-odds that behaviour added (below 0: towards automated).
+        passed: the client has passed a challenge.
+    """
+
+    __slots__ = ("chance", "detections", "identity", "moved", "passed", "source", "value")
+
+    def __init__(
+        self, value: int, source: Source, detections: tuple[Heuristic, ...] = (), chance: float | None = None,
+        identity: Verified | None = None,
+    ) -> None:  # fmt: skip
+        self.value = value
+        self.source: Source = source
+        self.detections = detections
+        self.chance = chance
+        self.identity = identity
+        self.moved = 0.0
+        self.passed = False
+
+    def __repr__(self) -> str:
+        return f"Score({self.value}, {self.source})"
+
+    @property
+    def verified(self) -> bool:
+        """It is a known bot, and has proved it."""
+        return self.identity is not None and self.identity.verified
+
+    @property
+    def ids(self) -> list[int]:
+        """Numbers of the heuristics."""
+        return [each.id for each in self.detections]
+
+    def reasons(self) -> list[str]:
+        """For people: what made the value, the weightiest first."""
+        told = [each.reason for each in self.detections]
+        identity = self.identity
+        if identity is not None and identity.verified and identity.bot is not None:
+            told.insert(0, f"It is {identity.bot.name} of {identity.bot.operator}, verified by {identity.how}.")
+        if self.passed:
+            told.append("The client has passed a challenge.")
+        if abs(self.moved) >= _WORTH_TELLING:
+            told.append(f"What the client did before speaks {'against' if self.moved < 0 else 'for'} a person.")
+        if not self.detections and self.chance is not None:
+            told.append(f"The model takes its fingerprints and headers for a person's with a chance of {self.chance:.0%}.")
+        return told
+
+    def with_evidence(self, moved: float, *, passed: bool = False) -> Score:
+        """The same with what the client did: heuristics are certain and stay; nothing makes 1 or 99 of a guess but the model.
+
+        Args:
+            moved: log-odds of being a person, bounded by who counts them.
+            passed: a challenge was solved.
+        """
+        if not moved and not passed:
+            return self
+        made = Score(self.value, self.source, self.detections, self.chance, self.identity)
+        made.moved, made.passed = moved, passed
+        if self.value < _LEAST_MODEL:
+            return made
+        odds = math.log(self.value / (100 - self.value)) + moved + (_PASS if passed else 0.0)
+        made.value = _scaled(1 / (1 + math.exp(-odds)))
+        if made.value != self.value:
+            made.source = "JS Fingerprinting" if passed and moved >= 0 else "Behavioral Analysis"
+        return made
+
+
+NOT_COMPUTED: Final = Score(0, "Not Computed")
+_WORTH_TELLING: Final = 0.25
+_PASS: Final = 1.5  # log-odds of a challenge that was passed: an automated browser passes, too
+
+
+def _scaled(chance: float) -> int:
+    return min(MOST, max(_LEAST_MODEL, round(100 * chance)))
+
+
+class Scorer:
+    """Scores heads of requests.
+
+    Attributes:
+        model: None: there is none; what no heuristic catches is not computed then.
+    """
+
+    __slots__ = ("_broken", "model")
+
+    def __init__(self, model: Model | None, broken: Callable[[Exception], None]) -> None:
+        self.model = model
+        self._broken = broken
+
+    def score(self, request: Request, identity: Verified | None = None) -> Score:
+        """The score of a head, by what it and its connection are made of."""
+        try:
+            view = View(request, request.peer.prints, identity)
+            found = detect(view)
+            if found:
+                return Score(AUTOMATED, "Heuristics", found, None, identity)
+            chance = self.model.chance(view) if self.model is not None else None
+            if chance is None or not 0 <= chance <= 1:
+                return Score(0, "Not Computed", (), None, identity)
+            return Score(_scaled(chance), "Machine Learning", (), chance, identity)
+        except Exception as error:
+            self._broken(error)
+            return NOT_COMPUTED

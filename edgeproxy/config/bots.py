@@ -1,0 +1,77 @@
+# The section `bots`: whether requests are scored, by what, and what becomes of them. Nothing here scores.
+"""Pydantic models of `bots` and of `routes[].bots`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from edgeproxy.config.keys import FilePath
+from edgeproxy.config.problems import Invalid
+from edgeproxy.config.section import Section
+
+ScoreBound = Annotated[StrictInt, Field(ge=0, le=99)]
+Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
+
+
+class Slow(Section):
+    """What requests with a low score get less of."""
+
+    score: ScoreBound = Field(description="Scores from 1 to this one.")
+    limits: tuple[Name, ...] = Field(
+        default=(), max_length=16, description="Names of limits (with `named: true`) that hold for them, of tokens for example."
+    )
+    upstream: StrictStr | None = Field(default=None, description="Where they go instead: to a smaller model, for example.")
+
+
+class BotPolicy(Section):
+    """What a score does. 0 (not computed) does nothing."""
+
+    mode: Literal["log", "act"] = Field(
+        default="log", description="log: what would be done is counted and logged, and nobody is refused."
+    )
+    block: ScoreBound = Field(default=0, description="Scores from 1 to this one are refused; 0: none.")
+    challenge: ScoreBound = Field(default=0, description="Scores from 1 to this one have to pass a challenge; 0: none.")
+    log: ScoreBound = Field(default=29, description="Scores from 1 to this one tell a security event; 0: none.")
+    slow: Slow | None = Field(default=None, description="What low scores get less of.")
+    verified: Literal["allow", "score"] = Field(
+        default="allow", description="allow: verified bots pass, whatever their score; score: they are bots like others."
+    )
+    keyed: Literal["allow", "score"] = Field(
+        default="allow", description="allow: requests with a valid key of the edge pass: a program is what sends them."
+    )
+
+
+class Bots(BotPolicy):
+    """Scores of bots, and what they do."""
+
+    enabled: StrictBool = Field(default=False, description="true: every request has a score.")
+    model: Literal["shipped", "off"] | FilePath = Field(
+        default="shipped", description="The model that scores what no heuristic catches; or the path of your own, off: none."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.challenge and self.block > self.challenge:
+            raise Invalid("'block' is above 'challenge', so that nobody is ever challenged", "make 'challenge' the larger one")
+        return self
+
+
+class RouteBots(Section):
+    """The policy of one route, where it differs."""
+
+    enabled: StrictBool = Field(default=True, description="false: scores do nothing here.")
+    mode: Literal["log", "act"] | None = Field(default=None, description="As 'bots.mode'.")
+    block: ScoreBound | None = Field(default=None, description="As 'bots.block'.")
+    challenge: ScoreBound | None = Field(default=None, description="As 'bots.challenge'.")
+    log: ScoreBound | None = Field(default=None, description="As 'bots.log'.")
+    slow: Slow | None = Field(default=None, description="As 'bots.slow'.")
+    verified: Literal["allow", "score"] | None = Field(default=None, description="As 'bots.verified'.")
+    keyed: Literal["allow", "score"] | None = Field(default=None, description="As 'bots.keyed'.")
+
+
+def model_path(bots: Bots) -> Path | None:
+    """Of the operator's own model; None where it is not."""
+    return bots.model if isinstance(bots.model, Path) else None

@@ -1,0 +1,67 @@
+# What a worker counts of scores and of what is done about them. Plain slots like metrics.py.
+"""`BotStats`: counters that scoring, its policy and challenges write, and how copies of them are added up."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+SCORES: Final = 100  # values 0..99
+BotDump = dict[str, Any]
+_NUMBERS: Final = ("failures",)
+_MAPS: Final = ("detections", "challenges")
+
+
+class BotStats:
+    """One worker's.
+
+    Attributes:
+        scores: requests by the value of their score; 0: it was not computed.
+        acts: what the policy did, by (act, `act` or `log`: only told).
+        detections: requests by name of each heuristic that was true.
+        challenges: what became of challenges, by outcome.
+        failures: scores that could not be computed because something raised.
+    """
+
+    __slots__ = ("acts", "challenges", "detections", "failures", "scores")
+
+    def __init__(self) -> None:
+        self.scores: list[int] = [0] * SCORES
+        self.acts: dict[tuple[str, str], int] = {}
+        self.detections: dict[str, int] = {}
+        self.challenges: dict[str, int] = {}
+        self.failures = 0
+
+    def act(self, act: str, *, acts: bool) -> None:
+        """Counts what the policy does about a score, or would do."""
+        key = (act, "act" if acts else "log")
+        self.acts[key] = self.acts.get(key, 0) + 1
+
+    def detection(self, name: str) -> None:
+        """Counts a heuristic that was true; names are of our own table."""
+        self.detections[name] = self.detections.get(name, 0) + 1
+
+    def challenge(self, outcome: str) -> None:
+        """Counts what became of a challenge; outcomes are names of our own."""
+        self.challenges[outcome] = self.challenges.get(outcome, 0) + 1
+
+    def dump(self) -> BotDump:
+        """A copy made of dicts, lists, strings and numbers only."""
+        copy: BotDump = {name: getattr(self, name) for name in _NUMBERS}
+        copy |= {name: dict(getattr(self, name)) for name in _MAPS}
+        copy["scores"] = list(self.scores)
+        copy["acts"] = [[act, mode, n] for (act, mode), n in self.acts.items()]
+        return copy
+
+
+def add(into: BotDump, more: BotDump) -> None:
+    """Adds a copy to a sum of the same shape."""
+    for name in _NUMBERS:
+        into[name] += more[name]
+    for name in _MAPS:
+        for key, n in more[name].items():
+            into[name][key] = into[name].get(key, 0) + n
+    into["scores"] = [a + b for a, b in zip(into["scores"], more["scores"], strict=True)]
+    sums = {(act, mode): n for act, mode, n in into["acts"]}
+    for act, mode, n in more["acts"]:
+        sums[act, mode] = sums.get((act, mode), 0) + n
+    into["acts"] = [[act, mode, n] for (act, mode), n in sums.items()]
