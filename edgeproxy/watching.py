@@ -1,0 +1,139 @@
+# What one worker remembers of what clients did, and how workers and edges learn from each other how much it was.
+"""`Watch`: counts finished exchanges for behaviour (bots/behaviour.py) and signals (bots/signals.py).
+
+How fast a client is must be known of all its connections together. So every two seconds what the busiest clients have done
+since is counted in the store, as a charge that nothing refuses, and what remains of it says what all have counted.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from edgeproxy.bots.agents import OTHER, read_agent
+from edgeproxy.bots.behaviour import Behaviour, Keys, Track
+from edgeproxy.bots.signals import Signal, Signals
+from edgeproxy.deadlines import NEVER
+from edgeproxy.rules.sources import STATIC
+from edgeproxy.state.ports import Charge, Kind, Quota
+
+if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
+    from edgeproxy.deadlines import Deadlines
+    from edgeproxy.gateway import Gateway
+    from edgeproxy.message import Request
+    from edgeproxy.state.ports import Admission
+
+_EVERY: Final = 2.0  # seconds between two looks at the store
+_WINDOW: Final = 10  # seconds over which all workers count together
+_MANY: Final = 1 << 40  # more than anybody sends
+_BUSY: Final = 64  # clients that are told of at once
+_LEAST: Final = 8  # requests since the last time, from which on a client is told of
+_QUOTA: Final = Quota("bots", Kind.SLIDING, _MANY, _WINDOW * 1_000_000)
+_MODERN: Final = 1  # from this index of observe.metrics.PROTOCOLS on
+
+
+class Marks:
+    """What is counted of a head, made once for all requests with it.
+
+    Attributes:
+        keys: by what the client is known.
+        path, agent, address: hashes.
+        static: the path is that of a part of a page.
+        browser: the User-Agent claims one.
+        modern: over HTTP/2 or HTTP/3.
+        ja4: "" unknown.
+    """
+
+    __slots__ = ("address", "agent", "browser", "ja4", "keys", "modern", "path", "static")
+
+    def __init__(self, request: Request, client: str, session: bytes) -> None:
+        """Make them.
+
+        Args:
+            client: textual address.
+            session: id of its session cookie, b"" without one.
+        """
+        path = request.target.partition(b"?")[0]
+        agent = request.header(b"user-agent") or b""
+        prints = request.peer.prints
+        self.ja4: str = prints.ja4 if prints is not None else ""
+        self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")
+        self.path = crc32(path)
+        self.agent = crc32(agent)
+        self.address = crc32(client.encode())
+        self.static = path.rpartition(b".")[2].lower() in STATIC
+        self.browser = read_agent(agent).family != OTHER
+        self.modern = request.protocol >= _MODERN
+
+
+class Watch:
+    """One worker's; an `Expiring`.
+
+    Attributes:
+        deadline: when the busiest are told of next.
+    """
+
+    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "deadline")
+
+    def __init__(self, gateway: Gateway, deadlines: Deadlines) -> None:
+        self._gateway = gateway
+        self._deadlines = deadlines
+        self._behaviour = Behaviour()
+        self._signals = Signals()
+        self._busy: dict[str, Track] = {}
+        self.deadline = NEVER
+
+    def moved(self, marks: Marks, now: float) -> float:
+        """Log-odds of what a client did; see `Behaviour.moved`."""
+        return self._behaviour.moved(marks.keys, now)
+
+    def signal(self, ja4: str, now: float) -> Signal | None:
+        """How those of a fingerprint behave together."""
+        return self._signals.of(ja4, now) if ja4 else None
+
+    def ended(self, marks: Marks, score: Score, status: int, now: float) -> None:
+        """An exchange is over.
+
+        Args:
+            status: of the answer, 0: none was sent.
+            now: monotonic seconds.
+        """
+        keys, error = marks.keys, 400 <= status < 500
+        cookie = keys.session != b""
+        for track in self._behaviour.tracks(keys, now):
+            track.count(now, marks.path, marks.agent, static=marks.static, cookie=cookie, error=error)
+            if track.requests - track.told >= _LEAST and len(self._busy) < _BUSY:
+                self._tell_soon(keys, track)
+        if marks.ja4:
+            self._signals.count(
+                marks.ja4, now, marks.address, marks.agent, marks.path, modern=marks.modern, caught=score.detections != (),
+                browser=marks.browser,
+            )  # fmt: skip
+
+    def _tell_soon(self, keys: Keys, track: Track) -> None:
+        name = self._behaviour.name(keys, track)
+        if name is None:
+            return
+        if not self._busy:
+            self.deadline = self._deadlines.now + _EVERY
+            self._deadlines.members.add(self)
+        self._busy[name] = track
+
+    def expire(self, now: float) -> None:  # noqa: ARG002  an `Expiring` is told the time
+        """Time to tell of the busiest."""
+        self._deadlines.members.discard(self)
+        self.deadline = NEVER
+        busy, self._busy = self._busy, {}
+        for name, track in busy.items():
+            key = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16, person=b"edge bots").digest()
+            fresh, track.told = track.requests - track.told, track.requests
+
+            def counted(admission: Admission, track: Track = track) -> None:
+                verdict = admission.verdicts[0] if admission.verdicts else None
+                if verdict is not None and verdict.stamp:
+                    track.rate = (_MANY - verdict.remaining) / _WINDOW
+
+            self._gateway.store.admit([Charge(_QUOTA, key, fresh)], os.urandom(16), counted)
