@@ -120,7 +120,7 @@ def _samples(client: Client, seen: list[Seen]) -> list[Sample]:
     kept: dict[tuple[str, int], int] = {}
     for one in seen:
         request = one.request
-        prints = request.peer.prints
+        prints = getattr(request.peer, "prints", None)
         if prints is None:
             continue
         place = (one.variant, request.protocol)

@@ -82,7 +82,7 @@ async def _edge(paths: CertificatePaths, upstream: int, protocols: list[str]) ->
         "upstreams": {"main": {"targets": [{"url": f"http://127.0.0.1:{upstream}"}]}},
         "routes": [{"path": "/", "upstream": "main"}],
         # Short, so that browsers come back with new connections, and resume.
-        "client": {"idle": "1s"},
+        "client": {"timeouts": {"idle": "1s"}},
     }
     plane = DataPlane(asyncio.get_running_loop(), WorkerStats(), None, gateway=Recording)
     plane.switch(DataPlane.prepare(Config.model_validate(config), os.urandom(80), instance="0123456789ab"))
