@@ -1,5 +1,5 @@
 # What a client's connection gave away of the program behind it. Plain data; no socket, no protocol, no policy.
-"""`Prints`: one per client connection, on `Peer.prints`, where somebody wants to know; what is named is named when first asked for.
+"""`Prints`: one per client connection, on `Peer.prints`, where somebody wants to know; names are made when first asked for.
 
 Nothing in here is secret, and nothing proves anything: a client may imitate another's, and those who share a program share them.
 """
