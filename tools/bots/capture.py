@@ -75,7 +75,7 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
                 complaints = complaints or bad
     except Missing as e:
         return {"missing": str(e)}
-    return {"version": version or await _version(client), "complaints": complaints[-400:]}
+    return {"version": version or await _version(client, folder), "complaints": complaints[-400:]}
 
 
 async def _play(command: Command, done: set[str]) -> tuple[str, str]:
@@ -101,9 +101,12 @@ async def _play(command: Command, done: set[str]) -> tuple[str, str]:
         return out.read(100_000).decode("utf-8", "replace"), bad.read(100_000).decode("utf-8", "replace")
 
 
-async def _version(client: Client) -> str:
+async def _version(client: Client, folder: Path) -> str:
+    if client.way == "node" and client.start:
+        about = json.loads((folder / "node_modules" / client.start[0] / "package.json").read_text())
+        return str(about["version"])
     program = client.start[0] if client.way in {"command", "plan"} else client.name.split("-")[0]
-    program = {"firefox": "firefox-esr"}.get(program, program)
+    program = {"firefox": "firefox-esr", "fetch": "node", "http2": "node"}.get(program, program)
     flag = "-version" if program == "w3m" else "--version"
     with contextlib.suppress(OSError, TimeoutError):
         process = await asyncio.create_subprocess_exec(
@@ -120,7 +123,7 @@ def _samples(client: Client, seen: list[Seen]) -> list[Sample]:
     kept: dict[tuple[str, int], int] = {}
     for one in seen:
         request = one.request
-        prints = getattr(request.peer, "prints", None)
+        prints = request.peer.prints
         if prints is None:
             continue
         place = (one.variant, request.protocol)

@@ -85,7 +85,9 @@ async def _edge(paths: CertificatePaths, upstream: int, protocols: list[str]) ->
         "client": {"timeouts": {"idle": "1s"}},
     }
     plane = DataPlane(asyncio.get_running_loop(), WorkerStats(), None, gateway=Recording)
-    plane.switch(DataPlane.prepare(Config.model_validate(config), os.urandom(80), instance="0123456789ab"))
+    snapshot = DataPlane.prepare(Config.model_validate(config), os.urandom(80), instance="0123456789ab")
+    snapshot.prints = True  # as if a rule asked for them
+    plane.switch(snapshot)
     stream, packets = _sockets("h3" in protocols)
     await plane.listen([stream], [])
     if packets:

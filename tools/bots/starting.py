@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tools.bots.clients import Client
 from tools.bots.drivers.lies import ROBOTS, lies
@@ -169,7 +174,7 @@ def _browser(client: Client, folder: Path, highest: str, port: int, ca: Path, gi
         url = f"https://localhost:{port}/c/{client.name}/{variant}/page"
         profile = Path(tempfile.mkdtemp(prefix="profile-", dir=folder))
         if client.group == "chromium":
-            argv = _chromium_argv(variant, profile, highest, port, url)
+            argv = _chromium_argv(variant, profile, highest, port, url, _key(ca.parent / "edge.pem"))
         elif client.group == "firefox":
             argv = _firefox_argv(profile, highest, port, ca, url, variant)
         else:
@@ -182,10 +187,16 @@ def _browser(client: Client, folder: Path, highest: str, port: int, ca: Path, gi
         yield Command(argv if "headless" in client.name else _headed(argv), folder, home, 60.0, done)
 
 
-def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str) -> list[str]:
+def _key(certificate: Path) -> str:
+    """What Chromium trusts in QUIC too: SHA-256 of the public key."""
+    public = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    return base64.b64encode(hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
+
+
+def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
     argv = [
         _chromium(), "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--ignore-certificate-errors", f"--user-data-dir={profile}",
+        f"--ignore-certificate-errors-spki-list={key}", f"--user-data-dir={profile}",
     ]  # fmt: skip
     if highest == "3":
         argv += [f"--origin-to-force-quic-on=localhost:{port}", "--enable-quic"]

@@ -34,7 +34,7 @@ const CLIENTS = {
     await got(url, { ...init(step), http2: h2, throwHttpErrors: false, retry: { limit: 0 } });
   },
   "got-scraping": async (step, url) => {
-    const { gotScraping } = await import(require.resolve("got-scraping"));
+    const { gotScraping } = await import(`${process.cwd()}/node_modules/got-scraping/dist/index.js`);
     await gotScraping({ url, ...init(step), http2: h2, throwHttpErrors: false, retry: { limit: 0 }, https: { rejectUnauthorized: false } });
   },
   "node-fetch": async (step, url) => {
@@ -93,7 +93,7 @@ if (TARGETS[name]) {
   const fetching = plan.find((one) => one.variant === "fetching");
   plan = all
     .filter((_, at) => at % step === 0)
-    .flatMap((target) => [...honest, fetching].map((one) => ({ ...one, variant: target, headers: one === fetching ? one.headers : one.headers })));
+    .flatMap((target) => [...honest, fetching].map((one) => ({ ...one, variant: target })));
 }
 for (const step of plan.filter((one) => one.variant !== "fetching")) {
   const url = `${base}/c/${name}/${step.variant}/${step.path}`;

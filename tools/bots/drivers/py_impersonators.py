@@ -40,9 +40,8 @@ class Primp(Plain):
     def __init__(self, target):
         import primp
 
-        more = {"http1_only": True} if HTTP == "1" else {}
         name, _, system = target.partition("@")
-        self.client = primp.Client(impersonate=name, impersonate_os=system, verify=False, timeout=LIMIT, **more)
+        self.client = primp.Client(impersonate=name, impersonate_os=system, verify=False, timeout=LIMIT)
 
     def send(self, method, url, headers, body):
         self.client.request(method, url, headers=named(headers, body), content=body)
