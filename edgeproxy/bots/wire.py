@@ -19,7 +19,7 @@ NAMES: Final = (
     "tls_compress_zlib", "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket",
     "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_family",
     "h2", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams", "h2_list", "h2_frame", "h2_no_priorities",
-    "h2_increment", "h2_tree", "h2_pseudo", "h2_weight", "h2_exclusive", "h2_family",
+    "h2_increment", "h2_tree", "h2_pseudo", "h2_family",
     "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo", "h3_family",
 )  # fmt: skip
 UNKNOWN: Final = -1.0  # a number that cannot be had
@@ -29,7 +29,7 @@ _UNSTABLE: Final = frozenset({0x15, 0x29, 0x2A})
 _SCSV: Final = 0x00FF
 _PSEUDO: Final = {"m,a,s,p": 1.0, "m,p,a,s": 2.0, "m,s,p,a": 3.0, "m,s,a,p": 4.0}
 _GOOGLE: Final = frozenset({0x3127, 0x3128, 0x3129, 0x4752, 0xFF04DE1B, 0xFF73DB})  # transport parameters of Chromium's own
-_NO_H2: Final = (0.0, *[UNKNOWN] * 13, 0.0)
+_NO_H2: Final = (0.0, *[UNKNOWN] * 11, 0.0)
 _NO_H3: Final = (0.0, *[UNKNOWN] * 8, 0.0)
 
 
@@ -105,7 +105,6 @@ def tls_family(hello: Hello) -> int:
 
 def _h2(h2: H2Print) -> tuple[float, ...]:
     settings = dict(h2.settings)
-    weight = h2.priority
     return (
         1.0,
         float(len(h2.settings)),
@@ -119,8 +118,6 @@ def _h2(h2: H2Print) -> tuple[float, ...]:
         _log(h2.window or None),
         float(len(h2.priorities)),
         _PSEUDO.get(h2.pseudo, 0.0),
-        float(weight[2]) if weight is not None else UNKNOWN,
-        float(weight[0]) if weight is not None else UNKNOWN,
         float(h2_family(h2)),
     )
 

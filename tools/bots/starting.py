@@ -199,7 +199,8 @@ def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: st
         f"--ignore-certificate-errors-spki-list={key}", f"--user-data-dir={profile}",
     ]  # fmt: skip
     if highest == "3":
-        argv += [f"--origin-to-force-quic-on=localhost:{port}", "--enable-quic"]
+        # Of two addresses QUIC tries one.
+        argv += [f"--origin-to-force-quic-on=localhost:{port}", "--enable-quic", "--host-resolver-rules=MAP localhost 127.0.0.1"]
     if variant != "headed":
         argv.append("--headless=new")
     if variant == "disguised":
