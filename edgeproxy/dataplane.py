@@ -29,11 +29,18 @@ class DataPlane:
 
     __slots__ = ("_deadlines", "_gateway", "_loop", "_plain", "_quic", "_secure", "_stats")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None, gateway: type[Gateway] = Gateway
+    ) -> None:
+        """A data plane that listens nowhere yet.
+
+        Args:
+            gateway: what requests are given to; the tool that captures clients brings one that remembers them.
+        """
         self._loop = loop
         self._stats = stats
         self._deadlines = Deadlines(loop)
-        self._gateway = Gateway(loop, self._deadlines, stats, log)
+        self._gateway = gateway(loop, self._deadlines, stats, log)
         self._secure = Listener(self._gateway, secure=True)
         self._plain = Listener(self._gateway, secure=False)
         self._quic: QuicListener | None = None

@@ -75,9 +75,10 @@ class Prints:
         hello: None where it could not be read.
         ja4, ja4n, ja3: names of it (`listen.hello`); "" where it could not be read.
         h2, h3: None on connections of another kind, and before the first request.
+        numbers: what the bot model reads of them, and what of h2 and h3 it was made from (`bots.wire`).
     """
 
-    __slots__ = ("_first", "_kind", "h2", "h3", "hello", "ja3", "ja4", "ja4n")
+    __slots__ = ("_first", "_kind", "h2", "h3", "hello", "ja3", "ja4", "ja4n", "numbers")
 
     hello: Hello | None
     ja3: str
@@ -94,6 +95,7 @@ class Prints:
         self._kind: Kind = kind
         self.h2: H2Print | None = None
         self.h3: H3Print | None = None
+        self.numbers: tuple[H2Print | None, H3Print | None, tuple[float, ...]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Asked for the first time; a slot that is filled does not come here."""

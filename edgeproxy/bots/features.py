@@ -1,0 +1,226 @@
+# A request as the numbers that the model reads. Pure: a request and a time in, floats out; no address, path, cookie or JA3.
+"""`vector(request, now)`: NAMES in order. The connection's part comes from `wire`; what a head says is compared with its claim.
+
+A claim is the User-Agent. "Agrees" is 1, "contradicts" 0, "cannot be said" -1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.bots import wire
+from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI, Agent, age, read_agent
+from edgeproxy.bots.orders import disorder
+
+if TYPE_CHECKING:
+    from edgeproxy.message import Request
+
+REQUEST_NAMES: Final = (
+    "protocol", "post", "fields", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen",
+    "order", "accept", "coding", "coding_agrees", "language", "language_style", "fetch_fields", "fetch_site", "fetch_legal",
+    "fetch_agrees", "hints", "hints_expected", "hints_version", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
+    "origin_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "tls_era",
+)  # fmt: skip
+NAMES: Final = wire.NAMES + REQUEST_NAMES
+"""The features' list; a model says which list it was trained with."""
+VERSION: Final = 1
+UNKNOWN: Final = wire.UNKNOWN
+_BLANK: Final = (0.0, *[UNKNOWN] * (len(wire.NAMES) - 1))  # without prints: plain HTTP, or behind a trusted proxy
+_HINTS: Final = {"windows": b"Windows", "mac": b"macOS", "linux": b"Linux", "android": b"Android", "chromeos": b"Chrom"}
+_SITES: Final = {b"none": 1.0, b"same-origin": 2.0, b"same-site": 3.0, b"cross-site": 4.0}
+_MODES: Final = frozenset({b"navigate", b"cors", b"no-cors", b"same-origin", b"websocket"})
+_PAGES: Final = frozenset({b"document", b"iframe", b"frame", b"embed", b"object", b"fencedframe"})
+_PARTS: Final = frozenset({
+    b"audio", b"audioworklet", b"empty", b"font", b"image", b"json", b"manifest", b"paintworklet", b"report", b"script",
+    b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object", b"embed",
+})  # fmt: skip
+_SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
+
+
+def vector(request: Request, now: float) -> list[float]:
+    """One row.
+
+    Args:
+        request: as the client sent it.
+        now: seconds since 1970.
+    """
+    prints = request.peer.prints
+    numbers = wire.connection(prints) if prints is not None else _BLANK
+    return [*numbers, *_request(request, numbers, now)]
+
+
+def _request(request: Request, numbers: tuple[float, ...], now: float) -> tuple[float, ...]:
+    fields: dict[bytes, bytes] = {}
+    for name, value in request.headers:
+        fields.setdefault(name, value)
+    get = fields.get
+    agent = read_agent(get(b"user-agent"))
+    family = agent.family
+    first = request.protocol == 0
+    secure = request.peer.secure
+    tls, h2, h3 = numbers[_TLS_FAMILY], numbers[_H2_FAMILY], numbers[_H3_FAMILY]
+    known = (numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0)
+    mode, dest = get(b"sec-fetch-mode"), get(b"sec-fetch-dest")
+    hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
+    navigates = mode == b"navigate"
+    return (
+        float(request.protocol),
+        float(request.method not in _READING),
+        float(len(request.headers)),
+        float(family),
+        float(agent.tool),
+        float(agent.mozilla),
+        float(agent.mobile),
+        age(agent, now),
+        float(agent.frozen) if family == CHROMIUM else UNKNOWN,
+        disorder(family, first, tuple(fields)),
+        _accept(get(b"accept")),
+        *_coding(get(b"accept-encoding"), agent, dest),
+        *_language(get(b"accept-language"), family),
+        *_fetch(get(b"sec-fetch-site"), mode, dest, get(b"sec-fetch-user"), get(b"accept")),
+        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
+        float((hints is not None) + (platform is not None) + (small is not None)),
+        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
+        _version(hints, agent),
+        _platform(platform, agent),
+        _agree(small == b"?1", agent.mobile) if small is not None else UNKNOWN,
+        _agree(b"upgrade-insecure-requests" in fields, True) if navigates and family in {CHROMIUM, FIREFOX} else UNKNOWN,
+        _priority(get(b"priority"), agent, first, navigates),
+        _agree(b"origin" in fields, True) if family != OTHER and request.method not in _READING and mode == b"cors" else UNKNOWN,
+        _agree(tls == family, True) if known[0] and family != OTHER else UNKNOWN,
+        _agree(h2 == family, True) if known[1] and family != OTHER else UNKNOWN,
+        _agree(h3 == family, True) if known[2] and family != OTHER else UNKNOWN,
+        _agree(tls == (h2 if known[1] else h3), True) if known[0] and (known[1] or known[2]) else UNKNOWN,
+        _era(numbers, agent) if known[0] else UNKNOWN,
+    )
+
+
+_READING: Final = frozenset({b"GET", b"HEAD"})
+_AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
+_TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
+_H2, _H3 = _AT["h2"], _AT["h3"]
+_PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT["tls_alps_old"], _AT["tls_ech"]
+
+
+def _agree(one: bool, other: bool) -> float:
+    return 1.0 if one == other else 0.0
+
+
+def _present(value: bytes | None, expected: bool, family: int, *never: int) -> float:
+    """A field that a claimed browser sends with everything, or never."""
+    if family == OTHER:
+        return UNKNOWN
+    if value is None:
+        return 0.0 if expected else UNKNOWN
+    return 0.0 if family in never else 1.0
+
+
+def _accept(value: bytes | None) -> float:
+    """0 none, 1 anything, 2 a page, 3 JSON, 4 a picture, 5 events, 6 something else."""
+    if value is None:
+        return 0.0
+    if value == b"*/*":
+        return 1.0
+    if value.startswith(b"text/html"):
+        return 2.0
+    if value.startswith(b"application/json"):
+        return 3.0
+    if value.startswith(b"image/"):
+        return 4.0
+    return 5.0 if value.startswith(b"text/event-stream") else 6.0
+
+
+def _coding(value: bytes | None, agent: Agent, dest: bytes | None) -> tuple[float, float]:
+    """Codings as bits (gzip 1, deflate 2, br 4, zstd 8, others 16), and whether the claimed browser would say so."""
+    if value is None:
+        return UNKNOWN, 0.0 if agent.family != OTHER else UNKNOWN
+    bits = 0
+    for word in value.split(b",", 8):
+        bits |= _CODINGS.get(word.strip(), 16)
+    family, major = agent.family, agent.major
+    if family == OTHER or dest in {b"video", b"audio"}:  # ranges of media are asked for with `identity`
+        return float(bits), UNKNOWN
+    zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
+    if family == SAFARI:
+        return float(bits), float(bits in {7, 15})
+    return float(bits), float(bits == (15 if zstd else 7))
+
+
+_CODINGS: Final = {b"gzip": 1, b"deflate": 2, b"br": 4, b"zstd": 8}
+
+
+def _language(value: bytes | None, family: int) -> tuple[float, float]:
+    """Number of languages, and whether their weights are written as the claimed family writes them."""
+    if not value:
+        return 0.0, UNKNOWN if family == OTHER else 0.0
+    parts = value.split(b",", 16)
+    if family == OTHER:
+        return float(len(parts)), UNKNOWN
+    if b", " in value or b"; " in value or b"*" in value:
+        return float(len(parts)), 0.0
+    plain = b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:])
+    return float(len(parts)), float(plain)
+
+
+def _fetch(
+    site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None
+) -> tuple[float, float, float]:
+    """Number of sec-fetch fields, the site's, and whether together they are what the Fetch standard can make."""
+    count = float((site is not None) + (mode is not None) + (dest is not None) + (user is not None))
+    if count == 0.0:
+        return 0.0, 0.0, UNKNOWN
+    code = _SITES.get(site, 5.0) if site is not None else 0.0
+    if site is None or mode is None or dest is None or code == 5.0 or mode not in _MODES:
+        return count, code, 0.0
+    if mode == b"navigate":
+        legal = dest in _PAGES and (user is None or user == b"?1") and accept is not None and b"html" in accept
+    else:
+        # Without a page there is nobody who could ask for a part of one; icons are the one exception.
+        legal = user is None and (dest in _PARTS or mode == b"websocket") and (code != 1.0 or dest == b"image")
+    return count, code, float(legal)
+
+
+def _version(hints: bytes | None, agent: Agent) -> float:
+    """Whether sec-ch-ua names Chromium with the version of the User-Agent."""
+    if hints is None or agent.family != CHROMIUM:
+        return UNKNOWN
+    return float(b'Chromium";v="%d"' % agent.major in hints)
+
+
+def _platform(platform: bytes | None, agent: Agent) -> float:
+    if platform is None or agent.family != CHROMIUM:
+        return UNKNOWN
+    expected = _HINTS.get(agent.system)
+    return UNKNOWN if expected is None else float(expected in platform)
+
+
+def _priority(value: bytes | None, agent: Agent, first: bool, navigates: bool) -> float:
+    """RFC 9218's field: with pages Chromium since 124 and Firefox since 128 send it, but over HTTP/1.1 nobody but Firefox."""
+    family, major = agent.family, agent.major
+    if family == OTHER:
+        return UNKNOWN
+    since = {CHROMIUM: 124, FIREFOX: 128, SAFARI: 17}[family]
+    if value is None:
+        return UNKNOWN if first or major < since or family == SAFARI or not navigates else 0.0
+    return float(major >= since - 2 and (not first or family != CHROMIUM))
+
+
+def _era(numbers: tuple[float, ...], agent: Agent) -> float:
+    """How many changes of its TLS the claimed version has missed, or has too early."""
+    major, wrong = agent.major, 0
+    if agent.family == CHROMIUM:
+        desktop = not agent.mobile
+        wrong += numbers[_PQ] == 0.0 and major >= 131
+        wrong += numbers[_PQ] == 1.0 and major < 116
+        wrong += numbers[_ALPS_NEW] == 0.0 and numbers[_ALPS_OLD] == 1.0 and major >= 138
+        wrong += numbers[_ALPS_NEW] == 1.0 and major < 131
+        wrong += numbers[_ECH] == 0.0 and major >= 120 and desktop
+    elif agent.family == FIREFOX:
+        wrong += numbers[_PQ] == 0.0 and major >= 135
+        wrong += numbers[_PQ] == 1.0 and major < 124
+        wrong += numbers[_ECH] == 0.0 and major >= 120
+    elif agent.family == SAFARI:
+        wrong += numbers[_PQ] == 1.0 and major < 26
+    else:
+        return UNKNOWN
+    return float(wrong)
