@@ -13,8 +13,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from edgeproxy.bots.families import CHROMIUM, FIREFOX, GNUTLS, GO, OPENSSL, OTHER, SAFARI
-from edgeproxy.bots.view import H1, H2, H3, View
+from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
+from edgeproxy.bots.view import H1, H2, H3, NONE, View
 
 # What a User-Agent says of its sender, by number of the heuristic. One text is looked at once.
 _SAID: Final[dict[int, re.Pattern[bytes]]] = {
@@ -35,15 +35,17 @@ _SAID: Final[dict[int, re.Pattern[bytes]]] = {
     ),
     1005: re.compile(rb"(?i)headless|phantomjs|slimerjs|puppeteer|playwright|selenium|webdriver|cypress/|nightmare"),
 }
+_SYSTEMS: Final = {
+    b"Windows": "windows", b"macOS": "mac", b"Linux": "linux", b"Android": "android", b"Chrome OS": "chromeos",
+    b"Chromium OS": "chromeos", b"iOS": "ios",
+}  # fmt: skip
 # What the hint and the User-Agent may say of one device: a phone that asks for desktop pages is Linux in one of them.
-_ALIKE: Final = ({"Android", "Linux"}, {"Chrome OS", "Linux"}, {"Chromium OS", "Chrome OS"}, {"Chromium OS", "Linux"})
+_ALIKE: Final = ({"android", "linux"}, {"chromeos", "linux"})
 _MOST_AGENT: Final = 512  # bytes of a User-Agent that are read
 _KEPT: Final = 4096  # User-Agents that are remembered
 _HINT_VERSION: Final = re.compile(rb'"(?:Chromium|Google Chrome|Microsoft Edge|HeadlessChrome|Brave|Opera)";v="(\d{1,4})')
 _SITES: Final = frozenset({b"none", b"same-origin", b"same-site", b"cross-site"})
 _MODES: Final = frozenset({b"navigate", b"cors", b"no-cors", b"same-origin", b"websocket"})
-# Engines that are not browsers' own: a browser that is claimed over one of them is not one.
-_FOREIGN: Final = frozenset({OPENSSL, GNUTLS, GO, OTHER})
 _HINTS_SINCE: Final = 90  # Chromium with client hints on every request over TLS
 _FETCH_SINCE: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # versions with Sec-Fetch-* fields (Fetch Metadata)
 
@@ -76,11 +78,11 @@ def _upgrades(view: View) -> bool:
 
 
 def _foreign_tls(view: View) -> bool:
-    return view.browser and view.tls in _FOREIGN
+    return view.browser and view.tls == OTHER
 
 
 def _other_tls(view: View) -> bool:
-    return view.browser and view.tls in (CHROMIUM, FIREFOX, SAFARI) and view.tls != view.claim.family
+    return view.browser and view.tls in (CHROMIUM, FIREFOX, SAFARI) and view.tls != view.agent.family
 
 
 def _quic_alpn(view: View) -> bool:
@@ -90,12 +92,12 @@ def _quic_alpn(view: View) -> bool:
 
 def _old_tls(view: View) -> bool:
     hello = view.prints.hello if view.prints is not None else None
-    modern = view.claim.major >= (17 if view.claim.family == SAFARI else 90)
+    modern = view.agent.major >= (17 if view.agent.family == SAFARI else 90)
     return hello is not None and view.browser and modern and 0x0304 not in hello.versions
 
 
 def _other_h2(view: View) -> bool:
-    return view.request.protocol == H2 and view.browser and view.h2 not in ("", view.claim.family)
+    return view.request.protocol == H2 and view.browser and view.h2 not in (NONE, view.agent.family)
 
 
 def _h1_only(view: View) -> bool:
@@ -106,11 +108,11 @@ def _h1_only(view: View) -> bool:
 
 
 def _other_quic(view: View) -> bool:
-    return view.request.protocol == H3 and view.browser and view.h3 not in ("", view.claim.family)
+    return view.request.protocol == H3 and view.browser and view.h3 not in (NONE, view.agent.family)
 
 
 def _no_hints(view: View) -> bool:
-    claim = view.claim
+    claim = view.agent
     if not view.browser or claim.family != CHROMIUM or claim.major < _HINTS_SINCE or _upgrades(view):
         return False
     return view.request.peer.secure and b"sec-ch-ua" not in view.headers
@@ -118,22 +120,23 @@ def _no_hints(view: View) -> bool:
 
 def _other_hints(view: View) -> bool:
     """Chromium's version in both places is the same number, and so are the platform and whether it is a phone."""
-    claim, hints = view.claim, view.get(b"sec-ch-ua")
-    if claim.family != CHROMIUM or claim.embedded or not hints:
+    claim, hints = view.agent, view.get(b"sec-ch-ua")
+    if claim.family != CHROMIUM or not view.browser or not hints:
         return False
     versions = {int(each) for each in _HINT_VERSION.findall(hints)}
     if b'"Chromium"' in hints and versions and claim.major not in versions:
         return True
-    platform = view.get(b"sec-ch-ua-platform").strip(b'"').decode("latin-1")
-    return platform not in ("", "Unknown", claim.platform) and claim.platform != "" and {platform, claim.platform} not in _ALIKE
+    platform = view.get(b"sec-ch-ua-platform").strip(b'"')
+    said = _SYSTEMS.get(platform, "")
+    return said != "" and claim.system not in ("", said) and {said, claim.system} not in _ALIKE
 
 
 def _foreign_hints(view: View) -> bool:
-    return view.browser and view.claim.family in (FIREFOX, SAFARI) and b"sec-ch-ua" in view.headers
+    return view.browser and view.agent.family in (FIREFOX, SAFARI) and b"sec-ch-ua" in view.headers
 
 
 def _no_fetch(view: View) -> bool:
-    claim = view.claim
+    claim = view.agent
     if not view.browser or claim.major < _FETCH_SINCE.get(claim.family, 1 << 16) or _upgrades(view):
         return False
     return view.request.peer.secure and b"sec-fetch-mode" not in view.headers and b"sec-fetch-site" not in view.headers
@@ -158,12 +161,12 @@ def _impostor(view: View) -> bool:
 
 
 HEURISTICS: Final = tuple(Heuristic(*row) for row in (
-    (1001, "no_user_agent", "No User-Agent was sent.", lambda view: not view.agent.strip()),
-    (1002, "declared_bot", "The User-Agent says that it is a bot.", lambda view: 1002 in said(view.agent)),
-    (1003, "declared_library", "The User-Agent is that of a program or a library.", lambda view: 1003 in said(view.agent)),
-    (1004, "scanner", "The User-Agent is that of a security scanner.", lambda view: 1004 in said(view.agent)),
+    (1001, "no_user_agent", "No User-Agent was sent.", lambda view: not view.text.strip()),
+    (1002, "declared_bot", "The User-Agent says that it is a bot.", lambda view: 1002 in said(view.text)),
+    (1003, "declared_library", "The User-Agent is that of a program or a library.", lambda view: 1003 in said(view.text)),
+    (1004, "scanner", "The User-Agent is that of a security scanner.", lambda view: 1004 in said(view.text)),
     (1005, "declared_automation", "The User-Agent is that of an automated browser.",
-     lambda view: 1005 in said(view.agent) or b"Headless" in view.get(b"sec-ch-ua")),
+     lambda view: 1005 in said(view.text) or b"Headless" in view.get(b"sec-ch-ua")),
     (3001, "tls_not_a_browser", "A browser is claimed, and the TLS handshake is that of a library.", _foreign_tls),
     (3002, "tls_other_browser", "One browser is claimed, and the TLS handshake is that of another.", _other_tls),
     (3003, "tls_h3_over_tcp", "HTTP/3 was offered over TCP, where it cannot be spoken.", _quic_alpn),

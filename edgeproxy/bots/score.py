@@ -15,7 +15,6 @@ from edgeproxy.bots.view import View
 
 if TYPE_CHECKING:
     from edgeproxy.bots.identity import Verified
-
     from edgeproxy.message import Request
 
 Source = Literal[

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edgeproxy.bots import families
+from edgeproxy.bots import wire
+from edgeproxy.bots.agents import OTHER, read_agent
 
 if TYPE_CHECKING:
     from edgeproxy.bots.identity import Verified
-
     from edgeproxy.message import Request
     from edgeproxy.prints import Prints
 
+NONE: Final = -1  # of a family
+EMBEDDED: Final = frozenset({"webview", "qt"})  # other programs with an engine inside, that leave out some of what browsers send
 H1, H2, H3 = 0, 1, 2  # indices of observe.metrics.PROTOCOLS
 
 
@@ -22,24 +24,24 @@ class View:
     Attributes:
         request: as it came.
         headers: the last line of each name.
-        agent: User-Agent, b"" where there is none.
-        claim: what it claims.
+        text: User-Agent, b"" where there is none.
+        agent: what it claims.
         prints: of the connection; None where nobody took them.
-        tls, h2, h3: families of what speaks, "" unknown.
+        tls, h2, h3: families (agents.py) of what speaks; NONE where there is nothing to tell by.
         browser: a browser is claimed, and not one that is embedded in another program.
         identity: who a declared bot really is; None: nobody looked.
     """
 
-    __slots__ = ("agent", "browser", "claim", "h2", "h3", "headers", "identity", "prints", "request", "tls")
+    __slots__ = ("agent", "browser", "h2", "h3", "headers", "identity", "prints", "request", "text", "tls")
 
     def __init__(self, request: Request, prints: Prints | None, identity: Verified | None = None) -> None:
         self.request = request
         self.prints = prints
         self.identity = identity
         self.headers = dict(request.headers)
-        self.agent = self.headers.get(b"user-agent", b"")
-        self.claim = families.claim(self.agent)
-        self.browser = self.claim.family != "" and not self.claim.embedded
+        self.text = self.headers.get(b"user-agent", b"")
+        self.agent = agent = read_agent(self.text)
+        self.browser = agent.family != OTHER and agent.mozilla and agent.brand not in EMBEDDED and b"compatible;" not in self.text
         self.tls, self.h2, self.h3 = connection_families(prints)
 
     def get(self, name: bytes) -> bytes:
@@ -47,12 +49,12 @@ class View:
         return self.headers.get(name, b"")
 
 
-def connection_families(prints: Prints | None) -> tuple[str, str, str]:
-    """Of TLS, HTTP/2 and HTTP/3; "" where there is nothing to tell by."""
+def connection_families(prints: Prints | None) -> tuple[int, int, int]:
+    """Of TLS, HTTP/2 and HTTP/3."""
     if prints is None:
-        return "", "", ""
+        return NONE, NONE, NONE
     return (
-        families.tls_family(prints.hello) if prints.hello is not None else "",
-        families.h2_family(prints.h2) if prints.h2 is not None else "",
-        families.h3_family(prints.h3) if prints.h3 is not None else "",
+        wire.tls_family(prints.hello) if prints.hello is not None else NONE,
+        wire.h2_family(prints.h2) if prints.h2 is not None else NONE,
+        wire.h3_family(prints.h3) if prints.h3 is not None else NONE,
     )
