@@ -6,22 +6,30 @@ policy out. What a score is made of is bots/'s business, what it means policy/bo
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.bots.model import ModelError, load_once
 from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
+from edgeproxy.config.bots import model_path
 from edgeproxy.faults import client_fault, edge_fault
 from edgeproxy.observe.access import with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Act, Policy
+from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
-    from edgeproxy.bots.score import Model
+    from edgeproxy.bots.model import Model
+    from edgeproxy.bots.signals import Signal
+    from edgeproxy.config.bots import Bots
     from edgeproxy.config.model import Config
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
+    from edgeproxy.watching import Watch
 
 STAGE: Final = "bots"
+_HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _log = logging.getLogger("edgeproxy")
 _BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
 _CHALLENGED: Final = edge_fault(403, "bot_challenge", "This request has to pass a challenge; this server cannot show one yet.")
@@ -31,15 +39,21 @@ class BotSettings:
     """What scoring needs, compiled for a snapshot.
 
     Attributes:
-        policies: by route's name.
-        stats: where failures are counted; a worker's, bound when it switches to the snapshot.
+        policy: where a route has none of its own; policies: by route's name.
+        stats: where failures are counted; watch: who remembers what clients did; both a worker's, bound when it switches to
+            the snapshot.
     """
 
-    __slots__ = ("policies", "policy", "scorer", "stats")
+    __slots__ = ("policies", "policy", "scorer", "stats", "watch")
 
-    def __init__(self, config: Config, model: Model | None) -> None:
+    def __init__(self, config: Config) -> None:
+        """Compile.
+
+        Raises: ValueError (the operator's own model cannot be used).
+        """
         self.stats = BotStats()
-        self.scorer = Scorer(model, self._broken)
+        self.watch: Watch | None = None
+        self.scorer = Scorer(_model(config.bots), self._broken)
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 
@@ -49,32 +63,78 @@ class BotSettings:
         self.stats.failures += 1
 
 
-class Scored:
-    """The score of a plan's head."""
+def _model(bots: Bots) -> Model | None:
+    if bots.model == "off":
+        return None
+    own = model_path(bots)
+    try:
+        return load_once(own) if own is not None else load_once()
+    except ModelError as error:
+        if own is not None:
+            raise ValueError(str(error)) from error
+        _log.warning("Bots are scored by heuristics alone: %s; or set bots.model to off.", error)
+        return None
 
-    __slots__ = ("_lines", "_request", "_settings", "_static", "client")
+
+class Scored:
+    """The score of a plan's head.
+
+    Attributes:
+        client: textual address.
+    """
+
+    __slots__ = ("_lines", "_marks", "_moved", "_moved_at", "_request", "_settings", "_static", "client")
 
     def __init__(self, settings: BotSettings, request: Request, client: str) -> None:
-        """Nothing is computed yet.
-
-        Args:
-            client: textual address.
-        """
+        """Nothing is computed yet."""
         self._settings = settings
         self._request = request
         self._static: Score | None = None
+        self._marks: Marks | None = None
+        self._moved = 0.0
+        self._moved_at = 0.0
         self._lines: dict[int, tuple[bytes, bytes]] = {}
         self.client = client
 
     def current(self) -> Score:
         """The score as it is now."""
-        static = self._static
+        static, settings = self._static, self._settings
         if static is None:
-            static = self._settings.scorer.score(self._request)
+            static = settings.scorer.score(self._request, time.time())
             identity = static.identity
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
                 self._static = static  # else it may be another one the next time
-        return static
+        watch = settings.watch
+        if watch is None or static.value == 0:
+            return static
+        now = time.monotonic()
+        if now - self._moved_at > _HOLDS:
+            self._moved_at = now
+            self._moved = watch.moved(self.marks(), now)
+        return static.with_evidence(self._moved) if self._moved else static
+
+    def marks(self) -> Marks:
+        """What is counted of the head."""
+        marks = self._marks
+        if marks is None:
+            marks = self._marks = Marks(self._request, self.client, b"")
+        return marks
+
+    def signal(self) -> Signal | None:
+        """How the programs of its fingerprint behave together; None: nobody knows."""
+        watch = self._settings.watch
+        return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+
+    def ended(self, exchange: Exchange, now: float) -> None:
+        """An exchange is over: it counts."""
+        score, settings = score_of(exchange), self._settings
+        if score is None:
+            return
+        settings.stats.scores[score.value] += 1
+        for each in score.detections:
+            settings.stats.detection(each.name)
+        if settings.watch is not None:
+            settings.watch.ended(self.marks(), score, exchange.status, now)
 
     def line(self, static: bytes, score: Score | None) -> bytes:
         """The end of a log line with the score in it; made once for each value."""

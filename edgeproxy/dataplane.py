@@ -81,6 +81,7 @@ class DataPlane:
         gateway.snapshot = snapshot
         if snapshot.bots is not None:
             snapshot.bots.stats = gateway.stats.bots
+            snapshot.bots.watch = gateway.watch
 
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""

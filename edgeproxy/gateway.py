@@ -24,6 +24,7 @@ from edgeproxy.rays import Rays
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.ticket import Leases
 from edgeproxy.upstream.h1 import UpstreamConnection
+from edgeproxy.watching import Watch
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,12 +52,13 @@ class Gateway:
         leases: tickets that hold places of limits of concurrency.
         previews: those that wait for more of theirs.
         sightings: where keys of the edge were seen.
+        watch: what clients did, for their scores.
         store: where limits count; this worker's own until it is given another one.
     """
 
     __slots__ = (
         "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings", "snapshot",
-        "stats", "store", "time",
+        "stats", "store", "time", "watch",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +75,7 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore()
         self.sightings = Sightings(NETWORKS)
+        self.watch = Watch(self, deadlines)
         self.leases = Leases(deadlines, LEASE / 3_000_000)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
@@ -343,10 +346,8 @@ class Gateway:
         seconds = (now or self.time()) - started
         record(plan.stats, exchange.request.protocol, status, seconds, received, sent)
         scored = plan.scored
-        if scored is not None and (score := botting.score_of(exchange)) is not None:
-            self.stats.bots.scores[score.value] += 1
-            for each in score.detections:
-                self.stats.bots.detection(each.name)
+        if scored is not None:
+            scored.ended(exchange, started + seconds)
         log = self.log
         if log is not None:
             served = exchange.served_by

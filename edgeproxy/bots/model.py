@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -134,3 +135,20 @@ def read_manifest(path: Path) -> Manifest:
     if len(knots) < 2 or not rising or not all(math.isfinite(x) for knot in knots for x in knot):
         raise ModelError(f"{path}: `knots` must be two or more pairs of rising probability and score")
     return made
+
+
+@lru_cache(maxsize=4)
+def _kept(path: Path, _changed: tuple[int, int]) -> Model:
+    return load(path)
+
+
+def load_once(path: Path = SHIPPED) -> Model:
+    """The same model for the same files: a reload of the configuration need not read it again.
+
+    Raises: ModelError.
+    """
+    try:
+        changed = tuple(each.stat().st_mtime_ns for each in (path, path.with_suffix(".json")))
+    except OSError as e:
+        raise ModelError(f"{path}: {e.strerror}") from e
+    return _kept(path, (changed[0], changed[1]))

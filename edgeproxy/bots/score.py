@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
+from edgeproxy.bots.features import vector
 from edgeproxy.bots.heuristics import Heuristic, detect
+from edgeproxy.bots.model import scaled
 from edgeproxy.bots.view import View
 
 if TYPE_CHECKING:
     from edgeproxy.bots.identity import Verified
+    from edgeproxy.bots.model import Model
     from edgeproxy.message import Request
 
 Source = Literal[
@@ -24,13 +27,6 @@ AUTOMATED: Final = 1
 LIKELY_HUMAN: Final = 30  # from here on
 MOST: Final = 99
 _LEAST_MODEL: Final = 2
-
-
-class Model(Protocol):
-    """What scores the shape of a request."""
-
-    def chance(self, view: View) -> float | None:
-        """How likely a person sent it, 0..1; None when it cannot say."""
 
 
 class Score:
@@ -101,7 +97,7 @@ class Score:
         if self.value < _LEAST_MODEL:
             return made
         odds = math.log(self.value / (100 - self.value)) + moved + (_PASS if passed else 0.0)
-        made.value = _scaled(1 / (1 + math.exp(-odds)))
+        made.value = min(MOST, max(_LEAST_MODEL, round(100 / (1 + math.exp(-odds)))))
         if made.value != self.value:
             made.source = "JS Fingerprinting" if passed and moved >= 0 else "Behavioral Analysis"
         return made
@@ -110,10 +106,6 @@ class Score:
 NOT_COMPUTED: Final = Score(0, "Not Computed")
 _WORTH_TELLING: Final = 0.25
 _PASS: Final = 1.5  # log-odds of a challenge that was passed: an automated browser passes, too
-
-
-def _scaled(chance: float) -> int:
-    return min(MOST, max(_LEAST_MODEL, round(100 * chance)))
 
 
 class Scorer:
@@ -129,17 +121,22 @@ class Scorer:
         self.model = model
         self._broken = broken
 
-    def score(self, request: Request, identity: Verified | None = None) -> Score:
-        """The score of a head, by what it and its connection are made of."""
+    def score(self, request: Request, now: float, identity: Verified | None = None) -> Score:
+        """The score of a head, by what it and its connection are made of.
+
+        Args:
+            now: seconds since the epoch.
+        """
         try:
             view = View(request, request.peer.prints, identity)
             found = detect(view)
             if found:
                 return Score(AUTOMATED, "Heuristics", found, None, identity)
-            chance = self.model.chance(view) if self.model is not None else None
-            if chance is None or not 0 <= chance <= 1:
+            model = self.model
+            chance = model.predict(vector(request, now)) if model is not None else None
+            if model is None or chance is None:
                 return Score(0, "Not Computed", (), None, identity)
-            return Score(_scaled(chance), "Machine Learning", (), chance, identity)
+            return Score(scaled(chance, model.manifest.knots), "Machine Learning", (), chance, identity)
         except Exception as error:
             self._broken(error)
             return NOT_COMPUTED

@@ -129,4 +129,5 @@ class Signals:
 def _place(order: list[int], number: int) -> tuple[int, int]:
     """Rank from the top, and percent that have as many or fewer."""
     below = bisect_right(order, number)
-    return len(order) - below + 1, round(100 * below / len(order)) if order else 100
+    percent: int = round(100 * below / len(order)) if order else 100
+    return len(order) - below + 1, percent

@@ -14,6 +14,7 @@ from edgeproxy.rules.syntax import BYTES
 
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
+    from edgeproxy.bots.signals import Signal
     from edgeproxy.botting import Scored
     from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
@@ -110,6 +111,7 @@ _SET: Final[dict[str, Source]] = {
 _BY_SLOT: Final[dict[str, Source]] = {
     **{slot: source for info in FIELDS.values() if info.known for slot, source in _forms(info).items()},
     **_SET,
+    "signal": lambda facts: facts.scored.signal() if facts.scored is not None else None,
     "bot": lambda facts: facts.scored.current() if facts.scored is not None else None,
     "link": client.link,
     "moment": moment,
@@ -129,7 +131,7 @@ _LATE: Final = frozenset({
 
 
 # What a rewrite does not change and is dear to know.
-_OF_THE_CLIENT: Final = frozenset({"bot", "link", "place"})
+_OF_THE_CLIENT: Final = frozenset({"bot", "link", "place", "signal"})
 
 
 class _Slot:
@@ -197,6 +199,7 @@ class Facts:
     key: Key | None
     scored: Scored | None
     bot: Score | None
+    signal: Signal | None
     body: body.HeldBody | None
     reply: Reply | None
     original_reply: Reply | None

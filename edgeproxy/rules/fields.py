@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edgeproxy.rules.client import CLIENT
-from edgeproxy.rules.sources import SOURCES
+from edgeproxy.rules.sources import SIGNALS, SOURCES
 from edgeproxy.rules.syntax import BOOL, BYTES, INT, IP, Type, array, mapping
 
 STRINGS: Final = array(BYTES)
@@ -52,6 +52,7 @@ _RESPONSE: Final = ("cf.response.", "http.response.", "raw.http.response.")
 _SCORED: Final = frozenset({
     "cf.bot_management.detection_ids", "cf.bot_management.js_detection.passed", "cf.bot_management.score",
     "cf.bot_management.signed_agent", "cf.bot_management.verified_bot", "cf.client.bot", "cf.verified_bot_category",
+    *(f"edge.ja4.{name}" for name in SIGNALS),
 })  # fmt: skip
 _VOLATILE: Final = frozenset({
     "cf.random_seed", "cf.ray_id", "cf.timings.client_quic_rtt_msec", "cf.timings.client_tcp_rtt_msec",
@@ -98,7 +99,9 @@ _TYPES: Final[dict[Type, str]] = {
         cf.timings.client_tcp_rtt_msec cf.timings.edge_msec cf.timings.origin_ttfb_msec cf.timings.worker_msec
         cf.tls_client_hello_length cf.waf.content_scan.num_malicious_obj cf.waf.content_scan.num_obj cf.waf.score
         cf.waf.score.rce cf.waf.score.sqli cf.waf.score.xss http.request.body.size http.request.timestamp.msec
-        http.request.timestamp.sec http.response.code ip.geoip.asnum ip.src.asnum""",
+        http.request.timestamp.sec http.response.code ip.geoip.asnum ip.src.asnum edge.ja4.browser_percent_1h
+        edge.ja4.h2h3_percent_1h edge.ja4.heuristic_percent_1h edge.ja4.ips_quantile_1h edge.ja4.ips_rank_1h
+        edge.ja4.paths_rank_1h edge.ja4.reqs_quantile_1h edge.ja4.reqs_rank_1h edge.ja4.uas_rank_1h""",
     BOOL: """
         cf.api_gateway.auth_id_present cf.api_gateway.fallthrough_detected cf.api_gateway.request_violates_schema
         cf.bot_management.corporate_proxy cf.bot_management.js_detection.passed cf.bot_management.signed_agent

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +20,7 @@ from edgeproxy.rules.client import CLIENT
 
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
+    from edgeproxy.bots.signals import Signal
     from edgeproxy.message import Headers
     from edgeproxy.rules.facts import Facts
 
@@ -27,6 +29,12 @@ Source = Callable[["Facts"], Any]
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/2", b"HTTP/3")  # by the indices of observe.metrics.PROTOCOLS
 _QUALITY: Final = re.compile(rb"[01](?:\.[0-9]{0,3})?")
 _MAX_LANGUAGES: Final = 64
+# Fields of bots/signals.py below edge.ja4, by the names that Cloudflare gives to its JA4 signals; ratios are percent here.
+SIGNALS: Final = {
+    "browser_percent_1h": "browser", "h2h3_percent_1h": "h2h3", "heuristic_percent_1h": "heuristic",
+    "ips_quantile_1h": "addresses_quantile", "ips_rank_1h": "addresses_rank", "paths_rank_1h": "paths_rank",
+    "reqs_quantile_1h": "requests_quantile", "reqs_rank_1h": "requests_rank", "uas_rank_1h": "agents_rank",
+}  # fmt: skip
 # What Cloudflare lists as static by its extension.
 STATIC: Final = frozenset(
     b"""ai avi avif bin bmp cab css csv doc docx dmg dot eot eps exe f4v flv gif gz heic htc html ico ipa jar jpeg jpg
@@ -187,6 +195,11 @@ def _score(pick: Callable[[Score], Any]) -> Source:
     return lambda facts: pick(facts.bot) if facts.bot is not None else None
 
 
+def _signal(pick: Callable[[Signal], int]) -> Source:
+    """Something of how the programs of a fingerprint behave; missing where nothing is known of it."""
+    return lambda facts: pick(facts.signal) if facts.signal is not None else None
+
+
 def _category(score: Score) -> bytes:
     bot = score.identity.bot if score.identity is not None and score.identity.verified else None
     return bot.category.encode("ascii") if bot is not None else b""
@@ -211,6 +224,7 @@ _OWN: Final[dict[str, Source]] = {
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
     "cf.worker.upstream_zone": lambda _: b"",  # as at Cloudflare where no Worker asks
+    **{f"edge.ja4.{name}": _signal(attrgetter(slot)) for name, slot in SIGNALS.items()},
     "edge.key.id": lambda facts: _key(facts, "id"),
     "edge.key.name": lambda facts: _key(facts, "name"),
     "edge.route.dialect": _dialect,
