@@ -100,7 +100,8 @@ class Signals:
         both = [counts for counts in (self._new.get(ja4), self._old.get(ja4)) if counts is not None]
 
         def percent(name: str) -> int:
-            return round(100 * sum(getattr(counts, name) for counts in both) / numbers[0])
+            share: int = round(100 * sum(getattr(counts, name) for counts in both) / numbers[0])
+            return share
 
         return Signal(
             percent("h2h3"), percent("heuristic"), percent("browser"), requests[1], addresses[1], requests[0], addresses[0],

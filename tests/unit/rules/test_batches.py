@@ -163,7 +163,7 @@ _UA, _PATH, _QUERY = "lower_http_user_agent", "lower_http_request_uri_path", "lo
     ('any(lower(http.request.uri.args.values[*])[*] contains "xyz")', {Word(_QUERY, b"xyz")}),
     ('any(http.request.cookies["sess"][*] contains "x")', {Member("http_request_cookies", b"sess")}),  # its name is decoded
     ('any(http.request.cookies[*][*] contains "xyz")', {Word("lower_http_cookie", b"xyz")}),
-    ("len(http.host) & 4", None), ("cf.threat_score & cf.bot_management.score", NEVER),
+    ("len(http.host) & 4", None), ("cf.threat_score & cf.waf.score", NEVER),
     ('has_key(http.request.headers, "host")', None), ('not http.user_agent contains "sqlmap"', None),
     ('http.user_agent contains "sqlmap" or ssl', None), ('http.user_agent contains "sqlmap" xor ssl', None),
     ('all(http.request.headers["x-a"][*] eq "b")', None), ('http.user_agent contains ""', None), ("len(http.host) gt 5", None),
