@@ -215,10 +215,10 @@ def _ja4(hello: Hello, kind: Kind, extensions: list[int]) -> str:
         f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}{_ends(hello.alpn)}"
     )
     ciphers.sort()
-    hashed = sorted(each for each in extensions if each not in _UNHASHED)
-    text = _hex(hashed)
-    if hashed and hello.sigalgs:
-        text += "_" + _hex([each for each in hello.sigalgs if each not in GREASE])
+    text = _hex(sorted([each for each in extensions if each not in _UNHASHED]))
+    algorithms = [each for each in hello.sigalgs if each not in GREASE]
+    if algorithms:
+        text += "_" + _hex(algorithms)
     return f"{head}_{_short(_hex(ciphers))}_{_short(text)}"
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.hellos import UNSTABLE, VECTORS, alpn, made, records, sigalgs, sized, slow_ja4, two, vector_of, versions
 from support.shared import shared
 
+from bench import hellos
 from edgeproxy.listen.hello import GREASE, MAX_MESSAGE, NOTHING, Hello, from_records, ja3, ja4, ja4_normal, read_hello
 
 NUMBERS = st.lists(st.one_of(st.integers(0, 0xFFFF), st.sampled_from(sorted(GREASE))), max_size=120)
@@ -196,3 +197,10 @@ def test_any_bytes(data: bytes) -> None:
         if hello is not None:
             assert len(ja4(hello, "t")) == len(ja4_normal(hello, "q")) == 36
             assert len(ja3(hello)) == 32
+
+
+def test_spoiled_hellos() -> None:
+    """A part of what `python -m bench.hellos --fuzz 1000000` does."""
+    read, changed = hellos.fuzz(5_000, 7)
+    assert 2_000 < read < 5_000
+    assert changed > 500, "or it spoils nothing that matters"
