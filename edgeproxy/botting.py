@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 STAGE: Final = "bots"
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _log = logging.getLogger("edgeproxy")
-_BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
+BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
 _CHALLENGED: Final = edge_fault(403, "bot_challenge", "This request has to pass a challenge; this server cannot show one yet.")
 
 
@@ -172,7 +172,7 @@ class Botting:
 
     def _act(self, exchange: Exchange, act: Act) -> bool:
         if act == "block":
-            exchange.gateway.fail(exchange, _BLOCKED)
+            exchange.gateway.fail(exchange, BLOCKED)
             return True
         if act == "challenge":
             exchange.gateway.fail(exchange, _CHALLENGED)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from edgeproxy.explaining import admitted, after, before, ruled
+from edgeproxy.explaining import admitted, after, before, ruled, scored
 from edgeproxy.explaining.answer import Explanation, Named, Outcome, Stage
 from edgeproxy.explaining.paper import PaperSnapshot
 from edgeproxy.explaining.question import Question, understand
@@ -33,6 +33,7 @@ STAGES: Final[tuple[StageOf, ...]] = (
     before.route,
     ruled.rules,
     after.routed_again,
+    scored.bots,
     admitted.key,
     admitted.limits,
     after.body,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.botting import BotSettings
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.explaining.question import Unclear
 from edgeproxy.explaining.trace import Sheet
@@ -63,6 +64,7 @@ class PaperSnapshot(Snapshot):
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = False  # of nobody who connects
+        self.bots = BotSettings(config) if config.bots.enabled else None
         self.instance = INSTANCE
         self._sheets: dict[tuple[str, bool], Sheet] = {}
         self._may: dict[str, Check] = {}

@@ -1,0 +1,59 @@
+# Who sent the request, as far as it can be told on paper: there is no connection whose handshake could be looked at.
+"""The stage of the bots' score and its policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.botting import BLOCKED, STAGE
+from edgeproxy.explaining.answer import Named, Outcome, Stage
+from edgeproxy.explaining.own import answer_fault
+
+if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
+    from edgeproxy.explaining.ways import Ways
+
+
+def bots(ways: Ways) -> Stage | None:
+    """The score, its reasons, and what the policy makes of it."""
+    plan, settings, decision = ways.plan, ways.snapshot.bots, ways.decision
+    if ways.outcome is not None or settings is None or plan.scored is None or plan.route is None:
+        return None
+    score = plan.scored.current()
+    rows = _rows(score)
+    if ways.request.peer.prints is None or not ways.request.peer.prints.ja4:
+        rows.append(Named("without", "a connection: what its handshake would say is not in it"))
+    told = f"score {score.value} ({score.source})"
+    if decision is not None and STAGE in decision.stages:
+        return Stage("bots", "passes", f"{told}; a rule skips what would be done about it", rows)
+    policy = settings.policies.get(plan.route.name, settings.policy)
+    act = policy.verdict(score, keyed=plan.keyed is not None and plan.keyed.key is not None)
+    if not act or act == "log":
+        return Stage("bots", "passes", f"{told}: {'told in an event' if act else 'nothing is done'}", rows)
+    if not policy.acts:
+        return Stage("bots", "passes", f"{told}: {act} on trial (mode: log)", rows)
+    hits = [rule.id for rule in decision.hits] if decision is not None else []
+    if act == "block":
+        answer_fault(ways, BLOCKED, Outcome(f"the edge answers 403: {BLOCKED.message}", "bots", 403, hits=hits))
+        return Stage("bots", "answers", f"403: {told}: block", rows)
+    if act == "challenge":
+        return Stage("bots", "waits", f"{told}: a challenge has to be passed first", rows)
+    slow = policy.slow
+    if slow is not None and slow.limits:
+        rows.append(Named("limits", ", ".join(slow.limits)))
+    if slow is not None and slow.upstream is not None:
+        rows.append(Named("upstream", slow.upstream))
+    return Stage("bots", "changes", f"{told}: it gets less", rows)
+
+
+def _rows(score: Score) -> list[Named]:
+    rows = [Named(f"{each.id} {each.name}", each.reason) for each in score.detections]
+    identity = score.identity
+    if identity is not None and identity.bot is not None:
+        rows.append(Named("verified bot", f"{identity.bot.name} ({identity.bot.category}), by {identity.how}"))
+    elif identity is not None and identity.claimed is not None:
+        what = "not known yet" if identity.pending else "refuted" if identity.failed else "not verified"
+        rows.append(Named("claims to be", f"{identity.claimed.name}: {what}"))
+    if score.chance is not None:
+        rows.append(Named("model", f"a person's with a chance of {score.chance:.0%}"))
+    return rows
