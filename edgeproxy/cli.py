@@ -94,6 +94,7 @@ def explain(
     data: Annotated[str | None, typer.Option("--data", "-d", metavar="TEXT", help="The body, or @file.")] = None,
     http: Annotated[str | None, typer.Option("--http", metavar="VERSION", help="1.1, 2 or 3; else as clients do.")] = None,
     client: Annotated[str | None, typer.Option("--client", metavar="IP", help="Where the connection comes from.")] = None,
+    ja4: Annotated[str | None, typer.Option("--ja4", metavar="JA4", help="The client's fingerprint.")] = None,
     har: Annotated[Path | None, typer.Option("--har", metavar="FILE", help="Requests that a browser saved.")] = None,
     entry: Annotated[int | None, typer.Option("--entry", min=1, metavar="N", help="One of them; else a line for each.")] = None,
     status: Annotated[int | None, typer.Option("--status", help="Of the reply, for rules of the response phase.")] = None,
@@ -121,7 +122,7 @@ def explain(
     from edgeproxy.explaining.command import Asked, Style, run
     from edgeproxy.explaining.question import Unclear
 
-    asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [])
+    asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [], ja4)
     colour = not as_json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     try:
         text = run(load(config), asked, Style(as_json, brief, colour, show_secrets))

@@ -93,4 +93,6 @@ def prepare(snapshot: Snapshot, route: Route, request: Request, client: str) -> 
         return Keying(None, problem, client)
     if not isinstance(found, Key):
         return None
-    return Keying(found, found.elsewhere(client), client)
+    prints = request.peer.prints
+    # A hello that nobody can read is of no family: None would let whoever sends one too long use a bound key.
+    return Keying(found, found.elsewhere(client, prints.ja4 if prints is not None else None), client)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from edgeproxy.faults import Fault
+    from edgeproxy.prints import Prints
 
 Headers = list[tuple[bytes, bytes]]
 """Field lines in order; names are lower case."""
@@ -47,10 +48,11 @@ class Peer:
         trusted: the address is inside `trusted_proxies`.
         secure: the connection is TLS.
         link: the connection itself; it holds the application that holds this, until it ends.
+        prints: of the program at the other end; None where nobody wants to know, and for proxies that are trusted.
         names: DNS names of the certificate that was served when the client sent SNI, else None (RFC 9110 §15.5.20).
     """
 
-    __slots__ = ("address", "link", "names", "secure", "trusted")
+    __slots__ = ("address", "link", "names", "prints", "secure", "trusted")
 
     def __init__(self, address: str, *, trusted: bool, secure: bool) -> None:
         self.address = address
@@ -58,6 +60,7 @@ class Peer:
         self.secure = secure
         self.link: Link | None = None
         self.names: frozenset[str] | None = None
+        self.prints: Prints | None = None
 
 
 class Request:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.metrics import RouteStats
     from edgeproxy.upstream.pool import Pool
 
+_PRINTS = "cf.bot_management."  # what the fields begin with
 _log = logging.getLogger("edgeproxy")
 
 
@@ -156,11 +157,15 @@ class Route:
 
 
 class Snapshot:
-    """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
+    """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop.
+
+    Attributes:
+        prints: somebody asks for fingerprints of clients; nothing of them is kept or computed otherwise.
+    """
 
     __slots__ = (
         "alt_svc", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
-        "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
+        "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -195,7 +200,16 @@ class Snapshot:
         self.context = Context(self.geo, self.router.dialect)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
+        self.prints = _wants_prints(config)
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
+
+
+def _wants_prints(config: Config) -> bool:
+    """Whether a key is bound to some, or a rule or limit names one. Who names it in a description has them, too."""
+    book = config.keys.book if config.keys is not None else None
+    if book is not None and any(key.ja4 for key in book.keys):
+        return True
+    return any(_PRINTS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
 
 
 def _has_ngh2() -> bool:

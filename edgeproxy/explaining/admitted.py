@@ -27,7 +27,8 @@ def key(ways: Ways) -> Stage | None:
     found = ring.identify(ways.request.headers, time.time())
     problem = refused(found, route.keys)
     if problem is None and isinstance(found, Key):
-        problem = found.over(time.time()) or found.elsewhere(ways.plan.client)
+        prints = ways.request.peer.prints
+        problem = found.over(time.time()) or found.elsewhere(ways.plan.client, prints.ja4 if prints is not None else None)
     if problem is not None:
         return _refused(ways, problem)
     if not isinstance(found, Key):

@@ -31,7 +31,7 @@ class Asked:
         request: a URL, a curl command in one word, or a curl command in many.
         method, headers, data, http: of a URL; None and empty: not said.
         har, entry: a HAR file, and which of its entries (1 is the first; None: a summary of all).
-        client: address that the request comes from.
+        client, ja4: address that the request comes from, and its fingerprint.
         status, reply_headers: of the reply.
     """
 
@@ -45,6 +45,7 @@ class Asked:
     client: str | None = None
     status: int | None = None
     reply_headers: list[str] = field(default_factory=list)
+    ja4: str | None = None
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ def _questions(asked: Asked) -> list[Question]:
     else:
         found = [_flags(asked)]
     for question in found:
+        question.ja4 = asked.ja4 or ""
         if asked.status is not None:
             question.status = asked.status
         if asked.reply_headers:

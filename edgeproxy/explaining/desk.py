@@ -24,6 +24,7 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     headers: dict[str, str | list[str]] | list[tuple[str, str]] = []
     body: str | None = None
     client: str | None = None
+    ja4: str = ""
     http: str | float | None = None
     status: int | None = None
     response_headers: dict[str, str | list[str]] | list[tuple[str, str]] | None = None
@@ -95,6 +96,7 @@ def _question(content: bytes) -> Question:
             question.http = f"{asked.http:g}" if isinstance(asked.http, float | int) else asked.http
     if asked.client is not None:
         question.client = asked.client
+    question.ja4 = asked.ja4
     question.status = asked.status
     if asked.response_headers is not None:
         question.reply_headers = _pairs(asked.response_headers)

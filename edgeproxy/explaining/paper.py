@@ -62,6 +62,7 @@ class PaperSnapshot(Snapshot):
         self.context = Context(self.geo, self.router.dialect)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
+        self.prints = False  # of nobody who connects
         self.instance = INSTANCE
         self._sheets: dict[tuple[str, bool], Sheet] = {}
         self._may: dict[str, Check] = {}

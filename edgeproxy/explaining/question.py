@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from edgeproxy.faults import Fault, client_fault
 from edgeproxy.message import Headers, Peer, Request
 from edgeproxy.observe.metrics import H1
 from edgeproxy.policy.headers import REQUEST_FIELDS, nominated, underscored
+from edgeproxy.prints import Prints
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 MAX_HEADERS: Final = 10_000
 MAX_HEAD: Final = 1 << 20  # bytes of a question's URL and headers together
 MAX_BODY: Final = 16 << 20
+_JA4: Final = re.compile(r"[tq][0-9a-z]{2}[di][0-9]{4}[0-9A-Za-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}")
 HTTP: Final = {"1": 0, "1.0": 0, "1.1": 0, "2": 1, "2.0": 1, "3": 2, "3.0": 2}
 
 
@@ -43,6 +46,7 @@ class Question(msgspec.Struct):
         body: None: there is none, or it is not known.
         client: address of the connection's other end.
         http: version, like `1.1`, `2` or `3`; empty: what clients mostly speak, 2 over TLS and else 1.1.
+        ja4: of the client; empty: not known.
         status, reply_headers: of the reply, as far as it is known; None: it is not.
     """
 
@@ -52,6 +56,7 @@ class Question(msgspec.Struct):
     body: bytes | None = None
     client: str = "192.0.2.1"
     http: str = ""
+    ja4: str = ""
     status: int | None = None
     reply_headers: list[tuple[str, str]] | None = None
 
@@ -77,6 +82,7 @@ def understand(question: Question, trusted: Networks, bounds: Client) -> Underst
     """
     authority, target, secure = _split(question.url)
     peer = _peer(question.client, trusted, secure)
+    peer.prints = _prints(question.ja4, peer)
     headers, size = _headers(question.headers), 0
     body = question.body
     if body is not None and len(body) > MAX_BODY:
@@ -186,6 +192,19 @@ def _peer(client: str, trusted: Networks, secure: bool) -> Peer:
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address
     return Peer(str(address), trusted=any(address in network for network in trusted), secure=secure)
+
+
+def _prints(ja4: str, peer: Peer) -> Prints | None:
+    """As listeners have them: none of a proxy's connection."""
+    if not ja4:
+        return None
+    if _JA4.fullmatch(ja4) is None:
+        raise Unclear(f"{_cut(ja4)!r} is not a JA4 like t13d1516h2_8daaf6152771_d8a2da3f94cd")
+    if peer.trusted or not peer.secure:
+        return None
+    prints = Prints(b"")
+    prints.ja4 = ja4
+    return prints
 
 
 def _bounds(request: Request, count: int, size: int, client: Client) -> Fault | None:

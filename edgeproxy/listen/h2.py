@@ -14,6 +14,7 @@ from ngh2 import Configuration, Role, Setting
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault
+from edgeproxy.listen.first import MAX_FIRST, h2_print
 from edgeproxy.listen.h2_stream import H2Stream
 from edgeproxy.listen.pseudo import Section, build_request, content_length_at, similar
 from edgeproxy.message import Peer, Request
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from edgeproxy.listen.h1 import Connection
     from edgeproxy.plan import Plan
 
-MAX_FIRST_FLIGHT = 512  # bytes kept for fingerprints: SETTINGS, WINDOW_UPDATE, PRIORITY and the first HEADERS' start
 MAX_NOISE = 64 * 1024  # bytes of frames in a row that neither bring content nor lead to any (floods of PING, SETTINGS, …)
 _ENHANCE_YOUR_CALM = 0x0B
 _HARMLESS = frozenset({0x00, 0x08})  # NO_ERROR, CANCEL
@@ -56,12 +56,12 @@ class H2Connection:
         reading: inside `data_received`; one write at its end serves everything.
         scheduled: turns of the loop the next write was put off by, plus one; 0 when none is due.
         noise: bytes received since something useful happened.
-        first_flight: the first bytes behind the TLS handshake (fingerprints).
+        first: the first bytes behind the TLS handshake, until the first request; None where nobody wants its print.
     """
 
     __slots__ = (
         "_draining", "_faults", "_faults_until", "_fresh", "_plan", "_plan_at", "_plan_request", "_plan_section",
-        "_stalled", "blocked", "connection", "engine", "finished", "first_flight", "gateway", "noise", "peer", "reading",
+        "_stalled", "blocked", "connection", "engine", "finished", "first", "gateway", "noise", "peer", "reading",
         "scheduled", "streams",
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ class H2Connection:
         self.streams: dict[int, H2Stream] = {}
         self.blocked: set[H2Stream] = set()
         self.finished: list[H2Stream] = []
-        self.first_flight = b""
+        self.first: bytes | None = b"" if peer.prints is not None else None
         self.peer = peer
         self.reading = False
         self.scheduled = 0
@@ -101,8 +101,8 @@ class H2Connection:
 
     def data_received(self, data: memoryview) -> None:
         """Frames from the client. `data` is only valid during the call."""
-        if len(self.first_flight) < MAX_FIRST_FLIGHT and not self.streams:
-            self.first_flight += bytes(data[: MAX_FIRST_FLIGHT - len(self.first_flight)])
+        if self.first is not None:
+            self.first += bytes(data[: MAX_FIRST - len(self.first)])
         self.noise += len(data)
         engine = self.engine
         self.reading = True
@@ -214,6 +214,9 @@ class H2Connection:
     def _begin_unknown(self, stream: H2Stream) -> None:
         """A section that must be understood first."""
         gateway = self.gateway
+        if self.first is not None and self.peer.prints is not None:
+            self.peer.prints.h2 = h2_print(self.first, stream.section)
+            self.first = None
         request = build_request(stream.section, self.peer, gateway.snapshot.client, H2, ended=stream.bare)
         if isinstance(request, Fault):
             stream.refuse(request)

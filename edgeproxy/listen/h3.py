@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import Fault, client_fault
 from edgeproxy.listen import h3_codes as h3
+from edgeproxy.listen.first import h3_print
 from edgeproxy.listen.h3_codes import H3Error, StreamError
 from edgeproxy.listen.h3_control import Control, OneWay
 from edgeproxy.listen.h3_fields import FIELD, Decoder, Encoder, check_request
@@ -233,6 +234,9 @@ class H3Connection:
             if like is not None:
                 return like, plan
         check_request(section)
+        prints = self.peer.prints
+        if prints is not None and (prints.h3 is None or not prints.h3.settings):
+            prints.h3 = h3_print(prints, self.control.settings, section)
         built = build_request(section, self.peer, gateway.snapshot.client, H3, ended=bare)
         if isinstance(built, Fault):
             return built

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from edgeproxy.deadlines import NEVER
 from edgeproxy.listen.h3 import H3Connection
 from edgeproxy.listen.link import address_of, hello_size
-from edgeproxy.listen.tls import MAX_HELLO
 from edgeproxy.message import Described
 from edgeproxy.observe.metrics import H3
+from edgeproxy.prints import Prints
 from edgeproxy.quic.connection import Connection
 from edgeproxy.quic.contracts import NOBODY
 from edgeproxy.quic.handshake import Handshake
@@ -37,13 +37,12 @@ class Session:
         deadline: when `expire` looks again: at the handshake, at the transport's idle timeout, at HTTP/3's own deadline.
         address: where the client is, as the connection knows it.
         local: from where to answer, see `quic.udp`.
-        hello: the ClientHello message, b"" before it was read; at most MAX_HELLO bytes, as over TCP (bot scoring).
-        parameters: the client's transport parameters, raw and in order. Its SETTINGS are in `app.control`.
+        hello_size: bytes of the ClientHello message, 0 before it was read.
     """
 
     __slots__ = (
-        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "hello", "ids",
-        "listener", "local", "over_", "parameters", "source", "state", "wants_out",
+        "_armed", "_counted", "_idle", "_timer", "address", "app", "deadline", "endpoint", "h3_deadline", "hello_size", "ids",
+        "listener", "local", "over_", "source", "state", "wants_out",
     )  # fmt: skip
 
     def __init__(self, listener: QuicListener, endpoint: Endpoint, handshake: Handshake, local: Local, source: str) -> None:
@@ -55,8 +54,7 @@ class Session:
         self.address = handshake.address
         self.source = source
         self.ids: set[bytes] = set(handshake.ids)
-        self.hello = b""
-        self.parameters = b""
+        self.hello_size = 0
         self.wants_out = False
         self.over_ = False
         self._timer: asyncio.TimerHandle | None = None
@@ -92,6 +90,7 @@ class Session:
         if self.app is not None:
             peer = self.listener.peer(address, self)
             peer.names = self.app.peer.names
+            peer.prints = None if peer.trusted else self.app.peer.prints
             self.app.moved(peer)
 
     def _established(self, handshake: Handshake, made: Established, now: float) -> None:
@@ -107,13 +106,15 @@ class Session:
         gateway.stats.connections_open[H3] += 1
         gateway.stats.connections_total[H3] += 1
         limits = made.limits
-        self.hello, self.parameters = made.hello[:MAX_HELLO], made.parameters[:MAX_HELLO]
+        self.hello_size = hello_size(made.hello)
         self._idle = min(limits.idle, made.idle or limits.idle)
         connection = Connection(self, made, limits, now)
         self.state = connection
         self.address = connection.paths.address
         peer = listener.peer(made.address, self)
         peer.names = handshake.names
+        if gateway.snapshot.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
+            peer.prints = Prints(made.hello, "q")
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder, listener.decoder)
         connection.application = app
         if made.max_streams_uni < 1:
@@ -290,7 +291,7 @@ class Session:
         state = self.state
         # QUIC is TLS 1.3 (RFC 9001 §4.2).
         suite = f"TLS_{state.protection.suite.name}" if type(state) is Connection else ""
-        return Described("TLSv1.3", suite, hello_size(self.hello), *address_of(self.endpoint.udp.name(self.local)))
+        return Described("TLSv1.3", suite, self.hello_size, *address_of(self.endpoint.udp.name(self.local)))
 
     def rtt(self) -> float | None:
         """See `message.Link`."""

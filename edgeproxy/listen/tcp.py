@@ -14,6 +14,7 @@ from edgeproxy.listen.link import tcp_address, tcp_rtt
 from edgeproxy.listen.tls import TlsConnection
 from edgeproxy.message import Described, Peer
 from edgeproxy.observe.metrics import H1, H2
+from edgeproxy.prints import Prints
 from edgeproxy.transport import LINGER_TIME, LINGER_TOTAL, READ_BUFFER, Application
 
 try:
@@ -98,7 +99,10 @@ class Listener:
             stats.handshakes_resumed += 1
         assert connection.transport is not None
         peer = self._peer(connection.transport, connection)
-        peer.names = self.gateway.snapshot.contexts.names(tls)
+        snapshot = self.gateway.snapshot
+        peer.names = snapshot.contexts.names(tls)
+        if snapshot.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
+            peer.prints = Prints(connection.hello)
         if H2Connection is not None and tls.selected_alpn_protocol() == "h2":
             protocol = H2
             app: Application = H2Connection(connection, self.gateway, peer)

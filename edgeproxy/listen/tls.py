@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SLICE_IN = 4 * 1024  # bytes fed to the incoming BIO at once: it stays at 5.5 KB
 SLICE_OUT = 4 * 1024  # bytes encrypted at once: one TLS record, the outgoing BIO stays at 5.5 KB
-MAX_HELLO = 4 * 1024  # bytes of the first flight that are kept for fingerprints
+MAX_HELLO = 8 * 1024  # bytes of the first flight that are kept while hands are shaken: hellos have at most some 4,000
 MAX_HANDSHAKE = 64 * 1024  # bytes a peer may send before the handshake is done
 _RESET = struct.pack("ii", 1, 0)
 _PLAIN_SIZE = len(READ_BUFFER) + 32 * 1024  # a whole read, and the part of a record (16 KiB at most) that waited for it
@@ -40,13 +40,14 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     Attributes:
         app: None until the handshake is done.
-        hello: the first bytes from the client, at most MAX_HELLO (bot scoring reads the ClientHello in them).
+        hello: during the handshake the first bytes from the client, at most MAX_HELLO (see prints.py); then b"".
+        hello_size: bytes of the ClientHello message, 0 before the handshake is done.
         deadline: when the current phase is over; the handshake's is ours, later ones belong to the application.
     """
 
     __slots__ = (
         "_closing", "_incoming", "_left", "_linger_until", "_object", "_outgoing", "_pending_app", "_ready", "_received", "app",
-        "deadline", "hello", "listener", "transport",
+        "deadline", "hello", "hello_size", "listener", "transport",
     )  # fmt: skip
 
     def __init__(self, listener: Listener | None, context: ssl.SSLContext, *, hostname: str | None = None) -> None:
@@ -58,6 +59,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self.app: Application | None = None
         self.transport: asyncio.Transport | None = None
         self.hello = b""
+        self.hello_size = 0
         self.deadline = NEVER
         self._closing = False
         self._linger_until = NEVER
@@ -86,7 +88,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         cipher = self._object.cipher()
         address, port = tcp_address(self.transport)
         name = cipher[0] if cipher is not None else ""
-        return Described(self._object.version() or "", name, hello_size_tcp(self.hello), address, port)
+        return Described(self._object.version() or "", name, self.hello_size, address, port)
 
     def rtt(self) -> float | None:
         """See `message.Link`."""
@@ -203,7 +205,9 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         self._flush()
         if self.listener is not None:
+            self.hello_size = hello_size_tcp(self.hello)
             self.app = self.listener.established(self)
+            self.hello = b""
         elif self._pending_app is not None and self._ready is not None:
             app, self._pending_app = self._pending_app, None
             app.connection_made(self)  # type: ignore[arg-type]  # a Transport of ours, not asyncio's

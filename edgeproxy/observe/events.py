@@ -103,10 +103,13 @@ class Events:
 
     def sighting(self, exchange: Exchange, seen: Sighting) -> None:
         """A key of the edge was used where it may not be, or in many networks."""
-        event = {
+        event: dict[str, Any] = {
             "time": round(time.time(), 3), "event": f"key_{seen.kind}", "key": seen.key, "name": seen.name,
             "ray": exchange.ray.decode("ascii"), "client": seen.client, "networks": seen.networks, "times": seen.times,
         }  # fmt: skip
+        prints = exchange.request.peer.prints
+        if prints is not None:
+            event["ja4"] = prints.ja4
         self.writer.lines.append(_encode(event) + b"\n")
 
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:

@@ -1,7 +1,7 @@
 # What rules read of the client beside its request: where it is, and the connection that it came by. Both are asked when a
 # rule wants to know, and not before.
-"""`CLIENT`: sources of `ip.src.*` (by their older names: `ip.geoip.*`), `cf.tls_*`, `cf.edge.*` and `cf.timings.client_*`,
-with Cloudflare's names and units."""
+"""`CLIENT`: sources of `ip.src.*` (by their older names: `ip.geoip.*`), `cf.tls_*`, `cf.edge.*`, `cf.timings.client_*`,
+and of the fingerprints in `cf.bot_management.*`, with Cloudflare's names and units."""
 
 from __future__ import annotations
 
@@ -81,6 +81,16 @@ def _cipher(described: Described) -> bytes:
     return _CIPHERS.get(described.cipher, described.cipher).encode("ascii", "replace")
 
 
+def _print(name: str) -> Callable[[Facts], bytes | None]:
+    """A name of the connection's ClientHello; missing where there was none, or none that could be read."""
+
+    def source(facts: Facts) -> bytes | None:
+        prints = facts.request.peer.prints
+        return (getattr(prints, name).encode("ascii") or None) if prints is not None else None
+
+    return source
+
+
 def _rtt(quic: bool) -> Callable[[Facts], int | None]:
     """Milliseconds; missing on connections of the other kind."""
 
@@ -94,6 +104,8 @@ def _rtt(quic: bool) -> Callable[[Facts], int | None]:
 
 
 _CLIENT: Final[dict[str, Callable[[Facts], Any]]] = {
+    "cf.bot_management.ja3_hash": _print("ja3"),
+    "cf.bot_management.ja4": _print("ja4"),
     "cf.edge.client_tcp": lambda facts: facts.request.protocol != _QUIC,
     "cf.edge.server_ip": _of_link(lambda described: client_code(described.address)),
     "cf.edge.server_port": _of_link(lambda described: described.port),

@@ -32,6 +32,7 @@ from edgeproxy.config.units import FROM_FILE
 from edgeproxy.message import Headers, Peer, Reply, Request
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import parse_authority
+from edgeproxy.prints import Prints
 from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.facts import Context, Facts
 from edgeproxy.rules.files import CASES, placed, read_rules
@@ -69,6 +70,7 @@ class CaseRequest(_Section):
     method: StrictStr = "GET"
     headers: Lines = Field(default_factory=dict)
     client: StrictStr = "192.0.2.1"
+    ja4: StrictStr | None = None  # absent: not known
     http: Annotated[Literal["1.1", "2", "3"], BeforeValidator(_text)] = "2"
     at: StrictInt = 1_750_000_000  # seconds since the epoch
     body: StrictStr | None = None
@@ -304,6 +306,9 @@ def facts_of(given: CaseRequest) -> Facts | str:
     content = _expanded(given.body).encode() if given.body is not None else b""
     length = len(content) if given.length is None else given.length
     peer = Peer(given.client, trusted=False, secure=url.scheme == "https")
+    if given.ja4 is not None:
+        peer.prints = Prints(b"")
+        peer.prints.ja4 = given.ja4
     protocol = _PROTOCOLS.index(given.http)
     request = Request(given.method.encode(), authority, target, _lines(given.headers), length, protocol, peer)
     context = Context(dialect=lambda _host, _target: given.dialect)

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from support.census import NOISE, census, collector_off, grown
 from support.client import connected
 from support.edge import context_of
 from support.waiting import until
 
 from edgeproxy.listen import link
+from edgeproxy.listen.quic_session import Session
+from edgeproxy.listen.tcp import Listener
 
-from .stand import Stand, stand
+from .stand import stand
 
 _READ = (
     'concat("/", cf.tls_version, "/", cf.tls_cipher, "/", to_string(cf.tls_client_hello_length), "/",'
@@ -26,17 +29,26 @@ _RULES = [
 RULES: dict[str, Any] = {"book": {"rules": _RULES}}
 
 
-def hello_of(s: Stand) -> bytes:
-    """The first bytes of the one client."""
-    listener = s.edge.data_plane._quic
-    sessions = [] if listener is None else list(listener.open)
-    if sessions:
-        return sessions[0].hello
-    (connection,) = s.edge.data_plane._secure.connections
-    return connection.hello[5:]  # type: ignore[union-attr]  # of TLS; without the record's header
+@pytest.fixture
+def hellos(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The ClientHello of each client, as the edge came to see it."""
+    found: list[bytes] = []
+    quic, tls = Session._established, Listener.established
+
+    def over_quic(session: Session, handshake: Any, made: Any, now: float) -> None:
+        found.append(made.hello)
+        quic(session, handshake, made, now)
+
+    def over_tls(listener: Listener, connection: Any) -> Any:
+        found.append(connection.hello[5:])  # without the record's header
+        return tls(listener, connection)
+
+    monkeypatch.setattr(Session, "_established", over_quic)
+    monkeypatch.setattr(Listener, "established", over_tls)
+    return found
 
 
-async def test_rules_read_the_connection(protocol: str) -> None:
+async def test_rules_read_the_connection(protocol: str, hellos: list[bytes]) -> None:
     async with stand(protocol, rules=RULES) as s:
         wire = await s.dial()
         for _ in range(2):  # the second by a kept plan
@@ -44,7 +56,7 @@ async def test_rules_read_the_connection(protocol: str) -> None:
         _, version, cipher, hello, address, port, tcp = location.decode().split("/")
         assert version == "TLSv1.3"
         assert cipher in {"AEAD-AES128-GCM-SHA256", "AEAD-AES256-GCM-SHA384", "AEAD-CHACHA20-POLY1305-SHA256"}
-        assert int(hello) == 4 + int.from_bytes(hello_of(s)[1:4], "big") > 100
+        assert int(hello) == 4 + int.from_bytes(hellos[0][1:4], "big") > 100
         assert (address, int(port)) == ("127.0.0.1", s.edge.https_port)
         assert tcp == ("false" if protocol == "h3" else "true")
         assert (await wire.get("/")).values(b"location") == [b"/quic" if protocol == "h3" else b"/tcp"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.edge import certificates
+from support.hellos import records, vector_of
 from support.pipeline import Stand
 from unit.test_admission import header, status
 
@@ -18,15 +19,17 @@ from edgeproxy.config.keys import HASH
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.config.secret import TO_WORKERS
+from edgeproxy.message import Peer
 from edgeproxy.observe.events import Events
 from edgeproxy.policy.keytext import derive, hashed, make
+from edgeproxy.prints import Prints
 from edgeproxy.state.embedded import EmbeddedStore
 
 PEPPER = derive(b"p" * 64)
-KEYS = {name: make() for name in ("plain", "models", "bound", "old", "budget")}
+KEYS = {name: make() for name in ("plain", "models", "bound", "old", "budget", "browser")}
 MODELS: dict[str, dict[str, Any]] = {
     "plain": {}, "models": {"models": ["gpt-*"]}, "bound": {"networks": ["203.0.113.0/24"]}, "old": {"expires": "2020-01-01"},
-    "budget": {"budget": {"tokens_per_day": 100}, "limits": ["mine"]},
+    "budget": {"budget": {"tokens_per_day": 100}, "limits": ["mine"]}, "browser": {"ja4": ["t13d1517h2"]},
 }  # fmt: skip
 BODY = b'{"model":"%b","messages":[],"max_tokens":80}'
 
@@ -107,6 +110,32 @@ def test_the_limits_and_the_budget_of_a_key(tmp_path: Path) -> None:
     assert header(post(made, "budget"), b"x-should-retry") == b"false"
     made.pool.answers = True
     assert header(post(made, "plain"), b"ratelimit") is None, "nobody else is under them"
+
+
+@pytest.mark.parametrize(("client", "passes"), [("chromium", True), ("curl", False), ("", False), (None, True)])
+def test_a_key_for_certain_programs(tmp_path: Path, client: str | None, passes: bool) -> None:
+    """A hello that cannot be read (it may be too long on purpose) is of no family; where there is none, nobody is refused."""
+    made = stand(tmp_path)
+    assert made.snapshot.prints
+    made.gateway.events = events = Events(str(tmp_path / "events"), made.stats)
+    hello = records(bytes.fromhex(vector_of(client)["client_hello"])) if client else b""
+    peer = made.peer
+
+    def printed(*, secure: bool = True, trusted: bool = False) -> Peer:
+        found = peer(secure=secure, trusted=trusted)
+        found.prints = Prints(hello) if client is not None else None
+        return found
+
+    made.peer = printed  # type: ignore[method-assign]  # a client of ours
+    written = post(made, "browser")
+    if passes:
+        assert status(written) == 200
+        assert events.writer.lines == []
+    else:
+        assert code(written) == (403, "api_key_not_allowed_here")
+        told = json.loads(events.writer.lines[0])
+        assert (told["event"], told["ja4"]) == ("key_elsewhere", vector_of(client)["ja4"] if client else "")
+    events.writer.close()
 
 
 def test_where_a_key_is_seen_is_an_event(tmp_path: Path) -> None:

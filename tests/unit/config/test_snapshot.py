@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.edge import configuration, prepared
@@ -25,3 +26,16 @@ def test_geo_files_are_opened_by_each_snapshot(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ValueError, match="does not exist"):
         prepared(config)
+
+
+@pytest.mark.parametrize(("changes", "wanted"), [
+    ({}, False), ({"rules": {"book": {"rules": [{"id": "a", "expression": "ssl", "action": "log"}]}}}, False),
+    ({"rules": {"book": {"rules": [{"id": "a", "expression": 'cf.bot_management.ja4 eq "x"', "action": "log"}]}}}, True),
+    ({"rules": {"book": {"rules": [{"id": "a", "expression": "ssl", "action": "rewrite",
+                                    "headers": {"set": {"x-ja4": {"expression": "cf.bot_management.ja4"}}}}]}}}, True),
+    ({"limits": [{"name": "a", "requests": 5, "key": "cf.bot_management.ja4"}]}, True),
+    ({"limits": [{"name": "a", "requests": 5, "key": "ip.src"}]}, False),
+])  # fmt: skip
+def test_fingerprints_are_kept_where_somebody_asks(changes: dict[str, Any], wanted: bool) -> None:
+    """Of keys: tests/unit/test_keying.py."""
+    assert prepared(configuration(**changes)).prints is wanted

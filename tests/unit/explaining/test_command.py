@@ -63,6 +63,17 @@ def test_json(edge: Path) -> None:
     assert code == 0 and found["outcome"]["hits"] == ["reply"]
 
 
+def test_a_fingerprint(edge: Path) -> None:
+    ja4 = "t13d1517h2_8daaf6152771_cb7bf5808d99"
+    expression = f'cf.bot_management.ja4 eq "{ja4}"'
+    (edge.parent / "rules.yaml").write_text(yaml.safe_dump({"rules": [{"id": "a", "expression": expression, "action": "block"}]}))
+    assert expression in run(edge, "https://chat.example/", "--ja4", ja4)[1]
+    assert "answers 403" in run(edge, "curl https://chat.example/", "--ja4", ja4)[1]
+    code, text = run(edge, "https://chat.example/", "--ja4", "chrome")
+    assert code == 1
+    assert "is not a JA4" in text
+
+
 def test_brief_leaves_out_what_did_nothing(edge: Path) -> None:
     assert "→ false" in run(edge, "https://chat.example/")[1]
     brief = run(edge, "https://chat.example/", "--brief", "--status", "500")[1]

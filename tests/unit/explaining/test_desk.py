@@ -36,6 +36,14 @@ def test_urls_and_commands() -> None:
     assert ask(desk, url="https://x/", response_headers={"a": "b"})["stages"][-1]["says"].startswith("200")
 
 
+def test_a_fingerprint() -> None:
+    ja4 = "t13d1517h2_8daaf6152771_cb7bf5808d99"
+    desk = Desk(config_with({"id": "a", "expression": f'cf.bot_management.ja4 eq "{ja4}"', "action": "block"}))
+    assert ask(desk, url="https://x/", ja4=ja4)["outcome"]["status"] == 403
+    assert ask(desk, curl="curl https://x/", ja4=ja4)["outcome"]["status"] == 403
+    assert ask(desk, url="https://x/")["outcome"]["upstream"] == "main"
+
+
 def test_another_configuration_is_compiled_when_somebody_asks() -> None:
     desk = Desk(blocking("a"))
     assert desk._paper is None

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 from support.edge import prepared
 from support.explaining import Real, asked, config_with, rule
+from support.keys import DERIVED, model
 
+from edgeproxy.config.keys import KeyBook, Keys
+from edgeproxy.config.secret import Secret
 from edgeproxy.explaining.answer import Explanation, Stage
 from edgeproxy.explaining.paper import ABSENT, PaperSnapshot
 from edgeproxy.explaining.question import Unclear
+from edgeproxy.policy.keytext import make
 
 
 def stage(explanation: Explanation, name: str) -> Stage:
@@ -249,3 +253,30 @@ def test_secrets_are_hidden_everywhere() -> None:
 def test_what_is_no_request(url: str, about: dict[str, Any], why: str) -> None:
     with pytest.raises(Unclear, match=why):
         asked(config_with(), url, **about)
+
+
+JA4 = "t13d1517h2_8daaf6152771_cb7bf5808d99"
+
+
+def test_fingerprints() -> None:
+    config = config_with(
+        {"id": "chromium", "expression": 'starts_with(cf.bot_management.ja4, "t13d1517h2_")'}, trusted_proxies=["10.0.0.0/8"]
+    )
+    assert rule(asked(config, ja4=JA4), "chromium").state == "logs"
+    assert rule(asked(config), "chromium").state == "no match"
+    assert rule(asked(config, ja4=JA4, client="10.0.0.1"), "chromium").state == "no match", "a proxy's"
+    with pytest.raises(Unclear, match="'chrome' is not a JA4"):
+        asked(config, ja4="chrome")
+
+
+def test_a_key_that_is_bound_to_a_fingerprint() -> None:
+    made = make()
+    book = KeyBook(pepper=Secret(DERIVED.hex().encode("ascii")), keys=(model(made, ja4=["t13d1517h2"]),))
+    config = config_with()
+    keys = Keys(file="keys.yaml", pepper="pepper", book=book)
+    config = config.model_copy(update={"keys": keys})
+    about: dict[str, Any] = {"headers": [("Authorization", f"Bearer {made.text}")]}
+    url = "https://example.org/v1/models"
+    assert stage(asked(config, url, ja4=JA4, **about), "key").effect == "passes"
+    assert stage(asked(config, url, ja4="t13d3112h2_e8f1e7e78f70_b26ce05bbdd6", **about), "key").effect == "answers"
+    assert stage(asked(config, url, **about), "key").effect == "passes", "not known"

@@ -6,11 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.hellos import records, vector_of
 from support.mmdb import database
 from support.rules import facts
 
 from edgeproxy.geo import Geo
 from edgeproxy.message import Described
+from edgeproxy.prints import Prints
 from edgeproxy.rules.client import CLIENT
 from edgeproxy.rules.compiler import compile_test
 from edgeproxy.rules.facts import Context, Facts
@@ -157,6 +159,22 @@ def test_what_is_not_known_of_a_connection() -> None:
     for made in (facts(), linked(Described("", "", 0, "", 0), None)):
         assert [name for name in names if getattr(made, FIELDS[name].slot) is not None] == []
     assert linked(TLS._replace(address="::ffff:192.0.2.1")).cf_edge_server_ip == linked().cf_edge_server_ip
+
+
+def test_fingerprints() -> None:
+    vector = vector_of("chromium")
+    made = facts()
+    made.request.peer.prints = Prints(records(bytes.fromhex(vector["client_hello"])))
+    for text in (
+        f'cf.bot_management.ja4 eq "{vector["ja4"]}"', f'cf.bot_management.ja3_hash eq "{vector["ja3"]}"',
+        'starts_with(cf.bot_management.ja4, "t13d1517h2_")',
+    ):  # fmt: skip
+        assert holds(text, made)
+    unread = facts()
+    unread.request.peer.prints = Prints(b"no hello")
+    for nothing in (unread, facts()):
+        assert (nothing.cf_bot_management_ja4, nothing.cf_bot_management_ja3_hash) == (None, None)
+        assert not holds('cf.bot_management.ja4 ne "x"', nothing), "a missing value"
 
 
 def test_a_connection_is_asked_once_and_only_by_rules_that_read_it() -> None:

@@ -100,3 +100,14 @@ def test_a_rule_that_fails_fails_its_case(tmp_path: Path) -> None:
     (tmp_path / "r.cases.yaml").write_text('cases: [{request: {url: "https://example.org/"}, expect: {action: pass}}]\n')
     problems = run(tmp_path / "r.cases.yaml").problems
     assert len(problems) == 1 and "rule 'r' failed" in problems[0].message
+
+
+def test_a_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("rules: [{id: a, expression: 'cf.bot_management.ja4 eq \"t13\"', action: block}]\n")
+    path = tmp_path / "r.cases.yaml"
+    path.write_text(
+        "cases:\n  - {request: {url: 'https://x/', ja4: t13}, expect: {rule: a}}\n"
+        "  - {request: {url: 'https://x/', ja4: t12}, expect: {misses: [a]}}\n"
+        "  - {request: {url: 'https://x/'}, expect: {misses: [a]}}\n"
+    )
+    assert not run(path).problems
