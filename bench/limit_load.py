@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import resource
 import statistics
 import time
 from collections.abc import Callable
 
+from bench import proc
+from bench.report import Run
 from edgeproxy.state.ports import Admission, Change, Charge, Kind, Quota, Store, Verdict
 
 KEYS = 10_000
+RATE = "checks/s"
 PLENTY = 1_000_000  # so that nobody is refused
 MINUTE = 60_000_000
-REQUESTS, TOKENS, SLOT, THREE = "requests", "tokens, settled", "tokens and a slot, settled", "three limits of requests"
+REQUESTS, TOKENS, SLOT, THREE = "requests", "tokens", "tokens and a slot", "three limits of requests"
 SHAPES = (REQUESTS, TOKENS, SLOT, THREE)
 
 
@@ -72,7 +76,7 @@ class Load:
     Attributes:
         count: asked until now.
         away: decided without the store; then the machine was too busy, and the figures are not to be trusted.
-        took: seconds from asking to the answer, of one in 16.
+        took: seconds from asking to the answer, of one in 16 where many are under way.
     """
 
     def __init__(self, store: Store, shape: str, in_flight: int) -> None:
@@ -82,6 +86,7 @@ class Load:
         self.count = 0
         self.away = 0
         self.took: list[float] = []
+        self.every = 16 if in_flight >= 16 else 1
         self.live = in_flight
         self.over = asyncio.Event()
         self.ending = False
@@ -95,7 +100,7 @@ class Load:
         began = time.perf_counter()
 
         def done(admission: Admission) -> None:
-            if not count % 16:
+            if not count % self.every:
                 self.took.append(time.perf_counter() - began)
             if admission.by != "store":
                 self.away += 1
@@ -119,19 +124,33 @@ def percentiles(took: list[float]) -> dict[str, float]:
     return {"p50 ms": 1e3 * cuts[49], "p99 ms": 1e3 * cuts[98]}
 
 
-def timed(step: Callable[[int], None], seconds: float) -> tuple[float, float]:
-    """Calls `step` with 0, 1, … for as long; CPU µs a call, calls a second."""
+class Others:
+    """What anything else takes from some cores, from its making on."""
+
+    def __init__(self, cores: set[int] | None = None) -> None:
+        self.cores = cores or os.sched_getaffinity(0)
+        self.busy, self.began = proc.busy(self.cores), time.monotonic()
+
+    def share(self, used: float) -> dict[str, float]:
+        """The further figure of a run: percent of these cores, those CPU seconds left out that are the run's own."""
+        took = proc.busy(self.cores) - self.busy - used
+        return {"others %": 100 * max(0.0, took) / (time.monotonic() - self.began) / len(self.cores)}
+
+
+def timed(step: Callable[[int], None], seconds: float) -> Run:
+    """Calls `step` with 0, 1, … for as long: CPU µs a call, calls a second."""
     for number in range(2000):
         step(number)
     gc.collect()
     gc.freeze()  # as a worker does: what was there before is not looked through again
     try:
-        count, began, used = 0, time.monotonic(), cpu()
+        others, count, began, used = Others(), 0, time.monotonic(), cpu()
         while time.monotonic() - began < seconds:
             for number in range(count, count + 500):
                 step(number)
             count += 500
-        return (cpu() - used) / count * 1e6, count / (time.monotonic() - began)
+        used = cpu() - used
+        return Run(1e6 * used / count, {RATE: count / (time.monotonic() - began), **others.share(used)})
     finally:
         gc.unfreeze()
 

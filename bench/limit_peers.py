@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import proc
 from bench.children import Child, Failure, watched
-from bench.limits import RATE
+from bench.limit_load import RATE, Others
 from bench.report import Run
 
 SCRIPT = Path(__file__).with_name("limit_others.py")
@@ -101,23 +102,34 @@ def run(other: Other, seconds: float, cores: str, server: Callable[[], float] | 
             Child(command, cores=cores, cwd=folder, log=folder / "log", pipes=True) as child,
             watched(child, START + seconds),
         ):
-            return figures(*_conversation(child, server or (lambda: 0.0)), redis=server is not None)
+            found, theirs, share = _conversation(child, server or (lambda: 0.0), proc.core_list(cores))
+    run = figures(found, theirs, redis=server is not None)
+    run.more |= share
+    return run
 
 
-def _conversation(child: Child, server: Callable[[], float]) -> tuple[dict[str, float], float]:
-    """What it found, and the server's CPU seconds between `begin` and `end`."""
+def _conversation(child: Child, server: Callable[[], float], cores: set[int]) -> tuple[dict[str, float], float, dict[str, float]]:
+    """What it found; the server's CPU seconds, and what others took from its cores, between `begin` and `end`."""
     stdin, stdout = child.process.stdin, child.process.stdout
     assert stdin is not None
     assert stdout is not None
-    looks = []
+    looks: list[float] = []
+    others, busy = Others(cores), 0.0
     for line in stdout:
         word = line.strip()
-        if word in (b"begin", b"end"):
+        if word == b"begin":
+            others, looks = Others(cores), [server()]
+        elif word == b"end":
             looks.append(server())
-            stdin.write(b"\n")
-            stdin.flush()
+            busy = others.share(0.0)["others %"]
         elif word.startswith(b"{") and len(looks) == 2:
-            return json.loads(word), looks[1] - looks[0]
+            found = json.loads(word)
+            mine = 100 * found["cpu"] / found["wall"] / len(cores)
+            return found, looks[1] - looks[0], {"others %": max(0.0, busy - mine)}
+        else:
+            continue
+        stdin.write(b"\n")
+        stdin.flush()
     raise Failure(f"it gave no figures: {child.tail(3)}")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 
 from bench.children import Failure
-from bench.limit_load import KEYS, MINUTE, Exchanges, Load, changes, cpu, ignore, keys, percentiles, quotas, timed
+from bench.limit_load import KEYS, MINUTE, RATE, Exchanges, Load, Others, changes, cpu, ignore, keys, percentiles, quotas, timed
 from bench.report import Run
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.state.ports import Admission, Charge, Kind, Quota, Verdict
@@ -31,12 +31,6 @@ from edgeproxy.state.server import StoreServer
 WARM = 0.3
 DEADLINE = 2.0  # s: a busy machine must not make the bench measure what is decided without the store
 LEASE = bytes(16)
-RATE = "checks/s"
-
-
-def _run(step: Any, seconds: float) -> Run:
-    cost, rate = timed(step, seconds)
-    return Run(cost, {RATE: rate})
 
 
 def direct(shape: str, seconds: float) -> Run:
@@ -52,7 +46,7 @@ def direct(shape: str, seconds: float) -> Run:
 
         store.admit(charges, lease, done)
 
-    return _run(step, seconds)
+    return timed(step, seconds)
 
 
 def known(seconds: float) -> Run:
@@ -66,7 +60,7 @@ def known(seconds: float) -> Run:
         if refusals.check([Charge(quota, over[number % KEYS], 1)], now + number % 1000) is None:
             raise Failure("a known refusal was not found")
 
-    return _run(step, seconds)
+    return timed(step, seconds)
 
 
 def refused(seconds: float) -> Run:
@@ -79,7 +73,7 @@ def refused(seconds: float) -> Run:
         if admission.allowed:
             raise Failure("somebody was admitted who is over the limit")
 
-    return _run(lambda number: store.admit([Charge(quota, over[number % KEYS], 1)], LEASE, done), seconds)
+    return timed(lambda number: store.admit([Charge(quota, over[number % KEYS], 1)], LEASE, done), seconds)
 
 
 def flooded(seconds: float) -> Run:
@@ -87,7 +81,7 @@ def flooded(seconds: float) -> Run:
     store, quota = EmbeddedStore(), Quota("limit", Kind.FIXED, 100, 86400_000_000)
     for _ in range(200_000):
         store.admit([Charge(quota, random.randbytes(16), 1)], LEASE, ignore)
-    return _run(lambda _: store.admit([Charge(quota, random.randbytes(16), 1)], LEASE, ignore), seconds)
+    return timed(lambda _: store.admit([Charge(quota, random.randbytes(16), 1)], LEASE, ignore), seconds)
 
 
 # Over the socket: three processes, spoken to through pipes
@@ -147,9 +141,10 @@ def over_socket(shape: str, in_flight: int, seconds: float, cores: set[int]) -> 
         try:
             _look([pipe[0] for pipe in pipes])  # until all are there
             time.sleep(WARM)
-            before, began = _look([pipe[0] for pipe in pipes]), time.monotonic()
+            before, began, others = _look([pipe[0] for pipe in pipes]), time.monotonic(), Others(cores)
             time.sleep(seconds)
             after, took = _look([pipe[0] for pipe in pipes]), time.monotonic() - began
+            share = others.share(sum(a[0] - b[0] for a, b in zip(after, before, strict=True)))
         finally:
             for pipe in pipes:
                 pipe[0].send("end")
@@ -159,7 +154,7 @@ def over_socket(shape: str, in_flight: int, seconds: float, cores: set[int]) -> 
                     process.kill()
     used, checks, away = (sum(a[at] - b[at] for a, b in zip(after, before, strict=True)) for at in range(3))
     times = [seconds for row in after for seconds in row[3]]
-    return Run(1e6 * used / checks, {RATE: checks / took, **percentiles(times)}, undecided(away))
+    return Run(1e6 * used / checks, {RATE: checks / took, **percentiles(times), **share}, undecided(away))
 
 
 def _look(pipes: list[Connection]) -> list[tuple[float, int, int, list[float]]]:

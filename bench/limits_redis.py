@@ -14,8 +14,8 @@ import time
 import uvloop
 
 from bench.children import Failure
-from bench.limit_load import Load, cpu, percentiles
-from bench.limits import DEADLINE, RATE, undecided
+from bench.limit_load import RATE, Load, Others, cpu, percentiles
+from bench.limits import DEADLINE, undecided
 from bench.redis_servers import Redis
 from bench.report import Run
 from edgeproxy.state.embedded import steady_clock
@@ -45,9 +45,10 @@ async def _measure(servers: Redis, shape: str, in_flight: int, seconds: float) -
     await asyncio.sleep(WARM)
     load.took.clear()
     count, away, batches = load.count, load.away, store.stats.batches
-    server, used, began = servers.cpu(), cpu(), time.monotonic()
+    others, server, used, began = Others(), servers.cpu(), cpu(), time.monotonic()
     await asyncio.sleep(seconds)
     mine, theirs, took = cpu() - used, servers.cpu() - server, time.monotonic() - began
+    share = others.share(mine)
     count, away, batches = load.count - count, load.away - away, store.stats.batches - batches
     times = list(load.took)
     load.ending = True
@@ -55,5 +56,11 @@ async def _measure(servers: Redis, shape: str, in_flight: int, seconds: float) -
         await load.over.wait()
     store.close()
     await asyncio.sleep(0)
-    more = {"redis-server µs": 1e6 * theirs / count, RATE: count / took, **percentiles(times), "batch": count / max(batches, 1)}
+    more = {
+        "redis-server µs": 1e6 * theirs / count,
+        RATE: count / took,
+        **percentiles(times),
+        "batch": count / max(batches, 1),
+        **share,
+    }
     return Run(1e6 * mine / count, more, undecided(away))

@@ -23,8 +23,9 @@ from bench.report import EDGE, Run, Table, Target
 
 WINDOW = 0.2  # of --seconds; there are many rows
 UNIT = "CPU µs/check"
-ONE = "embedded, one worker"
-MANY = 64  # in flight, in the table of peers in Redis
+ONE, TWO, SERVER, CLUSTER = "one worker", "two workers", "one server", "cluster of three"
+MANY, SOCKET = 64, 32  # in flight where the aims are set: saturation
+SETTLED = "a check is an admission and a settlement of it; a slot is a place of a limit of concurrency"
 HOW_LITELLM = "LiteLLM takes part with --litellm PYTHON, an interpreter that has it (see bench/README.md)"
 
 Actions = dict[str, Callable[[], Run]]
@@ -54,57 +55,75 @@ class Setting:
         return proc.core_list(self.proxy_cores) | proc.core_list(self.load_cores)
 
 
-def row(store: str, in_flight: int) -> str:
-    return f"{store}, {in_flight} in flight"
+def row(who: str, in_flight: int, shape: str = REQUESTS) -> str:
+    """A row's name; the shapes that are not said are those that the aims are set for."""
+    more = "" if shape in (REQUESTS, TOKENS) else f", {shape}"
+    return f"{who}, {in_flight} in flight{' each' if who == TWO else ''}{more}"
 
 
-def two(in_flight: int) -> str:
-    return row("embedded, two workers", in_flight) + " each"
-
-
-def _contract(setting: Setting, shape: str, socket: tuple[int, ...], redis: tuple[int, ...], cluster: tuple[int, ...]) -> Actions:
-    """The rows of one shape of exchange over all stores there are."""
-    more = "" if shape in (REQUESTS, TOKENS) else f", {shape.removesuffix(', settled')}"
-    actions: Actions = {ONE + more: functools.partial(limits.direct, shape, setting.seconds)}
-    for in_flight in socket:
-        actions[two(in_flight) + more] = functools.partial(
-            limits.over_socket, shape, in_flight, setting.seconds, setting.all_cores
-        )
-    for name, servers, numbers in (("Redis", setting.one, redis), ("Cluster", setting.several, cluster)):
-        for in_flight in numbers if servers is not None else ():
-            actions[row(name, in_flight) + more] = functools.partial(
-                limits_redis.measure, servers, shape, in_flight, setting.seconds
+def _embedded(table: Table, setting: Setting, shapes: dict[str, tuple[int, ...]]) -> Actions:
+    """Rows by shape, with how many are under way over the socket; their first are the ones with aims."""
+    table.against = ""
+    actions: Actions = {}
+    for shape, numbers in shapes.items():
+        alone = ONE if shape in (REQUESTS, TOKENS) else f"{ONE}, {shape}"
+        actions[alone] = functools.partial(limits.direct, shape, setting.seconds)
+        for number in numbers:
+            actions[row(TWO, number, shape)] = functools.partial(
+                limits.over_socket, shape, number, setting.seconds, setting.all_cores
             )
+    two = row(TWO, SOCKET)
+    table.targets += [Target(None, 8.0, ONE, ONE), Target(None, 20.0, two, two)]
+    table.targets.append(Target(None, 20_000, ONE, ONE, limits.RATE))
+    table.notes.append(
+        "one worker has its answer from inside the call; two share a third process, whose CPU time is counted, too"
+    )
     return actions
 
 
-def _targets(socket: int) -> list[Target]:
-    """The aims of the issue, at saturation."""
-    aims = ((ONE, 8.0), (two(socket), 20.0), (row("Redis", 64), 15.0), (row("Cluster", 64), 30.0))
-    found = [Target(None, most, who, who) for who, most in aims]
-    return [*found, Target(None, 20_000, ONE, ONE, limits.RATE)]
-
-
-def checks(setting: Setting) -> tuple[Table, Actions]:
-    """One limit of requests: asked, and answered; nothing of it is settled."""
-    table = Table("limits", "one limit of requests", UNIT, _targets(32), against=ONE)
-    table.notes.append("CPU of the workers and of the process that counts for both of them; Redis's is beside it")
+def _redis(table: Table, setting: Setting, shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> Actions:
+    """Rows by shape, with how many are under way at one server and at the cluster."""
+    table.against = ""
+    actions: Actions = {}
+    for shape, (single, cluster) in shapes.items():
+        for who, servers, numbers in ((SERVER, setting.one, single), (CLUSTER, setting.several, cluster)):
+            for number in numbers if servers is not None else ():
+                actions[row(who, number, shape)] = functools.partial(
+                    limits_redis.measure, servers, shape, number, setting.seconds
+                )
+    for who, most in ((SERVER, 15.0), (CLUSTER, 30.0)):
+        table.targets.append(Target(None, most, row(who, MANY), row(who, MANY)))
+    table.notes.append("CPU of the worker; that of redis-server, of all three in a cluster, stands beside it")
     table.notes.append("batch: exchanges in a script call; in a cluster there is a call for each slot")
-    return table, _contract(setting, REQUESTS, (32, 4, 1), (64, 16, 8, 1), (64, 16, 8))
+    return actions
 
 
-def settled(setting: Setting) -> tuple[Table, Actions]:
+def embedded(setting: Setting) -> tuple[Table, Actions]:
+    """One limit of requests: asked, and answered; nothing of it is settled."""
+    table = Table("limits, embedded", "one limit of requests", UNIT)
+    return table, _embedded(table, setting, {REQUESTS: (SOCKET, 4, 1), THREE: (SOCKET,)})
+
+
+def embedded_settled(setting: Setting) -> tuple[Table, Actions]:
     """Admitted with what is set aside, and settled with what was used."""
-    table = Table("limits settled", "one limit of tokens, admitted and settled", UNIT, _targets(32), against=ONE)
-    table.notes.append("a check is an admission and a settlement; a slot is a place of a limit of concurrency")
-    actions = _contract(setting, TOKENS, (32,), (64, 8), (64,))
-    actions |= _contract(setting, SLOT, (32,), (64,), (64,))
-    return table, actions | _contract(setting, THREE, (32,), (64,), (64,))
+    table = Table("limits, embedded, settled", "one limit of tokens", UNIT, notes=[SETTLED])
+    return table, _embedded(table, setting, {TOKENS: (SOCKET, 4), SLOT: (SOCKET,)})
+
+
+def redis(setting: Setting) -> tuple[Table, Actions]:
+    table = Table("limits, Redis", "one limit of requests", UNIT)
+    shapes = {REQUESTS: ((MANY, 16, 8, 1), (MANY, 16, 8)), THREE: ((MANY,), (MANY,))}
+    return table, _redis(table, setting, shapes)
+
+
+def redis_settled(setting: Setting) -> tuple[Table, Actions]:
+    table = Table("limits, Redis, settled", "one limit of tokens", UNIT, notes=[SETTLED])
+    return table, _redis(table, setting, {TOKENS: ((MANY, 16), (MANY, 16)), SLOT: ((MANY,), (MANY,))})
 
 
 def refused(setting: Setting) -> tuple[Table, Actions]:
     known, own, flood = "known to be over the limit", "refused by the embedded store", "the embedded store, only new keys"
-    table = Table("limits refused", "refused by the worker", UNIT, against=known)
+    table = Table("limits, refused", "refused by the worker", UNIT, against=known)
     table.targets.append(Target(None, 100_000, known, known, limits.RATE))
     table.notes.append(f"{known}: the store said so before and is not asked again")
     table.notes.append("only new keys: nobody comes twice and the memory is full; they are admitted")
@@ -144,8 +163,7 @@ def beside_in_memory(setting: Setting) -> tuple[Table, Actions]:
 
 def beside_in_redis(setting: Setting) -> tuple[Table, Actions]:
     table = Table("limits, other limiters in Redis", "one limit of requests, in Redis", UNIT)
-    if setting.one is None:
-        return table, {}
+    assert setting.one is not None
     packages = _packages(setting, table.notes)
     table.against = row(EDGE, MANY)
     actions: Actions = {}
@@ -183,13 +201,11 @@ def tables(seconds: float, proxy_cores: str, load_cores: str, litellm: str | Non
     try:
         with _servers(load_cores) as (one, several):
             setting = Setting(max(WINDOW * seconds, 0.1), proxy_cores, load_cores, litellm, one, several)
-            done = []
-            for make in (checks, settled, refused, beside_in_memory, beside_in_redis):
-                table, actions = make(setting)
-                if one is None:
-                    table.notes.append(redis_servers.MISSING)
-                if actions:
-                    done.append(measured(table, actions))
+            makes = [embedded, embedded_settled, refused, beside_in_memory]
+            makes += [redis, redis_settled, beside_in_redis] if one is not None else []
+            done = [measured(*make(setting)) for make in makes]
+            if one is None:
+                done[0].notes.append(redis_servers.MISSING)
             return done
     finally:
         log.setLevel(before)
