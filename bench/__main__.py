@@ -46,7 +46,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--certificate", choices=sorted(certificate.KINDS), default="ecdsa")
     parser.add_argument("--proxy-cores", default="0", help="taskset list for the proxy (%(default)s)")
     parser.add_argument("--load-cores", default="1", help="for the load and the upstream (%(default)s)")
-    parser.add_argument("--litellm", metavar="PYTHON", help="an interpreter that has LiteLLM, for limits; see README")
+    parser.add_argument(
+        "--litellm", type=os.path.abspath, metavar="PYTHON", help="an interpreter that has LiteLLM, for limits; see README"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="print Markdown made of JSON results")
     parser.add_argument("--keep", action="store_true", help="keep the directory of generated files and logs")

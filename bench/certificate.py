@@ -33,7 +33,9 @@ def make(folder: Path, kind: str = "ecdsa") -> None:
         .sign(key, hashes.SHA256())
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     for name_, data in (("cert.pem", pem), ("key.pem", secret), ("both.pem", pem + secret)):
         path = folder / name_
         path.touch(mode=0o600)

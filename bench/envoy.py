@@ -24,7 +24,10 @@ def configuration(
     port: int, upstream: int, pair: tuple[Path, Path], hsts: str, log: Path | None, h3: bool = False
 ) -> dict[str, object]:
     """The bootstrap as JSON, which Envoy reads like YAML. `pair`: certificate and key, `log`: the access log's file."""
-    routes = [{"match": {"prefix": prefix}, "route": {"cluster": "chat", "timeout": "0s"}} for prefix in ("/v1/", "/sse/", "/")]
+    routes = [
+        {"match": {"prefix": prefix}, "route": {"cluster": "chat", "timeout": "0s"}}
+        for prefix in ("/v1/", "/sse/", "/")
+    ]
     hcm: dict[str, object] = {
         "@type": HCM,
         "stat_prefix": "edge",

@@ -1,11 +1,13 @@
 # What a limit adds to a proxied request: an edge with one limit beside the same edge without, both up at the same time.
 """`tables(bench, measured)`: added CPU at saturation, and added latency at a low, fixed rate.
 
-Both edges are started afresh for each run. For the CPU, wrk asks one of them after the other (without, with, with, without),
-so that a machine that becomes slower favours neither; the one that is not asked costs next to nothing. For the latency one
-client asks both in turn. The limit is of requests by ip.src and refuses nobody. What the store did not decide would be
-refused (`on_store_failure: closed`), and a run with an error is left out; so that a busy machine does not make one, the
-deadline is long.
+Both edges are started afresh for each run. For the CPU each has its own wrk, of which one is stopped at any time: they take
+turns every half second (without, with, with, without), and what is shown is the median of the differences of neighbours. The
+edge that is not asked costs next to nothing. For the latency one client asks both in turn.
+
+The limit is of requests by ip.src and refuses nobody. What the store did not decide would be refused
+(`on_store_failure: closed`), and a run with an error is left out; so that a busy machine does not make one, the deadline is
+long.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import functools
 import http.client
 import json
 import math
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import cases, load, peers, probe, proc, redis_servers, upstream
@@ -37,8 +41,8 @@ limits:
 on_store_failure: closed
 store_deadline: 1s
 """
-WARM = 1.0  # s of load before each look
-TURNS = (False, True, True, False)
+WARM = 2.0  # s of load before the first slice
+SLICE, SETTLE = 0.4, 0.1  # s that one of the two is asked and looked at; s before the look
 RATE = 100.0  # requests a second to each of the two edges
 ONE, TWO, REDIS = "embedded, one worker", "embedded, two workers", "Redis, one worker"
 ADDED_P50 = 0.3  # ms
@@ -87,43 +91,106 @@ def pair(bench: Bench, workers: int, store: str | None) -> Iterator[tuple[Runnin
         yield without, having
 
 
-def _turn(bench: Bench, run: Running, seconds: float, redis: Redis | None) -> tuple[Run, float]:
-    """wrk asks one edge; CPU µs per request, and redis-server's."""
-    length = math.ceil(WARM + seconds + 0.5)
-    server = [0.0, 0.0]
-    units = []
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What happened while one of the two was asked: CPU seconds of its processes and of redis-server, requests, seconds."""
 
-    def count() -> int:
-        server[:] = [server[1], redis.cpu() if redis is not None else 0.0]
-        units.append(bench.upstream.requests())
-        return units[-1]
+    cpu: float
+    server: float
+    requests: int
+    wall: float
 
-    with load.wrk(
-        run.place.folder, run.place.port, cores=bench.load_cores, connections=cases.H1_CONNECTIONS, seconds=length
-    ) as generator:
-        time.sleep(WARM)
-        seen = cases.window(run.child, count, seconds, bench.proxy_cores)
-        generator.wait(length + 20)
-        result = load.parse_wrk(generator.log.read_text())
-    return cases.figures(seen, result, "requests"), 1e6 * (server[1] - server[0]) / max(seen.units, 1)
+
+class Loads:
+    """Two wrk, of which one runs at a time; the other is stopped (SIGSTOP), its connections stay."""
+
+    def __init__(self, bench: Bench, edges: tuple[Running, Running], seconds: int, stack: contextlib.ExitStack) -> None:
+        self.bench = bench
+        self.pids = [proc.tree(edge.child.pid, proc.stats()) for edge in edges]
+        self.children = [
+            stack.enter_context(
+                load.wrk(
+                    edge.place.folder,
+                    edge.place.port,
+                    cores=bench.load_cores,
+                    connections=cases.H1_CONNECTIONS,
+                    seconds=seconds,
+                )
+            )
+            for edge in edges
+        ]
+        stack.callback(self.go_on)  # before they are ended: what is stopped hears no SIGTERM
+
+    def stop(self, which: int) -> None:
+        self.children[which].process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        for child in self.children:
+            child.process.send_signal(signal.SIGCONT)
+
+    def look(self, which: int, redis: Redis | None) -> Slice:
+        """Totals until now, as a slice from the beginning of time."""
+        used = sum(proc.spent(pid) for pid in self.pids[which])
+        server = redis.cpu() if redis is not None else 0.0
+        return Slice(used, server, self.bench.upstream.requests(), time.monotonic())
+
+    def slice(self, which: int, seconds: float, redis: Redis | None) -> Slice:
+        """One of them runs; its beginning, and what is left of the other's requests, are not in the figures."""
+        self.children[which].process.send_signal(signal.SIGCONT)
+        time.sleep(SETTLE)
+        a = self.look(which, redis)
+        time.sleep(seconds)
+        b = self.look(which, redis)
+        self.stop(which)
+        return Slice(b.cpu - a.cpu, b.server - a.server, b.requests - a.requests, b.wall - a.wall)
+
+    def errors(self, seconds: float) -> list[str]:
+        """Flags, when both have come to their end."""
+        self.go_on()
+        found = set()
+        for child in self.children:
+            child.wait(seconds)
+            found |= set(load.parse_wrk(child.log.read_text()).errors)
+        return [f"{kind} errors" for kind in sorted(found)]
+
+
+def turns(seconds: float) -> list[int]:
+    """Which of the two is asked: 0 1 1 0 0 1 1 0 …, each for `seconds` in total at least."""
+    return [0, 1, 1, 0] * max(1, math.ceil(seconds / SLICE / 2))
 
 
 def added_cpu(bench: Bench, workers: int, redis: Redis | None) -> Run:
     """CPU µs that the limit adds to a request, all processes of the edge counted."""
-    seconds = max(bench.seconds / 2, 0.5)
-    with pair(bench, workers, redis.url if redis is not None else None) as edges:
-        turns = [(having, *_turn(bench, edges[having], seconds, redis)) for having in TURNS]
-    flags = sorted({flag for _, run, _ in turns for flag in run.flags})
-    if any(run.value is None for _, run, _ in turns):
-        return Run(None, flags=flags)
-    # The smaller of both turns: what disturbs a machine only ever adds.
-    least = [min(run.value or 0.0 for having, run, _ in turns if having is which) for which in (False, True)]
-    more = {"without": least[0], "with": least[1]}
-    if redis is not None:
-        more["redis-server µs"] = statistics.mean(server for having, _, server in turns if having)
-    more["core busy %"] = min(run.more["core busy %"] for _, run, _ in turns)
-    more["others %"] = max(run.more["others %"] for _, run, _ in turns)
-    return Run(least[1] - least[0], more, flags)
+    order = turns(bench.seconds)
+    length = math.ceil(WARM + len(order) * (SETTLE + SLICE) * 1.2) + 1
+    with pair(bench, workers, redis.url if redis is not None else None) as edges, contextlib.ExitStack() as stack:
+        loads = Loads(bench, edges, length, stack)
+        time.sleep(WARM)  # both: handshakes, the pools and the interpreter's specialisation are behind them
+        loads.stop(0)
+        loads.stop(1)
+        others = Others(proc.core_list(bench.proxy_cores))
+        slices = [loads.slice(which, SLICE, redis) for which in order]
+        share = others.share(0.0)
+        flags = loads.errors(length + 20)
+    run = compared(order, slices, redis=redis is not None)
+    busy = run.more.get("core busy %", 0.0)
+    run.more["others %"] = max(0.0, share["others %"] - busy)
+    run.flags += flags
+    return run
+
+
+def compared(order: list[int], slices: list[Slice], *, redis: bool) -> Run:
+    """The median of the differences of neighbours, of which one is without and one with: what drifts cancels out."""
+    if any(slice.requests <= 0 for slice in slices):
+        return Run(None, flags=["nothing was relayed"])
+    costs = [1e6 * slice.cpu / slice.requests for slice in slices]
+    pairs = [costs[at : at + 2] if order[at] == 0 else costs[at : at + 2][::-1] for at in range(0, len(order), 2)]
+    having = [slice for which, slice in zip(order, slices, strict=True) if which]
+    more = {"without": statistics.median(a for a, _ in pairs), "with": statistics.median(b for _, b in pairs)}
+    if redis:
+        more["redis-server µs"] = statistics.median(1e6 * slice.server / slice.requests for slice in having)
+    more["core busy %"] = statistics.median(100 * slice.cpu / slice.wall for slice in slices)
+    return Run(statistics.median(b - a for a, b in pairs), more)
 
 
 def paced(bench: Bench, folder: Path, ports: list[int], each: int) -> list[list[float]]:

@@ -244,8 +244,10 @@ def loading(folder: Path) -> tuple[Table, Actions]:
     table.notes.append("longest wait: of another thread that wants to run every millisecond, 5 ms being Python's own turn")
     texts = rules(1000)
     for number in range(FILES):
-        part = texts[number::FILES]
-        written = [{"id": f"rule-{number}-{index}", "expression": text, "action": "block"} for index, text in enumerate(part)]
+        part = texts[number :: FILES]
+        written = [
+            {"id": f"rule-{number}-{index}", "expression": text, "action": "block"} for index, text in enumerate(part)
+        ]
         (folder / f"{number}.yaml").write_text(yaml.safe_dump({"rules": written}))
     return table, {EDGE: lambda: _loaded(str(folder / "*.yaml"))}
 

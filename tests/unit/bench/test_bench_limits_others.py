@@ -13,6 +13,7 @@ from bench import certificate, limit_peers, limits_edge, peers
 from bench.children import Failure
 from bench.limit_load import RATE
 from bench.limit_peers import Other
+from bench.limits_edge import Slice
 from edgeproxy.config.load import load
 
 CORES = ",".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -91,3 +92,22 @@ def test_the_limit_is_one_that_the_edge_understands(store: str | None, tmp_path:
     assert [limit.name for limit in config.limits] == ["everybody"]
     assert (config.store is not None) == (store is not None)
     assert config.on_store_failure == "closed"
+
+
+def test_turns_are_in_pairs_and_each_side_gets_its_time() -> None:
+    order = limits_edge.turns(3.0)
+    assert order[:8] == [0, 1, 1, 0, 0, 1, 1, 0]
+    assert order.count(0) == order.count(1) and order.count(0) * limits_edge.SLICE >= 3.0
+    assert limits_edge.turns(0.1) == [0, 1, 1, 0]
+
+
+def test_neighbours_are_compared() -> None:
+    # The machine becomes slower: 50, then 80 µs without. The limit adds 10.
+    order = limits_edge.turns(0.5)
+    costs = {0: [50, 80], 1: [60, 90]}
+    slices = [Slice(costs[which].pop(0) / 1e6 * 100, 0.0005, 100, 0.1) for which in order]
+    run = limits_edge.compared(order, slices, redis=True)
+    assert run.value == pytest.approx(10)
+    assert run.more["redis-server µs"] == pytest.approx(5)
+    assert run.more["without"] == pytest.approx(65) and run.more["with"] == pytest.approx(75)
+    assert limits_edge.compared([0, 1], [Slice(1, 0, 0, 1), Slice(1, 0, 9, 1)], redis=False).flags == ["nothing was relayed"]
