@@ -266,12 +266,12 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         finally:
             behind.child.stop()
     finally:
-        if options.json and tables:
-            save(options, chosen, tables)
         if options.keep:
             console.print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+        if options.json and tables:
+            save(options, chosen, tables)
     return tables
 
 

@@ -22,7 +22,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -159,7 +159,7 @@ async def run_async(
     return found
 
 
-async def waited(tasks: list[asyncio.Future[None]], seconds: float) -> None:
+async def waited(tasks: Sequence[asyncio.Future[None]], seconds: float) -> None:
     done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         task.result()

@@ -133,9 +133,10 @@ def over_socket(shape: str, in_flight: int, seconds: float, cores: set[int]) -> 
         listening.bind(path)
         listening.listen()
         pipes = [context.Pipe() for _ in range(3)]
-        tasks = [(serve, (listening, cores, pipes[0][1]))]
-        tasks += [(work, (path, shape, in_flight, cores, pipe[1])) for pipe in pipes[1:]]  # type: ignore[list-item]
-        processes = [context.Process(target=target, args=args, daemon=True) for target, args in tasks]
+        processes = [context.Process(target=serve, args=(listening, cores, pipes[0][1]), daemon=True)]
+        for pipe in pipes[1:]:
+            args = (path, shape, in_flight, cores, pipe[1])
+            processes.append(context.Process(target=work, args=args, daemon=True))
         for process in processes:
             process.start()
         try:
@@ -144,7 +145,8 @@ def over_socket(shape: str, in_flight: int, seconds: float, cores: set[int]) -> 
             before, began, others = _look([pipe[0] for pipe in pipes]), time.monotonic(), Others(cores)
             time.sleep(seconds)
             after, took = _look([pipe[0] for pipe in pipes]), time.monotonic() - began
-            share = others.share(sum(a[0] - b[0] for a, b in zip(after, before, strict=True)))
+            used = sum(a[0] - b[0] for a, b in zip(after, before, strict=True))
+            share = others.share(used)
         finally:
             for pipe in pipes:
                 pipe[0].send("end")
@@ -152,7 +154,8 @@ def over_socket(shape: str, in_flight: int, seconds: float, cores: set[int]) -> 
                 process.join(5)
                 if process.is_alive():
                     process.kill()
-    used, checks, away = (sum(a[at] - b[at] for a, b in zip(after, before, strict=True)) for at in range(3))
+    checks = sum(a[1] - b[1] for a, b in zip(after, before, strict=True))
+    away = sum(a[2] - b[2] for a, b in zip(after, before, strict=True))
     times = [seconds for row in after for seconds in row[3]]
     return Run(1e6 * used / checks, {RATE: checks / took, **percentiles(times), **share}, undecided(away))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import limit_peers, limits, limits_redis, proc, redis_servers
-from bench.limit_load import REQUESTS, SLOT, THREE, TOKENS
+from bench.limit_load import RATE, REQUESTS, SLOT, THREE, TOKENS
 from bench.redis_servers import Redis
 from bench.report import EDGE, Run, Table, Target
 
@@ -74,7 +74,7 @@ def _embedded(table: Table, setting: Setting, shapes: dict[str, tuple[int, ...]]
             )
     two = row(TWO, SOCKET)
     table.targets += [Target(None, 8.0, ONE, ONE), Target(None, 20.0, two, two)]
-    table.targets.append(Target(None, 20_000, ONE, ONE, limits.RATE))
+    table.targets.append(Target(None, 20_000, ONE, ONE, RATE))
     table.notes.append(
         "one worker has its answer from inside the call; two share a third process, whose CPU time is counted, too"
     )
@@ -87,7 +87,9 @@ def _redis(table: Table, setting: Setting, shapes: dict[str, tuple[tuple[int, ..
     actions: Actions = {}
     for shape, (single, cluster) in shapes.items():
         for who, servers, numbers in ((SERVER, setting.one, single), (CLUSTER, setting.several, cluster)):
-            for number in numbers if servers is not None else ():
+            if servers is None:
+                continue
+            for number in numbers:
                 actions[row(who, number, shape)] = functools.partial(
                     limits_redis.measure, servers, shape, number, setting.seconds
                 )
@@ -124,7 +126,7 @@ def redis_settled(setting: Setting) -> tuple[Table, Actions]:
 def refused(setting: Setting) -> tuple[Table, Actions]:
     known, own, flood = "known to be over the limit", "refused by the embedded store", "the embedded store, only new keys"
     table = Table("limits, refused", "refused by the worker", UNIT, against=known)
-    table.targets.append(Target(None, 100_000, known, known, limits.RATE))
+    table.targets.append(Target(None, 100_000, known, known, RATE))
     table.notes.append(f"{known}: the store said so before and is not asked again")
     table.notes.append("only new keys: nobody comes twice and the memory is full; they are admitted")
     measures = ((known, limits.known), (own, limits.refused), (flood, limits.flooded))

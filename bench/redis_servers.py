@@ -69,7 +69,7 @@ def command(port: int, *words: str) -> object:
     """
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as sock:
-            sock.sendall(hiredis.pack_command(words))
+            sock.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # its types say one word; many are meant
             reader = hiredis.Reader(encoding="utf-8")
             while (answer := reader.gets()) is False:
                 if not (data := sock.recv(65536)):
