@@ -40,8 +40,10 @@ def why_not(python: str, package: str, module: str) -> str | None:
     question = f"import importlib.util as u, sys; sys.exit(0 if u.find_spec({module!r}) else 3)"
     try:
         done = subprocess.run([python, "-I", "-c", question], capture_output=True, timeout=START, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{package}: {python} cannot be asked: {error}"
+    except OSError as error:
+        return f"{package}: the interpreter that was named cannot be asked ({error.strerror})"
+    except subprocess.TimeoutExpired:
+        return f"{package}: the interpreter that was named cannot be asked (no answer)"
     return None if done.returncode == 0 else f"{package} is not installed"
 
 
