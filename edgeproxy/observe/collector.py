@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -179,6 +180,11 @@ def _processes(scrape: Scrape) -> Iterator[Metric]:
     yield _counter("reloads", "Reloads (SIGHUP) by their result.", ("result",), _by_key(state.reloads))
     yield _counter("restarts", "Processes started again because they had ended.", ("kind",),
                    _by_key(state.restarts))  # fmt: skip
+    if state.keys is not None:
+        lost = state.keys.lost
+        yield _gauge("keys_age_seconds", "For how long nobody knows whether the keys in Redis have changed; 0: it is known.", (),
+                     [((), 0.0 if lost is None else max(0.0, time.time() - lost))])  # fmt: skip
+        yield _counter("keys_updates", "Other keys from Redis that came into use.", (), [((), state.keys.updates)])
     yield _gauge("worker_up", "1 where the worker of a slot is ready.", ("process",),
                  [((w.name,), int(w.state == "ready")) for w in state.workers])  # fmt: skip
     yield _gauge("worker_report_age_seconds", "Age of the counters of each worker in this answer.", ("process",),
