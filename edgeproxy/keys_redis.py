@@ -151,13 +151,14 @@ def _login(login: Any) -> dict[str, Any]:
 
 
 def _options(place: Place) -> dict[str, Any]:
-    """What all connections have. RESP2 and no names of libraries: a user needs no right to HELLO and CLIENT."""
+    """What all connections have. No names of libraries: a user needs no right to CLIENT. RESP3, because its HELLO, which needs
+    no right, reads what TLS 1.3 says after the handshake; redis-py takes that for an answer nobody asked for, and hangs up."""
     ca, cert, key = place.files
     secure = {"ssl": True, "ssl_ca_certs": ca or None, "ssl_certfile": cert or None, "ssl_keyfile": key or None}
     return {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
-        "protocol": 2,
+        "protocol": 3,
         "driver_info": None,
         **_login(place.login),
         **(secure if place.tls else {}),
