@@ -26,7 +26,7 @@ from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
     from edgeproxy.config.keys import KeyBook, RouteKeys, UpstreamKey
-    from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
+    from edgeproxy.config.model import Client, Config, Retries, Target, Upstream, UpstreamTimeouts
     from edgeproxy.config.model import Route as RouteModel
     from edgeproxy.observe.metrics import RouteStats
     from edgeproxy.upstream.pool import Pool
@@ -67,7 +67,9 @@ class UpstreamSettings:
         credential: the field line of its own key, with its end; b"" when it has none.
     """
 
-    __slots__ = ("balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "targets", "timeouts")
+    __slots__ = (
+        "balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "retries", "targets", "timeouts",
+    )  # fmt: skip
 
     def __init__(self, upstream: Upstream, contexts: dict[str, ssl.SSLContext]) -> None:
         self.balance = upstream.balance
@@ -76,6 +78,7 @@ class UpstreamSettings:
         self.max_connections = upstream.max_connections
         self.max_pending = upstream.max_pending
         self.timeouts: UpstreamTimeouts = upstream.timeouts
+        self.retries: Retries = upstream.retries
         self.credential = _credential(upstream.key)
         targets = []
         for target in upstream.targets:

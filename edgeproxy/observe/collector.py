@@ -162,6 +162,12 @@ def _upstreams(targets: list[Dump]) -> Iterator[Metric]:
     yield _counter("upstream_reused", "Requests sent on a kept connection.", _UPSTREAM, column("reused"))
     yield _counter("upstream_retries", "Requests repeated after a kept connection had died.", _UPSTREAM,
                    column("retries"))  # fmt: skip
+    yield _counter("upstream_retries_withheld", "Requests not tried again: attempts or budget were used up.", _UPSTREAM,
+                   column("retries_withheld"))  # fmt: skip
+    yield _counter("upstream_client_retries", "Requests that clients say are retries.", _UPSTREAM,
+                   column("client_retries"))  # fmt: skip
+    yield _counter("upstream_client_retries_refused", "Those that were refused, having been tried too often.", _UPSTREAM,
+                   column("client_retries_refused"))  # fmt: skip
     yield _counter("upstream_resets", "Answers that broke off.", _UPSTREAM, column("resets"))
     timeouts = [((t["name"], t["target"], kind), n) for t in targets for kind, n in t["timeouts"].items()]
     yield _counter("upstream_timeouts", "Timers that ran out.", (*_UPSTREAM, "timer"), timeouts)
