@@ -31,10 +31,12 @@ class Look(NamedTuple):
     Attributes:
         version: of it; so long as it is that one nothing has changed.
         book: None: it is still that version.
+        unkept: why the cache could not be written; "": it was, or there is none.
     """
 
     version: bytes
     book: KeyBook | None
+    unkept: str = ""
 
 
 def filled(config: Config, running: Config | None = None) -> Config:
@@ -74,6 +76,8 @@ def _first(keys: Keys, empty: KeyBook) -> KeyBook:
             raise NoKeys(f"no keys: {error}; {other}") from other
     finally:
         at.close()
+    if found.unkept:
+        raise NoKeys(found.unkept)
     assert found.book is not None
     return found.book
 
@@ -96,9 +100,7 @@ def look(keys: Keys, book: KeyBook, at: Shelf, known: bytes = b"") -> Look:
     if not held.text:
         raise NoKeys(f"{at.name} has none ('edgeproxy keys create' makes the first)")
     made = _book(held.text, book, at.name)
-    if keys.cache is not None:
-        _keep(keys.cache, held)
-    return Look(held.version, made)
+    return Look(held.version, made, "" if keys.cache is None else _keep(keys.cache, held))
 
 
 def _book(text: bytes, book: KeyBook, name: str) -> KeyBook:
@@ -118,12 +120,16 @@ def _cached(path: Path) -> bytes | None:
         return None
 
 
-def _keep(path: Path, held: Held) -> None:
-    with suppress(OSError):  # it is for a start that may never come; the edge goes on without
+def _keep(path: Path, held: Held) -> str:
+    """Returns: why it could not be written, "" if it was."""
+    try:
         if _cached(path) == held.text:
             os.utime(path)
         else:
             replace(path.resolve(), held.text, _MODE)
+    except OSError as error:
+        return f"the keys cannot be kept in {path}: {error.strerror}"
+    return ""
 
 
 def confirmed(keys: Keys) -> float:

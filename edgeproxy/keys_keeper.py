@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Keeper:
 
     def _take(self, found: Look) -> None:
         self._version = found.version
+        if found.unkept:
+            print(f"edgeproxy: keys: {found.unkept}", file=sys.stderr, flush=True)  # noqa: T201  the supervisor's log
         if found.book is not None and found.book != self._book:
             self._book = found.book
             self.send(KeysChanged(), found.book.model_dump_json(context=TO_WORKERS).encode())

@@ -257,12 +257,9 @@ class _Worker:
 
     async def _prepare(self, generation: int, blob: bytes) -> None:
         self._aside = None
-        self._wanted, newest = generation, self._keys
+        self._wanted = generation
         try:
             config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task, blob)
-            while newest is not self._keys:  # others came meanwhile
-                newest = self._keys
-                snapshot = await self._loop.run_in_executor(self._thread, _with_keys, config, snapshot, newest)
         except Exception as e:  # the old configuration stays, and the supervisor says why
             self._send(Failed(generation, _reason(e)))
             return
@@ -272,7 +269,8 @@ class _Worker:
         self._send(Prepared(generation))
 
     async def _rekey(self, blob: bytes) -> None:
-        """Other keys, for the snapshot in use and for one that lies prepared; neither is compiled anew."""
+        """Other keys, for the snapshot in use and for one that lies prepared; neither is compiled anew. One that is still being
+        prepared lies there when these keys are read, because there is one thread; or it was sent later, and has them."""
         book = await self._loop.run_in_executor(self._thread, KeyBook.model_validate_json, blob)
         newest = self._keys = (self._config, book)
         while newest is self._keys and self._plane is not None:

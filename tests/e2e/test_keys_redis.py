@@ -197,6 +197,10 @@ def test_a_start_without_redis(tmp_path: Path) -> None:
         until(edge.ended, WITHIN)
         assert "not started: no keys: Redis does not answer within 1 s; 'keys.cache' names no file" in edge.said()
         server.resume()
+        edge.settings["keys"]["cache"] = "nowhere/kept.json"
+        edge.write()
+        edge.start()
+        until(lambda: "cannot be kept in nowhere/kept.json: No such file" in edge.said() and edge.ended(), WITHIN)
         edge.settings["keys"]["cache"] = "kept.json"
         edge.write()
         edge.ready()
