@@ -18,12 +18,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import uvloop
 
+from edgeproxy import preparing
 from edgeproxy.config.keys import KeyBook
-from edgeproxy.config.keys_shared import same_place
 from edgeproxy.config.model import Config
 from edgeproxy.counting import begun, open_store
 from edgeproxy.ipc import (
-    TICKET_KEYS,
     Abort,
     Channel,
     ChannelClosed,
@@ -259,7 +258,7 @@ class _Worker:
         self._aside = None
         self._wanted = generation
         try:
-            config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task, blob)
+            config, snapshot = await self._loop.run_in_executor(self._thread, preparing.compiled, self._task, blob)
         except Exception as e:  # the old configuration stays, and the supervisor says why
             self._send(Failed(generation, _reason(e)))
             return
@@ -271,13 +270,13 @@ class _Worker:
     async def _rekey(self, blob: bytes) -> None:
         """Other keys, for the snapshot in use and for one that lies prepared; neither is compiled anew. One that is still being
         prepared lies there when these keys are read, because there is one thread; or it was sent later, and has them."""
-        book = await self._loop.run_in_executor(self._thread, KeyBook.model_validate_json, blob)
+        book = await self._loop.run_in_executor(self._thread, preparing.keys_of, blob)
         newest = self._keys = (self._config, book)
         while newest is self._keys and self._plane is not None:
             snapshot, aside = self._snapshot, self._aside
-            made = await self._loop.run_in_executor(self._thread, _with_keys, self._config, snapshot, newest)
+            made = await self._loop.run_in_executor(self._thread, preparing.with_keys, self._config, snapshot, newest)
             if aside is not None:
-                other = await self._loop.run_in_executor(self._thread, _with_keys, aside[1], aside[2], newest)
+                other = await self._loop.run_in_executor(self._thread, preparing.with_keys, aside[1], aside[2], newest)
             if snapshot is self._snapshot and aside is self._aside and newest is self._keys:  # no switch came meanwhile
                 self._snapshot = made
                 self._aside = None if aside is None else (*aside[:2], other)
@@ -367,30 +366,6 @@ class _Worker:
         error = context.get("exception")
         if error is not None:
             traceback.print_exception(error)
-
-
-def _compile(task: Task, blob: bytes) -> tuple[Config, Any]:
-    """In the thread: parse, validate, compile. A short switch interval keeps the loop's waits for the lock short.
-
-    The collector never walks over what comes of it, tens of thousands of objects, with the loop waiting. Nothing of ours
-    needs it: a snapshot has no cycles and goes when the last exchange lets go of it.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    gc.disable()
-    try:
-        config = Config.model_validate_json(blob[TICKET_KEYS:])
-        snapshot = task.plane.prepare(config, blob[:TICKET_KEYS], task.instance)
-        gc.freeze()
-        return config, snapshot
-    finally:
-        gc.enable()
-        sys.setswitchinterval(before)
-
-
-def _with_keys(config: Config, snapshot: Any, keys: tuple[Config, KeyBook] | None) -> Any:
-    """In the thread: a snapshot of `config` with keys that came for another configuration, if it has its keys from there, too."""
-    return snapshot.with_keys(keys[1]) if keys is not None and same_place(config, keys[0]) else snapshot
 
 
 def _reason(e: BaseException) -> str:
