@@ -121,12 +121,13 @@ def explain(
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.explaining.command import Asked, Style, run
     from edgeproxy.explaining.question import Unclear
+    from edgeproxy.reload import NoKeys, with_keys
 
     asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [], ja4)
     colour = not as_json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     try:
-        text = run(load(config), asked, Style(as_json, brief, colour, show_secrets))
-    except (ConfigError, Unclear) as e:
+        text = run(with_keys(load(config)), asked, Style(as_json, brief, colour, show_secrets))
+    except (ConfigError, NoKeys, Unclear) as e:
         typer.echo(str(e), err=True)
         raise typer.Exit(1) from None
     typer.echo(text, nl=False)
