@@ -74,8 +74,9 @@ class Catalogue:
                 raise ValueError(f"the bot {bot.name} has networks in '{min(unknown)}', which is none of the sources")
             for token in bot.tokens:
                 # The same word in two spellings (`DotBot`, `dotbot`) is fine within one bot.
-                if self._by_token.setdefault(token.lower().encode(), bot) is not bot:
-                    raise ValueError(f"the token '{token}' is of two bots: {self._by_token[token.lower().encode()].name}, {bot.name}")
+                first = self._by_token.setdefault(token.lower().encode(), bot)
+                if first is not bot:
+                    raise ValueError(f"the token '{token}' is of two bots: {first.name}, {bot.name}")
         self._match = _alternation(self._by_token)._regexp.Match if self._by_token else None
         self._search = re2._Anchor.UNANCHORED
         self._kept: dict[bytes, Bot | None] = {}
@@ -119,7 +120,7 @@ def _alternation(tokens: Iterable[bytes]) -> Any:
 def _word(token: bytes) -> bytes:
     before = rb"\b" if token[:1].isalnum() else b""
     behind = rb"\b" if token[-1:].isalpha() else b""  # `Mastodon/4` also finds version 40
-    return before + re2.escape(token) + behind
+    return b"%b%b%b" % (before, re2.escape(token), behind)
 
 
 @cache
