@@ -24,7 +24,8 @@ BROWSERS = [
     f"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) {_KIT} Version/17.4 Safari/605.1.15",
     f"Mozilla/5.0 (Linux; Android 10; K) {_KIT} SamsungBrowser/26.0 Chrome/122.0.0.0 Mobile Safari/537.36",
     f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) {_KIT} Chrome/124.0 YaBrowser/24.4.0 Yowser/2.5 Safari/537.36",
-    "Mozilla/5.0 (compatible; Baidubrowser)", "Yetisports/1.0", "MyGooglebotTester", "", "Mozilla/5.0", "curl/8.5.0", "python-httpx/0.28",
+    "Mozilla/5.0 (compatible; Baidubrowser)",
+    "Yetisports/1.0", "MyGooglebotTester", "", "Mozilla/5.0", "curl/8.5.0", "python-httpx/0.28",
 ]  # fmt: skip
 BOTS = {
     "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)": "Googlebot",
