@@ -8,6 +8,7 @@ networks: the addresses that were checked are the ones that are connected to, so
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -46,13 +47,11 @@ def is_public(address: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         if "%" in address or found in _NAT64_LOCAL:
             return False
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
-        if inner is None and found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if found.ipv4_mapped is not None or found in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        inner = found.sixtofour or (found.teredo or (None, None))[1]
         if inner is not None and not is_public(str(inner)):
             return False
-        if found.ipv4_mapped is not None:
-            return True
     return found.is_global and not (found.is_multicast or found.is_reserved or found.is_unspecified)
 
 
@@ -69,7 +68,7 @@ class _Checked(AbstractResolver):
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family)
         addresses = [(info[0], str(info[4][0])) for info in found]
         if host not in self._private and (not addresses or not all(is_public(address) for _, address in addresses)):
-            raise OSError(f"{host} leads to an address that is not public")
+            raise OSError(errno.EPERM, f"{host} leads to an address that is not public")
         return [
             ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for kind, address in addresses
