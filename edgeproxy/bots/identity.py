@@ -35,7 +35,7 @@ class Verified(NamedTuple):
 
     Attributes:
         bot: who it is. None: nobody that is verified.
-        verified: `cf.bot_management.verified_bot`; the category of `bot` is `cf.verified_bot_category`.
+        verified: `cf.bot_management.verified_bot` and `cf.client.bot`.
         how: by what.
         pending: an answer may come later; until then it is unverified, which must count for nothing.
         claimed: whom its User-Agent names, or whose signature it claims to be.
@@ -54,6 +54,11 @@ class Verified(NamedTuple):
     signed: bool
     agent: str
     refusal: Refusal
+
+    @property
+    def category(self) -> str:
+        """`cf.verified_bot_category`; "" for nobody that is verified."""
+        return self.bot.category if self.bot is not None else ""
 
 
 NOBODY: Final = Verified(None, False, "", False, None, False, False, "", "")
