@@ -13,7 +13,7 @@ import re2
 
 FILE: Final = Path(__file__).with_name("catalogue.yaml")
 MAX_AGENT: Final = 1024  # bytes of a User-Agent that are looked at
-MAX_KEPT: Final = 4096  # User-Agents whose answer is remembered
+MAX_KEPT: Final = 2048  # User-Agents whose answer is remembered
 _MAX_MEMORY: Final = 8 << 20  # bytes of RE2's program
 
 # cf.verified_bot_category has one of these.

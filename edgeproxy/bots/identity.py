@@ -21,9 +21,9 @@ from edgeproxy.message import Request
 from edgeproxy.rules.addresses import client_code
 
 How = Literal["", "signature", "range", "dns"]
-MAX_READ: Final = 1024  # signatures that were read and are remembered
+MAX_READ: Final = 256  # signatures that were read and are remembered
 MAX_VERIFIED: Final = 2048  # and that were verified
-MAX_NONCES: Final = 65_536
+MAX_NONCES: Final = 32_768
 MAX_REMEMBERED: Final = 2048  # bytes of the fields of one that is remembered
 
 Spend = Callable[[bytes, float, float], bool]

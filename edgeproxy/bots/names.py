@@ -17,7 +17,7 @@ from edgeproxy.rules.addresses import V6, client_code
 POSITIVE: Final = 86400.0  # seconds for which an answer is good
 NEGATIVE: Final = 600.0
 UNSURE: Final = 60.0  # after a server did not answer, or nobody had time to ask
-MAX_ADDRESSES: Final = 65_536
+MAX_ADDRESSES: Final = 16_384
 MAX_NAMES: Final = 4  # PTR records of one address that are looked at
 _HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}")
 

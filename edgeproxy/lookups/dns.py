@@ -11,15 +11,12 @@ import aiodns
 from aiodns.error import ARES_ENODATA, ARES_ENOTFOUND, DNSError
 
 from edgeproxy.bots.names import candidates, confirms, reverse_name
+from edgeproxy.lookups.answers import Unanswered
 from edgeproxy.rules.addresses import V6
 
 DEADLINE: Final = 5.0  # seconds for all questions about an address
 _TIMEOUT: Final = 1.5  # seconds for a question to a server
 _TRIES: Final = 2
-
-
-class Unanswered(Exception):
-    """No server answered, or one failed: nothing is known."""
 
 
 class Resolver:

@@ -19,16 +19,14 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from edgeproxy.lookups.answers import NotFetched
+
 DEADLINE: Final = 10.0  # seconds for everything
 CONNECT: Final = 4.0
 _CHUNK: Final = 16 << 10
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _NAT64_LOCAL: Final = ipaddress.ip_network("64:ff9b:1::/48")
 USER_AGENT: Final = "edgeproxy (key directories and networks of bots)"
-
-
-class NotFetched(Exception):
-    """With a sentence that says why."""
 
 
 class Fetched(NamedTuple):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.bots.ranges import MAX_FILE, is_name, parse
-from edgeproxy.lookups.https import Fetcher, NotFetched
+from edgeproxy.lookups.answers import NotFetched
+from edgeproxy.lookups.https import Fetcher
 
 
 class Outcome(NamedTuple):

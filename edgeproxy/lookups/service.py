@@ -6,15 +6,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable
-from typing import Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from edgeproxy.bots.directory import proven
 from edgeproxy.bots.keys import MAX_DIRECTORY, MEDIA_TYPE, WELL_KNOWN, Keyring, age, read_directory
 from edgeproxy.bots.names import Names
-from edgeproxy.lookups.dns import Resolver, Unanswered
-from edgeproxy.lookups.https import Fetcher, NotFetched
+from edgeproxy.lookups.answers import NotFetched, Unanswered
 from edgeproxy.rules.addresses import V6, network
+
+if TYPE_CHECKING:
+    from edgeproxy.lookups.dns import Resolver
+    from edgeproxy.lookups.https import Fetcher
 
 QUESTIONS: Final = 16  # addresses that are asked about at once
 WAITING: Final = 1024  # and that wait
@@ -112,15 +115,15 @@ class Lookups:
 
     def __init__(
         self,
-        resolver: Resolver | None,
-        fetcher: Fetcher | None,
         agents: Iterable[str],
         clock: Callable[[], float] = time.time,
+        resolver: Resolver | None = None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         """Within the running loop.
 
         Args:
-            resolver, fetcher: None: nothing is found that way.
+            resolver, fetcher: None: nothing is found that way, until `apply` says so.
         """
         loop = asyncio.get_running_loop()
         self._resolver = resolver
@@ -132,6 +135,24 @@ class Lookups:
         self.keyring = Keyring(agents, self._want_directory)
         self.counts: Counter[tuple[str, str]] = Counter()
         self.problems: dict[str, str] = {}
+
+    def apply(self, suffixes: Sequence[str], agents: Collection[str]) -> None:
+        """A configuration comes into use.
+
+        Args:
+            suffixes: of host names that are asked for; none: nobody is asked.
+            agents: whose directories may be fetched.
+        """
+        if suffixes and self._resolver is None:
+            from edgeproxy.lookups.dns import Resolver
+
+            self._resolver = Resolver(suffixes)
+        if agents and self._fetcher is None:
+            from edgeproxy.lookups.https import Fetcher
+
+            self._fetcher = Fetcher()
+        self.keyring.allow(agents)
+        self.problems = {agent: problem for agent, problem in self.problems.items() if agent in agents}
 
     def _want_name(self, code: int) -> bool:
         taken = self._resolver is not None and self._addresses.submit(code)

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.bots.catalogue import shipped
 from edgeproxy.lookups import https
-from edgeproxy.lookups.https import Fetched, Fetcher, NotFetched
+from edgeproxy.lookups.answers import NotFetched
+from edgeproxy.lookups.https import Fetched, Fetcher
 
 GOOD = b'{"prefixes":[{"ipv4Prefix":"192.0.2.0/24"}]}'
 

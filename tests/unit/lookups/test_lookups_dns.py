@@ -12,7 +12,8 @@ from support.waiting import until
 from edgeproxy.bots.names import Names
 from edgeproxy.lookups import dns as module
 from edgeproxy.lookups import service
-from edgeproxy.lookups.dns import Resolver, Unanswered
+from edgeproxy.lookups.answers import Unanswered
+from edgeproxy.lookups.dns import Resolver
 from edgeproxy.lookups.service import Lookups, Queue
 from edgeproxy.rules.addresses import client_code
 
@@ -98,7 +99,7 @@ async def test_lookups_bring_answers() -> None:
         PTR: ["a.bot.example"], ("a.bot.example", "A"): ["192.0.2.5"], ("6.2.0.192.in-addr.arpa", "PTR"): FAIL,
     }  # fmt: skip
     async with dns(records) as (server, port):
-        lookups = Lookups(Resolver(SUFFIXES, ["127.0.0.1"], port), None, [], clock=lambda: 100.0)
+        lookups = Lookups([], lambda: 100.0, Resolver(SUFFIXES, ["127.0.0.1"], port))
         try:
             assert [lookups.names.of(code(f"192.0.2.{n}"), 100.0) for n in (5, 6, 7)] == [None] * 3
             await until_idle(lookups)
@@ -111,7 +112,7 @@ async def test_lookups_bring_answers() -> None:
 
 
 async def test_without_a_resolver_nothing_is_found() -> None:
-    lookups = Lookups(None, None, ["https://a.example"])
+    lookups = Lookups(["https://a.example"])
     assert lookups.names.of(1, 0.0) is None and lookups.keyring.find("https://a.example", "k", 0.0) == (None, False)
     assert dict(lookups.counts) == {("name", "refused"): 1, ("directory", "refused"): 1}
     await lookups.close()
@@ -122,7 +123,7 @@ async def test_an_error_of_the_library_breaks_nothing(monkeypatch: pytest.Monkey
         raise RuntimeError
 
     monkeypatch.setattr(Resolver, "confirmed", broken)
-    lookups = Lookups(Resolver(SUFFIXES, ["127.0.0.1"], 9), None, [])
+    lookups = Lookups([], resolver=Resolver(SUFFIXES, ["127.0.0.1"], 9))
     assert isinstance(lookups.names, Names)
     lookups.names.of(1, 0.0)
     await until_idle(lookups)

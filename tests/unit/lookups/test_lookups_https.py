@@ -27,7 +27,8 @@ from edgeproxy.bots.keys import MEDIA_TYPE, WELL_KNOWN, read_directory
 from edgeproxy.bots.ranges import NOTHING, read_folder
 from edgeproxy.certs import make_development
 from edgeproxy.lookups import https
-from edgeproxy.lookups.https import Fetcher, NotFetched, check, is_public
+from edgeproxy.lookups.answers import NotFetched
+from edgeproxy.lookups.https import Fetcher, check, is_public
 from edgeproxy.lookups.ranges import fetch_all
 from edgeproxy.lookups.service import Lookups
 
@@ -196,7 +197,7 @@ async def until_idle(lookups: Lookups) -> None:
 def identified(stand: Stand) -> tuple[Identity, Lookups]:
     bot = Bot("Agent", "A", "AI Assistant", agents=(stand.origin,))
     catalogue = Catalogue([bot])
-    lookups = Lookups(None, stand.fetcher(), catalogue.agents, clock=lambda: NOW)
+    lookups = Lookups(catalogue.agents, lambda: NOW, fetcher=stand.fetcher())
     return Identity(catalogue, agents_of(catalogue, ()), NOTHING, None, lookups.keyring), lookups
 
 
@@ -329,7 +330,7 @@ async def test_files_of_networks(stand: Stand, tmp_path: Path) -> None:
 
 
 async def test_time_is_the_clocks(stand: Stand) -> None:
-    lookups = Lookups(None, stand.fetcher(), [stand.origin])
+    lookups = Lookups([stand.origin], fetcher=stand.fetcher())
     assert lookups.keyring.find(stand.origin, SIGNER.keyid, time.time()) == (None, True)
     await until_idle(lookups)
     assert lookups.keyring.find(stand.origin, SIGNER.keyid, time.time())[0] is not None
