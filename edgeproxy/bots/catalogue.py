@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
-import re2
+
+from edgeproxy.rules.regexes import whole_words
 
 FILE: Final = Path(__file__).with_name("catalogue.yaml")
 MAX_AGENT: Final = 1024  # bytes of a User-Agent that are looked at
 MAX_KEPT: Final = 2048  # User-Agents whose answer is remembered
-_MAX_MEMORY: Final = 8 << 20  # bytes of RE2's program
 
 # cf.verified_bot_category has one of these.
 Category = Literal[
@@ -59,7 +59,7 @@ class Catalogue:
         suffixes: of all bots' host names.
     """
 
-    __slots__ = ("_by_token", "_kept", "_match", "_search", "agents", "bots", "sources", "suffixes", "version")
+    __slots__ = ("_by_token", "_kept", "_search", "agents", "bots", "sources", "suffixes", "version")
 
     def __init__(self, bots: Sequence[Bot], sources: dict[str, str] | None = None, version: int = 0) -> None:
         """Raises ValueError where two bots have the same token, or one a source that is not there."""
@@ -77,8 +77,7 @@ class Catalogue:
                 first = self._by_token.setdefault(token.lower().encode(), bot)
                 if first is not bot:
                     raise ValueError(f"the token '{token}' is of two bots: {first.name}, {bot.name}")
-        self._match = _alternation(self._by_token)._regexp.Match if self._by_token else None
-        self._search = re2._Anchor.UNANCHORED
+        self._search = whole_words(self._by_token) if self._by_token else None
         self._kept: dict[bytes, Bot | None] = {}
 
     def claimed(self, user_agent: bytes) -> Bot | None:
@@ -96,31 +95,8 @@ class Catalogue:
         return bot
 
     def _find(self, text: bytes) -> Bot | None:
-        if self._match is None:
-            return None
-        first, last = self._match(self._search, text, 0, len(text))[0]
-        return self._by_token[text[first:last].lower()] if first >= 0 else None
-
-
-def _alternation(tokens: Iterable[bytes]) -> Any:
-    """All tokens as one expression. RE2 prefers the alternative that stands first: the longest.
-
-    A word that begins or ends with a letter or digit is not found inside a longer one (`Yeti` in `Yetisports`).
-    """
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.case_sensitive = False
-    options.never_capture = True
-    options.log_errors = False
-    options.max_mem = _MAX_MEMORY
-    words = sorted(tokens, key=lambda word: (-len(word), word))
-    return re2._Regexp(b"|".join(_word(word) for word in words), options)
-
-
-def _word(token: bytes) -> bytes:
-    before = rb"\b" if token[:1].isalnum() else b""
-    behind = rb"\b" if token[-1:].isalpha() else b""  # `Mastodon/4` also finds version 40
-    return b"%b%b%b" % (before, re2.escape(token), behind)
+        found = self._search(text) if self._search is not None else None
+        return None if found is None else self._by_token[text[found[0] : found[1]].lower()]
 
 
 @cache
