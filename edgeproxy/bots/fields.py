@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 MAX_FIELD: Final = 8192  # bytes of one field, all of its lines together
 MAX_MEMBERS: Final = 32  # of a dictionary, of a list in it, and parameters of one item
+MAX_PARTS: Final = 96  # values and parameters of one field together: each takes about two microseconds
 
 Bare = str | int | float | bool | bytes
 """A string or token, an integer or date, a decimal, a boolean, bytes. A token is a `Token`."""
@@ -58,11 +59,12 @@ class _Malformed(Exception):
 
 
 class _Reader:
-    __slots__ = ("at", "text")
+    __slots__ = ("at", "parts", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self.parts = 0
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:
         found = pattern.match(self.text, self.at)
@@ -79,6 +81,11 @@ class _Reader:
             self.at += 1
             return True
         return False
+
+    def count(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise _Malformed
 
     def bare(self) -> Bare:
         sign = self.text[self.at : self.at + 1]
@@ -97,6 +104,7 @@ class _Reader:
     def parameters(self) -> dict[str, Bare]:
         found: dict[str, Bare] = {}
         while self.skips(";"):
+            self.count()
             self.take(_SPACES)
             key = self.take(_KEY)[0]
             found[key] = self.bare() if self.skips("=") else True
@@ -106,6 +114,7 @@ class _Reader:
 
     def item(self) -> Item:
         start = self.at
+        self.count()
         value = self.bare()
         parameters = self.parameters()
         return Item(value, parameters, self.text[start : self.at])
@@ -141,6 +150,7 @@ def dictionary(value: bytes) -> dict[str, Member] | None:
     found: dict[str, Member] = {}
     try:
         while reader.at < len(reader.text):
+            reader.count()
             key = reader.take(_KEY)[0]
             if reader.skips("="):
                 member = reader.member()

@@ -19,7 +19,9 @@ TAG: Final = "web-bot-auth"
 LONGEST: Final = 86400  # seconds between created and expires
 ALGORITHMS: Final = frozenset({"ed25519", "rsa-pss-sha512"})  # asymmetric ones only: HMAC would need a shared secret
 MAX_SIGNATURE: Final = 512  # bytes; RSA of 4096 bits
+MAX_PARSED: Final = 6  # components with parameters; usual is one
 _MAX_BASE: Final = 32 << 10
+_MAX_QUERY: Final = 4096  # bytes of a query that is looked into
 _ASCII: Final = re.compile(rb"[\x20-\x7e\t]*")
 _NAME: Final = re.compile(r"@?[a-z0-9!#$%&'*+\-.^_`|~]+")
 
@@ -149,6 +151,9 @@ def base(signed: Signed, request: Request) -> bytes | None:
     """What was signed (RFC 9421 §2.5), None where it covers what the request does not have or what is not understood."""
     lines: list[str] = []
     size = 0
+    # With parameters a component may need a whole field or query parsed.
+    if sum(bool(each.parameters) for each in signed.covered) > MAX_PARSED:
+        return None
     for each in signed.covered:
         name = str(each.value)
         value = _derived(name, each, request) if name.startswith("@") else _field(name, each, request)
@@ -201,8 +206,10 @@ def _query_parameter(each: Item, request: Request) -> str | None:
     if not isinstance(wanted, str) or len(each.parameters) != 1:
         return None
     query = request.target.partition(b"?")[2].decode("latin-1")
+    if len(query) > _MAX_QUERY:
+        return None
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=256)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=64)
     except ValueError:
         return None
     found = [value for name, value in pairs if _encoded(name) == wanted]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.bots.fields import MAX_FIELD, MAX_MEMBERS, Inner, Item, Token, dictionary, item
+from edgeproxy.bots.fields import MAX_FIELD, MAX_MEMBERS, MAX_PARTS, Inner, Item, Token, dictionary, item
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,15 @@ def test_dictionaries() -> None:
 )  # fmt: skip
 def test_what_is_no_dictionary(text: bytes) -> None:
     assert dictionary(text) is None
+
+
+def test_parts_are_bounded() -> None:
+    """So that no field takes longer than a fifth of a millisecond or so."""
+    lists = MAX_PARTS // 25
+    most = b", ".join(b"k%d=(%b)" % (number, b" ".join([b"1;a;b;c"] * 6)) for number in range(lists))
+    assert dictionary(most) is not None
+    assert dictionary(most + b", more=(%b)" % b" ".join([b"1;a;b;c"] * 6)) is None
+    assert dictionary(b", ".join(b"k%d=(%b)" % (number, b"1 " * 31) for number in range(31))) is None
 
 
 _KEYS = st.text(string.ascii_lowercase + "*", min_size=1, max_size=8)

@@ -126,6 +126,18 @@ def test_components_that_are_not_there_or_not_understood(component: str) -> None
     assert base(signed, made) is None
 
 
+def test_components_that_need_parsing_are_few() -> None:
+    parameters = [(f'"@query-param";name="{name}"', "1") for name in "abcdefg"]
+    query = b"/?" + b"&".join(b"%c=1" % name for name in b"abcdefg")
+    for count, understood in ((6, True), (7, False)):
+        made = request(SIGNER.fields([('"@authority"', "example.com"), *parameters[:count]], agent=None), target=query)
+        signed = signed_of(made)
+        assert isinstance(signed, Signed) and (base(signed, made) is not None) is understood
+    made = request(SIGNER.fields([('"@authority"', "example.com"), *parameters[:1]], agent=None), target=b"/?a=" + b"1" * 5000)
+    signed = signed_of(made)
+    assert isinstance(signed, Signed) and base(signed, made) is None
+
+
 def test_ports_and_schemes() -> None:
     fields = SIGNER.fields([('"@target-uri"', "http://example.com/")], agent=None)
     assert right(request(fields, authority=b"example.com:80", target=b"/", secure=False))
