@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA512
 from hypothesis import given
 from hypothesis import strategies as st
+from support.shared import shared
 from support.signing import NOW, Signer, b64url, request
 
 from edgeproxy.bots import signature
@@ -19,7 +19,6 @@ from edgeproxy.bots.keys import PUBLISHED, Key, age, origin, read_directory, rea
 from edgeproxy.bots.signature import Signed, base, read
 from edgeproxy.message import Request
 
-VECTORS = Path(__file__).parents[4] / "shared" / "data" / "web-bot-auth" / "web_bot_auth_architecture_v1.json"
 SIGNER = Signer()
 
 
@@ -37,13 +36,8 @@ def right(made: Request, key: Key | None = None) -> bool:
     return key is not None and text is not None and key.verifies(signed.signature, text)
 
 
-def vectors() -> list[dict[str, Any]]:
-    return json.loads(VECTORS.read_text()) if VECTORS.exists() else []
-
-
-@pytest.mark.skipif(not vectors(), reason="../shared/data/web-bot-auth is not there")
 def test_cloudflares_vectors() -> None:
-    found = vectors()
+    found = json.loads(shared("web-bot-auth/web_bot_auth_architecture_v1.json").read_text())
     assert len(found) == 4
     for vector in found:
         headers = [(name.replace("_", "-").encode(), vector[name].encode())
