@@ -4,14 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 EXTRAS ?= test
+LITELLM := bench/out/litellm/bin/python
 
-.PHONY: help demo demo-llm test lint bench lock clean
+.PHONY: help demo demo-llm test lint bench litellm lock clean
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
 	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
 	@echo "make test    all tests (about six minutes)"
 	@echo "make lint    ruff and mypy --strict"
-	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy"
+	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy redis-server"
+	@echo "make litellm LiteLLM in an environment of its own (700 MB), for the case limits of the bench"
 	@echo "make lock    resolve constraints.txt anew"
 
 # One stamp per set of extras: installed again when what is wanted changes.
@@ -36,8 +38,13 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m bench --json bench/out/all.json $(ARGS)
+	$(BIN)/python -m bench --json bench/out/all.json $(if $(wildcard $(LITELLM)),--litellm $(LITELLM)) $(ARGS)
 	$(BIN)/python -m bench --markdown bench/out/all.json > docs/benchmarks.md
+
+# Its dependencies are pinned exactly and fight with everybody's, so it is not among ours.
+litellm:
+	$(PYTHON) -m venv bench/out/litellm
+	$(LITELLM) -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2' 'redis==8.1.0' uvloop
 
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv

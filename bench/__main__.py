@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import cases, certificate, parts, peers, proc, report, rules, upstream
+from bench import cases, certificate, limits_edge, limits_tables, parts, peers, proc, report, rules, upstream
 from bench.children import Failure, find
 from bench.peers import Peer
 from bench.report import Run, Table
@@ -30,7 +30,7 @@ from bench.report import Run, Table
 PACKAGES = (
     "uvloop", "httptools", "ngh2", "aioquic", "pylsqpack", "google-re2", "common-expression-language", "cel-python",
 )  # fmt: skip
-RULES = "rules"
+RULES, LIMITS = "rules", "limits"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -46,6 +46,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--certificate", choices=sorted(certificate.KINDS), default="ecdsa")
     parser.add_argument("--proxy-cores", default="0", help="taskset list for the proxy (%(default)s)")
     parser.add_argument("--load-cores", default="1", help="for the load and the upstream (%(default)s)")
+    parser.add_argument(
+        "--litellm", type=os.path.abspath, metavar="PYTHON", help="an interpreter that has LiteLLM, for limits; see README"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="print Markdown made of JSON results")
     parser.add_argument("--keep", action="store_true", help="keep the directory of generated files and logs")
@@ -128,19 +131,33 @@ def workers_table(bench: cases.Bench, peer: Peer, rounds: int, console: Console)
     return table
 
 
-def rules_tables(options: argparse.Namespace, console: Console) -> list[Table]:
-    """The case that needs no peers: this process itself takes the proxy's core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, proc.core_list(options.proxy_cores))
+Measured = Callable[[Table, Mapping[str, Callable[[], Run]]], Table]
+
+
+def shown(options: argparse.Namespace, console: Console) -> Measured:
+    """What runs the actions of a table in turns, and shows it."""
 
     def measured(table: Table, actions: Mapping[str, Callable[[], Run]]) -> Table:
         show(console, measure(table, actions, options.rounds, console))
         return table
 
+    return measured
+
+
+def alone(options: argparse.Namespace, wanted: list[str], console: Console) -> list[Table]:
+    """What needs neither upstream nor peers: this process itself takes the proxy's core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, proc.core_list(options.proxy_cores))
+    measured, tables = shown(options, console), []
     try:
-        return rules.tables(options.seconds, measured)
+        if RULES in wanted:
+            tables += rules.tables(options.seconds, measured)
+        if LIMITS in wanted:
+            cores = (options.proxy_cores, options.load_cores)
+            tables += limits_tables.tables(options.seconds, *cores, options.litellm, measured)
     finally:
         os.sched_setaffinity(0, before)
+    return tables
 
 
 DISTURBED = 10.0  # percent of the proxy's core that others took; an idle machine shows about 1
@@ -151,8 +168,7 @@ def remark(table: Table) -> None:
     shares = [run.more["others %"] for runs in table.runs.values() for run in runs if "others %" in run.more]
     if shares and table.case != "workers" and max(shares) > DISTURBED:
         table.notes.append(
-            f"disturbed: other programs took up to {max(shares):.0f} % of the proxy's core; figures are too high, "
-            "ratios less so"
+            f"disturbed: other programs took up to {max(shares):.0f} % of the proxy's core; figures are too high, ratios less so"
         )
 
 
@@ -173,10 +189,12 @@ def show(console: Console, table: Table) -> None:
         console.print(f"  {note}", style="dim")
 
 
-def versions(chosen: list[Peer]) -> dict[str, str]:
+def versions(chosen: list[Peer], tables: list[Table], litellm: str | None) -> dict[str, str]:
     found = {peer.name: peer.version() for peer in chosen if peer.name != "envoy+log"}
     found["python"] = sys.version.split()[0]
     found["openssl"] = ssl.OPENSSL_VERSION.split()[1]
+    if any(table.case.startswith(LIMITS) for table in tables):
+        found |= limits_tables.versions(litellm)
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -207,14 +225,12 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
     wanted = options.cases or list(parts.CASES)
     if unknown := [name for name in wanted if name not in parts.CASES]:
         raise Failure(f"unknown case {', '.join(unknown)}; there are {', '.join(parts.CASES)}")
-    tables: list[Table] = []
-    if RULES in wanted:
-        tables += rules_tables(options, console)
-        if wanted == [RULES]:
-            if options.json:
-                save(options, [], tables)
-            return tables
-    chosen = chosen_peers(options, console)
+    tables = alone(options, wanted, console)
+    if set(wanted) == {RULES}:
+        if options.json:
+            save(options, [], tables)
+        return tables
+    chosen = [peers.edgeproxy()] if set(wanted) <= {RULES, LIMITS} else chosen_peers(options, console)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -244,16 +260,18 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
             if "workers" in wanted and edge is not None:
                 tables.append(workers_table(bench, edge, options.rounds, console))
                 show(console, tables[-1])
+            if LIMITS in wanted:
+                tables += limits_edge.tables(bench, shown(options, console))
             options.tls = ", ".join(sorted(bench.tls))
         finally:
             behind.child.stop()
-            if options.json and tables:
-                save(options, chosen, tables)
     finally:
         if options.keep:
             console.print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+        if options.json and tables:
+            save(options, chosen, tables)
     return tables
 
 
@@ -262,7 +280,7 @@ def save(options: argparse.Namespace, chosen: list[Peer], tables: list[Table]) -
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "machine": proc.machine(),
-        "versions": versions(chosen),
+        "versions": versions(chosen, tables, options.litellm),
         "method": {
             "rounds": options.rounds,
             "seconds": options.seconds,

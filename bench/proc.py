@@ -75,6 +75,18 @@ def usage(root: int) -> Usage:
     return Usage(sum(row.ticks for row in rows) / TICKS, sum(row.pages for row in rows) * PAGE, len(rows))
 
 
+def spent(pid: int) -> float:
+    """CPU seconds of one process, without its children: to the microsecond, where the kernel counts so (else in ticks).
+
+    Raises ProcessLookupError when it is gone.
+    """
+    try:
+        threads = [int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return sum(threads) / 1e9 if threads else parse_stat(Path(f"/proc/{pid}/stat").read_text()).ticks / TICKS
+    except (OSError, ValueError, IndexError) as error:
+        raise ProcessLookupError(pid) from error
+
+
 def parse_rollup(text: str) -> int:
     """Bytes of the "Pss" line of /proc/PID/smaps_rollup: like RSS, but a shared page is divided among its users."""
     for line in text.splitlines():

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 EDGE = "edgeproxy"
+RATIO = 3  # the place of its column
 
 
 @dataclass(slots=True)
@@ -25,17 +26,27 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`edgeproxy` ≤ `factor` × `peer` in this case; without a peer, `factor` is a bound in the case's unit."""
+    """`edgeproxy` ≤ `factor` × `peer` in this case; without a peer, `factor` is a bound in the case's unit.
+
+    Attributes:
+        who: instead of the table's `against`.
+        least: without a peer: `factor` is what this further figure is to be at least.
+    """
 
     peer: str | None
     factor: float
     note: str = ""
-    who: str | None = None  # instead of the table's `against`
+    who: str | None = None
+    least: str | None = None
 
 
 @dataclass(slots=True)
 class Table:
-    """All runs of one case: what is counted in which unit, what is to be reached, the runs by peer in round order."""
+    """All runs of one case: what is counted in which unit, what is to be reached, the runs by peer in round order.
+
+    Attributes:
+        against: whose ratios to the others are shown; "" shows none.
+    """
 
     case: str
     title: str
@@ -72,14 +83,20 @@ def ratio(table: Table, peer: str, against: str | None = None) -> float | None:
 def verdict(table: Table, target: Target) -> str | None:
     """One line about a target, or None when the figures for it are not there."""
     who = target.who or table.against
-    measured = ratio(table, target.peer, who) if target.peer else median(table.runs.get(who, []))
+    measured = ratio(table, target.peer, who) if target.peer else median(table.runs.get(who, []), target.least)
     if measured is None:
         return None
+    if target.least and not target.peer:
+        met = "reached" if measured >= target.factor else "missed"
+        return f"{met}: {number(measured)} {target.least}, to reach {number(target.factor)}{_noted(target)}"
     met = "reached" if measured <= target.factor else "missed"
-    note = f" ({target.note})" if target.note else ""
     if target.peer:
-        return f"{met}: {measured:.2f} × {target.peer}, to reach {target.factor:.2f}{note}"
-    return f"{met}: {measured:.3g} {table.unit}, to reach {target.factor:g}{note}"
+        return f"{met}: {measured:.2f} × {target.peer}, to reach {target.factor:.2f}{_noted(target)}"
+    return f"{met}: {measured:.3g} {table.unit}, to reach {target.factor:g}{_noted(target)}"
+
+
+def _noted(target: Target) -> str:
+    return f" ({target.note})" if target.note else ""
 
 
 def number(value: float | None) -> str:
@@ -124,10 +141,11 @@ def rows(table: Table) -> list[list[str]]:
 
 
 def used(table: Table) -> list[int]:
-    """Which columns to show: an empty column of doubts says nothing."""
+    """Which columns to show: an empty column of doubts says nothing, nor do ratios to nobody."""
     lines = rows(table)
     last = len(lines[0]) - 1
-    return [at for at in range(last + 1) if at < last or any(line[last] for line in lines[1:])]
+    shown = [at for at in range(last + 1) if at < last or any(line[last] for line in lines[1:])]
+    return shown if table.against else [at for at in shown if at != RATIO]
 
 
 def doubts(table: Table) -> list[str]:

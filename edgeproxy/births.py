@@ -12,7 +12,7 @@ from typing import Any
 from edgeproxy import worker
 from edgeproxy.children import Child, find_prctl, fork
 from edgeproxy.datagrams import Seats
-from edgeproxy.ipc import Channel, State, ToControl, ToSupervisor, ToWorker, pair
+from edgeproxy.ipc import Channel, State, ToControl, ToKeeper, ToSupervisor, ToWorker, pair
 from edgeproxy.quic.ids import Seat
 from edgeproxy.reload import Reloads
 from edgeproxy.signals import Signals
@@ -46,9 +46,9 @@ class Births:
 
         Raises: OSError when no process can be made.
         """
-        kinds = ToControl if child.is_control else ToWorker
+        kinds = ToWorker if child.is_worker else ToControl if child.is_control else ToKeeper
         ours, theirs = pair(ToSupervisor, kinds)
-        seat = self._seats.next(child.slot) if self._seats is not None and not child.is_control else None
+        seat = self._seats.next(child.slot) if self._seats is not None and child.is_worker else None
 
         def let_go() -> None:
             ours.close()
@@ -57,7 +57,9 @@ class Births:
             self._let_go(child, family)
 
         def run() -> int:
-            return self._run_control(theirs, state, kept) if child.is_control else self._run_worker(child, theirs, seat)
+            if child.is_worker:
+                return self._run_worker(child, theirs, seat)
+            return self._run_control(theirs, state, kept) if child.is_control else self._run_keeper(theirs)
 
         try:
             pid = fork(run, let_go, self._prctl)
@@ -78,7 +80,7 @@ class Births:
                 for sock in sockets.sockets:
                     sock.close()
         if self._seats is not None:
-            self._seats.keep(None if own.is_control else own.slot)
+            self._seats.keep(own.slot if own.is_worker else None)
         if not own.is_control:
             for unused in (self._listeners.admin, *(self.reports.sockets if self.reports is not None else ())):
                 if unused is not None:
@@ -115,3 +117,9 @@ class Births:
             return 1
         sockets = self.reports.sockets
         return control.run(control.Task(state, *sockets, admin, address.host, channel, kept, self._reloads.config))
+
+    def _run_keeper(self, channel: Channel[Any]) -> int:
+        from edgeproxy import keys_keeper
+
+        keys = self._reloads.config.keys
+        return 0 if keys is None else keys_keeper.run(keys_keeper.Task(keys, channel))

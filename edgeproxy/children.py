@@ -23,6 +23,8 @@ LONGEST_DELAY: Final = 10.0  # … up to this
 SETTLED: Final = 10.0  # seconds of life after which the next death counts as the first
 HOPELESS: Final = 5  # ends in a row before being ready, at the start, after which nothing more is tried
 HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+CONTROL: Final = -1
+KEEPER: Final = -2  # of the keys that are in Redis
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 Prctl = Callable[[int, int], int]
@@ -34,7 +36,7 @@ class Child:
     ``lent_to``: the slot whose worker listens on this one's sockets meanwhile."""
 
     name: str
-    slot: int  # -1: control
+    slot: int  # CONTROL, KEEPER, or that of a worker
     state: str = "gone"
     pid: int = 0
     channel: Channel[Any] | None = None
@@ -47,7 +49,11 @@ class Child:
 
     @property
     def is_control(self) -> bool:
-        return self.slot < 0
+        return self.slot == CONTROL
+
+    @property
+    def is_worker(self) -> bool:
+        return self.slot >= 0
 
     def started(self, pid: int, channel: Channel[Any], now: float) -> None:
         self.state, self.pid, self.channel, self.began, self.generation = "starting", pid, channel, now, 0

@@ -1,6 +1,6 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | explain | demo | certs | rules | keys``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules | keys | bots``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy import keys_cli
+from edgeproxy import bots_cli, keys_cli
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
@@ -29,6 +29,7 @@ app.add_typer(certs_app, name="certs")
 rules_app = typer.Typer(help="Rule files.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(bots_cli.app, name="bots")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
 
@@ -121,12 +122,13 @@ def explain(
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.explaining.command import Asked, Style, run
     from edgeproxy.explaining.question import Unclear
+    from edgeproxy.reload import NoKeys, with_keys
 
     asked = Asked(request or [], method, header or [], data, http, har, entry, client, status, reply_header or [], ja4)
     colour = not as_json and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     try:
-        text = run(load(config), asked, Style(as_json, brief, colour, show_secrets))
-    except (ConfigError, Unclear) as e:
+        text = run(with_keys(load(config)), asked, Style(as_json, brief, colour, show_secrets))
+    except (ConfigError, NoKeys, Unclear) as e:
         typer.echo(str(e), err=True)
         raise typer.Exit(1) from None
     typer.echo(text, nl=False)

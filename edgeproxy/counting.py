@@ -43,7 +43,9 @@ def open_store(loop: asyncio.AbstractEventLoop, config: Config, path: str | None
 
 
 def _budgets(config: Config) -> bool:
-    """Whether a key of the edge may use up only so much: that is counted, too."""
+    """Whether a key of the edge may use up only so much: that is counted, too. One from Redis may come at any time."""
+    if config.keys is not None and config.keys.redis is not None:
+        return True
     book = config.keys.book if config.keys is not None else None
     return book is not None and any(key.budget != Budget() for key in book.keys)
 

@@ -85,10 +85,14 @@ class Abort(msgspec.Struct, tag="abort", frozen=True):
     """Reset everything and exit."""
 
 
-ToWorker = Prepare | Switch | Forget | Lend | GiveBack | Reopen | Drain | Abort
+class Rekey(msgspec.Struct, tag="rekey", frozen=True):
+    """Other keys of the edge, for the configuration that is in use: a KeyBook in the blob (JSON). No answer."""
 
 
-# Worker, control → supervisor
+ToWorker = Prepare | Switch | Forget | Lend | GiveBack | Reopen | Drain | Abort | Rekey
+
+
+# Worker, control, keeper of keys → supervisor
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -120,7 +124,22 @@ class Keep(msgspec.Struct, tag="keep", frozen=True):
     """Control asks to have the blob kept for its successor; the supervisor doesn't look into it."""
 
 
-ToSupervisor = Ready | Prepared | Switched | Failed | Seen | Keep
+class KeysChanged(msgspec.Struct, tag="keys-changed", frozen=True):
+    """Redis has other keys: a KeyBook in the blob (JSON)."""
+
+
+class KeysLost(msgspec.Struct, tag="keys-lost", frozen=True):
+    """Nobody knows whether the keys have changed since then (Unix time)."""
+
+    since: float
+    reason: str
+
+
+class KeysFound(msgspec.Struct, tag="keys-found", frozen=True):
+    """After KeysLost: Redis says what the keys are, again."""
+
+
+ToSupervisor = Ready | Prepared | Switched | Failed | Seen | Keep | KeysChanged | KeysLost | KeysFound
 
 
 # Supervisor → control
@@ -144,6 +163,13 @@ class ReloadState(msgspec.Struct, frozen=True):
     needs_restart: tuple[str, ...]
 
 
+class KeysState(msgspec.Struct, frozen=True):
+    """Keys that are in Redis. ``lost``: Unix time since when nobody knows whether they have changed; None: it is known."""
+
+    lost: float | None
+    updates: int  # other keys that came into use since the start
+
+
 class State(msgspec.Struct, tag="state", frozen=True):
     """All that control needs to answer /readyz and the supervisor's metrics; sent whole whenever something changes."""
 
@@ -156,6 +182,7 @@ class State(msgspec.Struct, tag="state", frozen=True):
     restarts: dict[str, int]  # by kind: worker, control
     reloads: dict[str, int]  # by result
     last_reload: ReloadState | None
+    keys: KeysState | None = None  # None: they are not in Redis
 
 
 class Use(msgspec.Struct, tag="use", frozen=True):
@@ -165,6 +192,7 @@ class Use(msgspec.Struct, tag="use", frozen=True):
 
 
 ToControl = State | Use | Drain | Abort
+ToKeeper = Drain | Abort
 
 
 # Worker ↔ control

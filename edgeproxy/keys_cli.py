@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="API keys of the edge.", no_args_is_help=True)
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="Take the files from its section 'keys'.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="Take the places from its section 'keys'.")]
 File = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="The file of keys; default: keys.yaml.")]
 Pepper = Annotated[Path | None, typer.Option("--pepper", metavar="FILE", help="Its pepper; default: keys.pepper.")]
 Which = Annotated[str, typer.Argument(metavar="KEY", help="Its id (with or without 'ep-') or its name.")]
@@ -59,7 +59,7 @@ def create(
         model, made = keys_store.create(where, fields, now)
     except keys_store.KeysError as error:
         _fail(error)
-    _show(made, f"key '{model.name}' is in {where.file}; it works once the edge has reloaded (SIGHUP)")
+    _show(made, f"key '{model.name}' is in {where.where.name}; it works {where.where.soon}")
 
 
 @app.command("list")
@@ -96,7 +96,7 @@ def list_keys(
 
 @app.command()
 def revoke(which: Which, config: Config = None, file: File = None) -> None:
-    """Ends a key, for good. Its line stays in the file, so that its id is known in logs.
+    """Ends a key, for good. It stays on the list, so that its id is known in logs.
 
     Examples: edgeproxy keys revoke team-chat; edgeproxy keys revoke ep-Ab3dEf9h -c edge.yaml
     """
@@ -107,8 +107,8 @@ def revoke(which: Which, config: Config = None, file: File = None) -> None:
         model = keys_store.revoke(where, which, time.time())
     except keys_store.KeysError as error:
         _fail(error)
-    said = f"key ep-{model.id} '{model.name}' is revoked in {where.file}"
-    typer.echo(f"{said}: it ends once the edge has reloaded (SIGHUP)", err=True)
+    said = f"key ep-{model.id} '{model.name}' is revoked in {where.where.name}"
+    typer.echo(f"{said}: it ends {where.where.soon}", err=True)
 
 
 @app.command()
@@ -136,8 +136,8 @@ def rotate(
         _fail(error)
     old = f"the old secret ends {_after(now + seconds)}" if seconds else "the old secret ends"
     if model.previous is not None and (model.previous.until or 0) > now:
-        old += ", and the one before it with the reload"
-    _show(made, f"key '{model.name}' has a new secret in {where.file}; it works once the edge has reloaded (SIGHUP); {old}")
+        old += f", and the one before it {where.where.soon}"
+    _show(made, f"key '{model.name}' has a new secret in {where.where.name}; it works {where.where.soon}; {old}")
 
 
 def _place(config: Path | None, file: Path | None, pepper: Path | None) -> Place:

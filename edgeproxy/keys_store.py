@@ -1,42 +1,49 @@
-# What 'edgeproxy keys' does to the files: a new key, another secret, an end. Nothing here prints.
+# What 'edgeproxy keys' does to keys: a new one, another secret, an end. Where they lie says keys_places.py. Nothing here prints.
 """`create`, `revoke`, `rotate`, `listed`. A key's text is returned once, and stored nowhere."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgeproxy.config import explain
 from edgeproxy.config.document import MAX_BYTES, parse
-from edgeproxy.config.keys import KeyModel, Keys, show_time
-from edgeproxy.config.keys_edit import NotEditable, appended, changed
-from edgeproxy.config.keys_file import LoadedKeys, hash_text, hide, read_keys, read_pepper
+from edgeproxy.config.keys import STORE, KeyModel, Keys, show_time
+from edgeproxy.config.keys_file import LoadedKeys, hash_text, hide, read_pepper
 from edgeproxy.config.problems import ConfigError, quote, suggest
 from edgeproxy.config.units import FROM_FILE
+from edgeproxy.keys_places import FilePlace, KeysError, KeysPlace, RedisPlace
 from edgeproxy.policy.keytext import Made, hashed, make, pepper_id
-from edgeproxy.replacing import locked, replace
+from edgeproxy.replacing import replace
+
+__all__ = ["KeysError", "Place", "create", "listed", "place", "revoke", "rotate"]
 
 _MODE: Final = 0o600
-
-
-class KeysError(Exception):
-    """What cannot be done, as text for people: it holds no secret."""
+_TRIES: Final = 20  # of a change, when others are always quicker
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where keys lie."""
+    """Where keys lie.
+
+    Attributes:
+        keys: None: the file.
+    """
 
     file: Path
     pepper: Path
+    keys: KeysPlace | None = None
+
+    @property
+    def where(self) -> KeysPlace:
+        """The place itself."""
+        return self.keys or FilePlace(self.file)
 
 
 def place(config: Path | None, file: Path | None, pepper: Path | None) -> Place:
@@ -56,9 +63,36 @@ def place(config: Path | None, file: Path | None, pepper: Path | None) -> Place:
         found = data.get("keys")
         if not isinstance(found, dict):
             raise KeysError(f"{config} has no section 'keys': add 'keys: {{file: keys.yaml, pepper: keys.pepper}}'")
-        section = {name: value for name, value in found.items() if name in ("file", "pepper") and isinstance(value, str)}
-    chosen = Keys.model_validate(section)
-    return Place(file or chosen.file, pepper or chosen.pepper)
+        section = {name: value for name, value in found.items() if name in _NAMES and isinstance(value, str)}
+        if section.get("redis") == STORE:
+            if not isinstance(data.get("store"), str):
+                raise KeysError(f"{config}: 'keys.redis' is 'store', and there is no key 'store'")
+            section["redis"] = data["store"]
+    try:
+        chosen = Keys.model_validate(section, context=FROM_FILE)
+    except ValidationError as error:
+        raise KeysError(_said(error, Keys)) from error
+    shared = None
+    if chosen.redis is not None and file is None:
+        shared = RedisPlace(chosen.redis.reveal().decode("utf-8", "surrogateescape"), chosen.refresh)
+    return Place(file or chosen.file, pepper or chosen.pepper, shared)
+
+
+_NAMES: Final = ("file", "pepper", "redis", "refresh")
+
+
+def _change(where: KeysPlace, step: Callable[[str, LoadedKeys], tuple[str | None, T]]) -> T:
+    """Read, change, write.
+
+    Args:
+        step: gives the new text, None to leave it, and the result. It may be called again, with what somebody else wrote.
+    """
+    with where.changing():
+        for _ in range(_TRIES):
+            text, result = step(*where.read())
+            if text is None or where.write(text):
+                return result
+    raise KeysError(f"others change the keys in {where.name} all the time: try again")
 
 
 def create(where: Place, fields: dict[str, Any], now: float) -> tuple[KeyModel, Made]:
@@ -70,8 +104,9 @@ def create(where: Place, fields: dict[str, Any], now: float) -> tuple[KeyModel, 
 
     Returns: what the file says, and the key itself. Raises: KeysError.
     """
-    with _locking(where.file):
-        text, loaded = _read(where)
+    keys = where.where
+
+    def step(text: str, loaded: LoadedKeys) -> tuple[str, tuple[KeyModel, Made]]:
         derived = _pepper(where.pepper, loaded)
         taken = {key.id for key in _all(loaded)}
         made = make()
@@ -82,20 +117,24 @@ def create(where: Place, fields: dict[str, Any], now: float) -> tuple[KeyModel, 
         stored = hash_text(hashed(made.text.encode("ascii"), derived))
         entry = {"id": made.id, "name": fields["name"], "hash": stored, "created": show_time(now), **fields}
         model = _validated(entry)
-        _write(where.file, _edited(appended, text, entry, pepper_id(derived)))
-        return model, made
+        return keys.appended(text, entry, pepper_id(derived)), (model, made)
+
+    return _change(keys, step)
 
 
 def revoke(where: Place, which: str, now: float) -> KeyModel:
     """The end of a key, given by id, name or text. One that was revoked before stays as it is. Raises: KeysError."""
-    _existing(where.file)
-    with _locking(where.file):
-        text, loaded = _read(where)
+    keys = where.where
+    keys.existing()
+
+    def step(text: str, loaded: LoadedKeys) -> tuple[str | None, KeyModel]:
         index, model = _find(loaded, which)
         if model.revoked is not None:
-            return model
-        _write(where.file, _edited(changed, text, index, {"revoked": show_time(now)}))
-        return model.model_copy(update={"revoked": float(int(now))})
+            return None, model
+        changed = keys.changed(text, index, {"revoked": show_time(now)})
+        return changed, model.model_copy(update={"revoked": float(int(now))})
+
+    return _change(keys, step)
 
 
 def rotate(where: Place, which: str, keep: float, now: float) -> tuple[KeyModel, Made]:
@@ -106,9 +145,10 @@ def rotate(where: Place, which: str, keep: float, now: float) -> tuple[KeyModel,
 
     Returns: the key as it was before, and its new text. Raises: KeysError.
     """
-    _existing(where.file)
-    with _locking(where.file):
-        text, loaded = _read(where)
+    keys = where.where
+    keys.existing()
+
+    def step(text: str, loaded: LoadedKeys) -> tuple[str, tuple[KeyModel, Made]]:
         index, model = _find(loaded, which)
         if model.revoked is not None:
             raise KeysError(f"the key ep-{model.id} is revoked: create a new one")
@@ -120,27 +160,16 @@ def rotate(where: Place, which: str, keep: float, now: float) -> tuple[KeyModel,
             values["previous"] = {"hash": model.hash, "until": show_time(now + keep)}
         else:
             removed = ("previous",)
-        _write(where.file, _edited(changed, text, index, values, removed))
-        return model, made
+        return keys.changed(text, index, values, removed), (model, made)
+
+    return _change(keys, step)
 
 
 def listed(where: Place) -> tuple[KeyModel, ...]:
-    """All keys, as the file has them. Raises: KeysError."""
-    _existing(where.file)
-    return _all(_read(where)[1])
-
-
-def _read(where: Place) -> tuple[str, LoadedKeys]:
-    """The file's text, and what it says; both empty where there is none yet."""
-    if not where.file.exists():
-        return "", LoadedKeys()
-    loaded = read_keys(where.file, None)
-    said = [problem.render() for problem in loaded.problems]
-    said += [finding.message for finding in loaded.findings]
-    if said:
-        raise KeysError("\n".join(said))
-    # No line break is changed by reading or writing.
-    return where.file.read_bytes().decode("utf-8-sig"), loaded
+    """All keys. Raises: KeysError."""
+    keys = where.where
+    keys.existing()
+    return _all(keys.read()[1])
 
 
 def _all(loaded: LoadedKeys) -> tuple[KeyModel, ...]:
@@ -181,46 +210,9 @@ def _validated(entry: dict[str, Any]) -> KeyModel:
     try:
         return KeyModel.model_validate(entry, context=FROM_FILE)
     except ValidationError as error:
-        said = [f"{each.message}" + (f" ({each.hint})" if each.hint else "") for each in explain.findings(error, KeyModel)]
-        raise KeysError(hide("\n".join(said))) from error
+        raise KeysError(_said(error, KeyModel)) from error
 
 
-def _edited(edit: Any, *arguments: Any) -> str:
-    try:
-        return str(edit(*arguments))
-    except NotEditable as error:
-        raise KeysError(f"nothing was changed: {error}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Whoever may read the file now may read it afterwards: the edge may run as another user than who makes keys."""
-    target = path.resolve()  # a link stays one
-    try:
-        mode, owner, there = _MODE, None, target.exists()
-        if there:
-            found = target.stat()
-            mode = _MODE | (stat.S_IMODE(found.st_mode) & (stat.S_IRGRP | stat.S_IROTH))
-            owner = (found.st_uid, found.st_gid) if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()) else None
-        replace(target, text.encode("utf-8"), mode, owner=owner, exact=there)
-    except OSError as error:
-        raise KeysError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _existing(path: Path) -> None:
-    if not path.is_file():
-        raise KeysError(f"there is no file {path}: 'edgeproxy keys create --name NAME' makes it")
-
-
-@contextmanager
-def _locking(path: Path) -> Iterator[None]:
-    """One writer of a file at a time; where it really lies, should it be a link."""
-    directory = path.resolve().parent
-    try:
-        lock = locked(directory)
-        lock.__enter__()
-    except OSError as error:
-        raise KeysError(f"the directory {directory} cannot be used: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
+def _said(error: ValidationError, model: type[BaseModel]) -> str:
+    said = [f"{each.message}" + (f" ({each.hint})" if each.hint else "") for each in explain.findings(error, model)]
+    return hide("\n".join(said))

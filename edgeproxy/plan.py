@@ -18,6 +18,7 @@ from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
 from edgeproxy.observe.access import static_part, with_route, with_rules
 from edgeproxy.observe.metrics import H3, PROTOCOLS
+from edgeproxy.policy import retries
 from edgeproxy.policy.credentials import swap
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
@@ -59,6 +60,7 @@ class Plan:
         ruling: what the rules say about this head before it is forwarded; None where no rule can say anything.
         answering: the same about replies.
         limiting: the limits that its exchanges are under; None: none.
+        retry: how often the client says that it has tried before.
         keyed: whose key they carry, or why that is not enough; None: nobody asks, and nobody said.
         scored: who sent them, as far as the head tells; None: nobody scores.
         botting: what is done about that; None: nothing.
@@ -67,7 +69,7 @@ class Plan:
     __slots__ = (
         "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "botting", "chosen", "client",
         "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "pool", "reply_fields",
-        "route", "ruling", "scored", "snapshot", "stats",
+        "retry", "route", "ruling", "scored", "snapshot", "stats",
     )  # fmt: skip
 
     def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
@@ -91,6 +93,7 @@ class Plan:
         self._credential = b""
         self.keyed: Keying | None = None
         self._target_head = b""
+        self.retry = retries.count(request.header(retries.FIELD))
         authority = snapshot.router.authority(request.authority)
         secure = request.peer.secure
         hsts = snapshot.hsts

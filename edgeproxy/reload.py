@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeproxy.children import Child
+from edgeproxy.config.keys import KeyBook
+from edgeproxy.config.keys_shared import same_place, with_book
 from edgeproxy.config.load import load
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.secret import TO_WORKERS
-from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, ReloadState, Switch
+from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, Rekey, ReloadState, Switch
 from edgeproxy.system import notify
 
 PREPARE_DEADLINE: Final = 30.0  # seconds for all workers to prepare a configuration, and again to switch
@@ -52,6 +54,23 @@ def applicable(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]
             named.append(name)
             changes[name] = getattr(running, name)
     return (wanted.model_copy(update=changes) if changes else wanted), tuple(named)
+
+
+class NoKeys(Exception):
+    """The keys of a configuration are in Redis, and cannot be had; the text says why, and holds no secret."""
+
+
+def with_keys(config: Config, running: Config | None = None) -> Config:
+    """A configuration with the keys that are in Redis, if they are. Waits for Redis where ``running`` has not got them already.
+    Raises: NoKeys."""
+    if config.keys is None or config.keys.redis is None:
+        return config
+    from edgeproxy import keys_asking  # and with it redis-py, which others need not load
+
+    try:
+        return keys_asking.filled(config, running)
+    except keys_asking.NoKeys as e:
+        raise NoKeys(str(e)) from e
 
 
 @dataclass(slots=True)
@@ -112,8 +131,8 @@ class Reloads:
             return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            wanted = load(self._path)
-        except ConfigError as e:
+            wanted = with_keys(load(self._path), self.config)
+        except (ConfigError, NoKeys) as e:
             self._fail(str(e))
             return
         if self._worker_count is not None:
@@ -127,6 +146,17 @@ class Reloads:
         for child in self._workers:
             self.on_start(child)
         self._switch_if_prepared(running)
+
+    def rekey(self, book: KeyBook, blob: bytes) -> None:
+        """Other keys for the configuration in use (``blob``: the book as JSON), and for one that is being prepared if it has
+        its keys from the same place. Workers do not prepare anything: they take them as they come."""
+        before = self.config
+        self.config = with_book(before, book)
+        running = self._running
+        if running is not None and same_place(before, running.config):
+            running.config = with_book(running.config, book)
+        for child in self._workers:
+            child.send(Rekey(), blob)
 
     def cancel(self) -> None:
         """The edge is about to end: what is under way no longer matters."""

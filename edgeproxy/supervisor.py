@@ -26,9 +26,13 @@ from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.secret import TO_WORKERS
 from edgeproxy.ipc import (
     ChannelClosed,
+    Drain,
     Failed,
     IpcError,
     Keep,
+    KeysChanged,
+    KeysFound,
+    KeysLost,
     Message,
     Prepared,
     ProcessState,
@@ -40,8 +44,9 @@ from edgeproxy.ipc import (
     ToSupervisor,
     Use,
 )
+from edgeproxy.keyset import Keyset
 from edgeproxy.loans import Loans
-from edgeproxy.reload import Reloads
+from edgeproxy.reload import NoKeys, Reloads, with_keys
 from edgeproxy.shutdown import Shutdown
 from edgeproxy.signals import Signals
 from edgeproxy.sockets import BindError, Listeners, Reports, listen
@@ -67,6 +72,7 @@ def serve(
             config = load(config_path)
         if workers is not None:
             config = config.model_copy(update={"workers": workers})
+        config = with_keys(config)
         if data_plane is None:
             from edgeproxy.dataplane import DataPlane
 
@@ -76,7 +82,7 @@ def serve(
         print(e, file=sys.stderr)  # noqa: T201
         say("not started: correct the configuration above")
         return 1
-    except BindError as e:
+    except (BindError, NoKeys) as e:
         say(f"not started: {e}")
         return 1
     return supervisor.run()
@@ -110,12 +116,13 @@ class Supervisor:
         self._loans = Loans(self._workers, self._listeners.slots)
         self._reloads = Reloads(config, config_path, workers, self._workers, say)
         self._control = Child("control", -1) if self._listeners.admin is not None else None
+        self._keyset = Keyset(self._reloads, say)
         self._births = Births(self._listeners, self._reloads, plane)
         self._kept = b""
         self._signals: Signals | None = None
         self._started = False
         self._exit: int | None = None
-        self._restarts = {"worker": 0, "control": 0}
+        self._restarts = {"worker": 0, "control": 0, "keys": 0}
         self._number = 0  # of the newest State
         self._told = 0  # the generation whose configuration control has
         self._dirty = False
@@ -134,6 +141,7 @@ class Supervisor:
                 self._start(self._control)
             for child in self._workers:
                 self._start(child)
+            self._tend_keys()
             gc.enable()
             say(f"serving {', '.join(self._listeners.served)}")
             while self._exit is None:
@@ -143,6 +151,7 @@ class Supervisor:
             self._clean_up()
 
     def _turn(self, signals: Signals) -> None:
+        self._tend_keys()
         self._push_state()
         poll = select.poll()
         poll.register(signals, select.POLLIN)
@@ -182,6 +191,7 @@ class Supervisor:
     def _on_signals(self, numbers: set[int]) -> None:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._shutdown.signal(self._reloads.config.drain, self._number)
+            self._keyset.child.send(Drain(0.0))
             self._reloads.cancel()
             self._dirty = True
         elif signal.SIGHUP in numbers:
@@ -226,11 +236,23 @@ class Supervisor:
                 self._shutdown.seen(number)
             case Keep():
                 self._kept = message.blob
+            case KeysChanged():
+                self._keyset.on_changed(message.blob)
+                self._told = 0  # control explains by them, too
+            case KeysLost(since, reason):
+                self._keyset.on_lost(since, reason)
+            case KeysFound():
+                self._keyset.on_found()
 
     # Children
 
     def _all(self) -> list[Child]:
-        return [*self._workers, self._control] if self._control is not None else list(self._workers)
+        others = [each for each in (self._control, self._keyset.child) if each is not None]
+        return [*self._workers, *(each for each in others if each.is_control or each.state != "gone")]
+
+    def _tend_keys(self) -> None:
+        if not self._shutdown.begun and self._keyset.tend():
+            self._start(self._keyset.child)
 
     def _start(self, child: Child) -> None:
         try:
@@ -242,13 +264,15 @@ class Supervisor:
         self._dirty = True
         if child.is_control:
             self._told = self._reloads.generation
-        else:
+        elif child.is_worker:
             self._reloads.on_start(child)
+        else:
+            self._keyset.born()
 
     def _on_child_ready(self, child: Child, generation: int) -> None:
         child.state, child.generation, child.failures = "ready", generation, 0
         self._dirty = True
-        if self._started and not child.is_control:
+        if self._started and child.is_worker:
             self._loans.on_ready(child)
         if self._started:
             say(f"{child.name} is back (pid {child.pid})")
@@ -289,14 +313,16 @@ class Supervisor:
             if status:
                 say(f"{child.name} (pid {pid}) {children.how_it_ended(status)} while draining")
             return
-        kind = "control" if child.is_control else "worker"
+        if child is self._keyset.child and self._keyset.ended():
+            return
+        kind = "worker" if child.is_worker else child.name
         self._restarts[kind] += 1
         wait = f"starting it again in {child.due - time.monotonic():.1f} s"
         say(f"{child.name} (pid {pid}) {children.how_it_ended(status)} while {was}; {wait}")
         if not self._started and child.failures >= HOPELESS:
             self._give_up(f"{child.name} ended {HOPELESS} times before it was ready; its messages are above")
             return
-        if not child.is_control:
+        if child.is_worker:
             self._reloads.on_gone(child)
             if self._started:
                 self._loans.on_gone(child)
@@ -326,14 +352,15 @@ class Supervisor:
             restarts=dict(self._restarts),
             reloads=dict(self._reloads.counts),
             last_reload=self._reloads.last,
+            keys=self._keyset.state,
         )
 
     def _push_state(self) -> None:
         # While workers switch, some have the new generation and some the old: a matter of milliseconds in which nothing
         # is wrong, and which /readyz should not show.
-        if not (self._dirty or self._reloads.changed) or self._reloads.switching:
+        if not (self._dirty or self._reloads.changed or self._keyset.changed) or self._reloads.switching:
             return
-        self._dirty = self._reloads.changed = False
+        self._dirty = self._reloads.changed = self._keyset.changed = False
         self._number += 1
         if self._control is not None:
             self._tell(self._control)

@@ -18,10 +18,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import uvloop
 
+from edgeproxy import preparing
+from edgeproxy.config.keys import KeyBook
 from edgeproxy.config.model import Config
 from edgeproxy.counting import begun, open_store
 from edgeproxy.ipc import (
-    TICKET_KEYS,
     Abort,
     Channel,
     ChannelClosed,
@@ -35,6 +36,7 @@ from edgeproxy.ipc import (
     Prepare,
     Prepared,
     Ready,
+    Rekey,
     Reopen,
     Switch,
     Switched,
@@ -112,15 +114,18 @@ class _Worker:
     __slots__ = (
         "_aside",
         "_channel",
+        "_config",
         "_deadline",
         "_end",
         "_events",
         "_generation",
+        "_keys",
         "_lent",
         "_log",
         "_loop",
         "_plane",
         "_reporter",
+        "_snapshot",
         "_stats",
         "_steps",
         "_store",
@@ -141,6 +146,9 @@ class _Worker:
         self._plane: Plane | None = None
         self._reporter: Reporter | None = None
         self._aside: tuple[int, Config, Any] | None = None  # prepared, not yet in use
+        self._config = task.config  # in use
+        self._snapshot: Any = None  # of it
+        self._keys: tuple[Config, KeyBook] | None = None  # the newest, and whose they are
         self._lent: dict[int, list[socket.socket]] = {}
         self._end: asyncio.Future[float] = loop.create_future()  # seconds that streams may still take
         self._deadline = math.inf
@@ -183,7 +191,8 @@ class _Worker:
             plane.tell(self._events)
         if (store := self._count_together(task.config)) is not None:
             await begun(store)
-        plane.switch(task.plane.prepare(task.config, task.ticket_keys, task.instance))
+        self._snapshot = task.plane.prepare(task.config, task.ticket_keys, task.instance)
+        plane.switch(self._snapshot)
         await plane.listen(task.https, task.http)
         if task.seat is not None:
             plane.listen_quic(task.quic, task.seat)
@@ -221,6 +230,8 @@ class _Worker:
             case Forget():
                 self._aside = None
                 self._wanted = 0
+            case Rekey():
+                self._step(self._rekey(message.blob))
             case Lend(slot, https):
                 self._step(self._borrow(slot, https, message.fds))
             case GiveBack(slot):
@@ -247,7 +258,7 @@ class _Worker:
         self._aside = None
         self._wanted = generation
         try:
-            config, snapshot = await self._loop.run_in_executor(self._thread, _compile, self._task, blob)
+            config, snapshot = await self._loop.run_in_executor(self._thread, preparing.compiled, self._task, blob)
         except Exception as e:  # the old configuration stays, and the supervisor says why
             self._send(Failed(generation, _reason(e)))
             return
@@ -255,6 +266,22 @@ class _Worker:
             return  # forgotten, or overtaken by a later reload, while it was compiled
         self._aside = (generation, config, snapshot)
         self._send(Prepared(generation))
+
+    async def _rekey(self, blob: bytes) -> None:
+        """Other keys, for the snapshot in use and for one that lies prepared; neither is compiled anew. One that is still being
+        prepared lies there when these keys are read, because there is one thread; or it was sent later, and has them."""
+        book = await self._loop.run_in_executor(self._thread, preparing.keys_of, blob)
+        newest = self._keys = (self._config, book)
+        while newest is self._keys and self._plane is not None:
+            snapshot, aside = self._snapshot, self._aside
+            made = await self._loop.run_in_executor(self._thread, preparing.with_keys, self._config, snapshot, newest)
+            if aside is not None:
+                other = await self._loop.run_in_executor(self._thread, preparing.with_keys, aside[1], aside[2], newest)
+            if snapshot is self._snapshot and aside is self._aside and newest is self._keys:  # no switch came meanwhile
+                self._snapshot = made
+                self._aside = None if aside is None else (*aside[:2], other)
+                self._plane.switch(made)
+                return
 
     def _switch(self, generation: int) -> None:
         if self._aside is None or self._aside[0] != generation or self._plane is None:
@@ -265,7 +292,7 @@ class _Worker:
         if (store := self._count_together(config)) is not None:
             self._step(begun(store))
         self._plane.switch(snapshot)
-        self._generation = generation
+        self._config, self._snapshot, self._generation = config, snapshot, generation
         if self._log is not None and config.access_log is not None:
             self._log.reopen(config.access_log.file)
         if self._events is not None and config.events is not None:
@@ -339,25 +366,6 @@ class _Worker:
         error = context.get("exception")
         if error is not None:
             traceback.print_exception(error)
-
-
-def _compile(task: Task, blob: bytes) -> tuple[Config, Any]:
-    """In the thread: parse, validate, compile. A short switch interval keeps the loop's waits for the lock short.
-
-    The collector never walks over what comes of it, tens of thousands of objects, with the loop waiting. Nothing of ours
-    needs it: a snapshot has no cycles and goes when the last exchange lets go of it.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    gc.disable()
-    try:
-        config = Config.model_validate_json(blob[TICKET_KEYS:])
-        snapshot = task.plane.prepare(config, blob[:TICKET_KEYS], task.instance)
-        gc.freeze()
-        return config, snapshot
-    finally:
-        gc.enable()
-        sys.setswitchinterval(before)
 
 
 def _reason(e: BaseException) -> str:

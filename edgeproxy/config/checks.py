@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from edgeproxy.config import names
 from edgeproxy.config.document import Path
+from edgeproxy.config.keys import STORE
 from edgeproxy.config.names import Address
 from edgeproxy.config.problems import Invalid, quote, suggest
 from edgeproxy.config.units import format_size, parse_duration, parse_size
@@ -82,7 +83,15 @@ def _limits(data: dict[str, Any]) -> Iterator[Finding]:
 
 def _keyless(data: dict[str, Any]) -> Iterator[Finding]:
     """Keys that are wanted and that nobody has."""
-    if isinstance(data.get("keys"), dict):
+    keys = data.get("keys")
+    if isinstance(keys, dict):
+        if keys.get("redis") is not None and keys.get("file") is not None:
+            yield Finding(("keys", "redis"), "keys are kept in one place", "remove 'file' or 'redis'", True)
+        if keys.get("redis") == STORE and data.get("store") is None:
+            yield Finding(("keys", "redis"), "there is no key 'store'", "write the URL of a Redis here")
+        for name in ("refresh", "cache"):
+            if keys.get(name) is not None and keys.get("redis") is None:
+                yield Finding(("keys", name), f"'{name}' is of keys in Redis alone", "remove it", True)
         return
     for index, route in _routes(data):
         if route.get("keys") in ("required", "optional"):

@@ -26,12 +26,14 @@ from pydantic.json_schema import SkipJsonSchema
 
 from edgeproxy.config import names
 from edgeproxy.config.problems import Invalid, quote
-from edgeproxy.config.secret import SecretValue
-from edgeproxy.config.units import FROM_FILE, describe
+from edgeproxy.config.secret import Secret, SecretValue
+from edgeproxy.config.units import FROM_FILE, Duration, describe
 from edgeproxy.policy.keytext import DIGEST
+from edgeproxy.state.redis_url import parse as parse_store
 
 MAX_TOKENS: Final = 1_000_000_000_000
 HASH: Final = "blake2b:"
+STORE: Final = "store"  # in the place of a URL: that of the configuration's key `store`
 
 _ID: Final = re.compile(r"[0-9A-Za-z]{8}")
 _OURS: Final = re.compile(r"ep-[0-9A-Za-z]{8}-[0-9A-Za-z]{8}")
@@ -135,6 +137,23 @@ def _file(value: Any) -> Path:
     return Path(value)
 
 
+def _place_text(value: Any) -> Any:
+    if not isinstance(value, str | Secret):
+        # Not a word about the value: there may be a password in it.
+        raise Invalid("this is not the URL of a Redis", "like redis://127.0.0.1:6379/0, or 'store' for that of 'store'")
+    return value
+
+
+def _place(value: Secret) -> Secret:
+    text = value.reveal().decode("utf-8", "surrogateescape")
+    try:
+        if text != STORE:
+            parse_store(text)
+    except ValueError as e:
+        raise Invalid(f"this is not the URL of a Redis: {e}", "like redis://127.0.0.1:6379/0, or 'store'") from None
+    return value
+
+
 def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -152,9 +171,7 @@ Names = Annotated[tuple[Name, ...], Field(max_length=64), BeforeValidator(_as_li
 Hash = Annotated[StrictStr, AfterValidator(_hash)]
 _TIME_SCHEMA: Final[dict[str, Any]] = {"type": "string", "examples": ["2026-12-31", "2026-12-31T18:00:00Z"]}
 Time = Annotated[float | None, PlainValidator(_time), WithJsonSchema(_TIME_SCHEMA)]
-Revoked = Annotated[
-    float | None, PlainValidator(_revoked), WithJsonSchema({"anyOf": [_TIME_SCHEMA, {"type": "boolean"}]})
-]
+Revoked = Annotated[float | None, PlainValidator(_revoked), WithJsonSchema({"anyOf": [_TIME_SCHEMA, {"type": "boolean"}]})]
 ModelPattern = Annotated[StrictStr, AfterValidator(_model)]
 Ja4 = Annotated[StrictStr, AfterValidator(_ja4)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(names.network), WithJsonSchema({"type": "string"})]
@@ -251,10 +268,24 @@ class Keys(_Section):
     pepper: FilePath = Field(
         default=Path("keys.pepper"), description="A file with a secret that the hashes are made with; keep it apart from backups."
     )
+    redis: Annotated[SecretValue, BeforeValidator(_place_text), AfterValidator(_place)] | None = Field(
+        default=None,
+        description="A Redis that keeps the keys for several edges, in the place of 'file': a URL as for 'store', or 'store' "
+        "for the same one.",
+    )
+    refresh: Annotated[Duration, Field(ge=0.1, le=3600)] = Field(
+        default=2.0,
+        description="How often that Redis is asked for changes: so long a revoked key may still pass.",
+        json_schema_extra={"default": "2s"},
+    )
+    cache: FilePath | None = Field(
+        default=None,
+        description="A file with the keys as Redis last had them, for a start while it is away. Absent: no such start.",
+    )
     networks_per_hour: Annotated[StrictInt, Field(ge=1, le=64)] = Field(
         default=8, description="A key that is seen in more networks than this within an hour makes a security event."
     )
-    book: SkipJsonSchema[Annotated[KeyBook | None, BeforeValidator(_not_written)]] = None  # by config/keys_file.py
+    book: SkipJsonSchema[Annotated[KeyBook | None, BeforeValidator(_not_written)]] = None  # keys_file.py, keys_shared.py
 
 
 def holds_secrets(path: tuple[str | int, ...]) -> bool:

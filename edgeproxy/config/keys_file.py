@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from pydantic import ValidationError
 
 from edgeproxy.config import explain
@@ -76,6 +77,58 @@ def read_keys(file: FilePath, pepper: FilePath | None, limits: Collection[str] |
         assert pepper is not None
         loaded.book = KeyBook(pepper=Secret(derived.hex().encode("ascii")), keys=loaded.model.keys)
     return loaded
+
+
+def read_pepper_alone(pepper: FilePath) -> LoadedKeys:
+    """A book without keys: with it nobody passes until they are there."""
+    loaded = LoadedKeys()
+    try:
+        loaded.book = KeyBook(pepper=Secret(read_pepper(pepper).hex().encode("ascii")))
+    except ValueError as error:
+        hint = "'edgeproxy keys create' makes one; all edges with the same keys have the same one"
+        loaded.findings.append(Finding(("keys", "pepper"), str(error), hint))
+    return loaded
+
+
+def read_shared(raw: bytes, name: str, derived: bytes | None) -> LoadedKeys:
+    """Reads the keys that several edges share: JSON, of what a file of keys says.
+
+    Args:
+        name: how problems call it.
+        derived: the pepper; None: without it, as far as that goes; there is no book then.
+    """
+    loaded = LoadedKeys(document=Document(name, [], {}))
+    try:
+        data = _decoded(raw)
+        loaded.document = Document(name, [], data)
+        loaded.model = KeyFile.model_validate(data, context=FROM_FILE)
+    except ValueError as error:
+        found = explain.findings(error, KeyFile) if isinstance(error, ValidationError) else [Finding((), str(error))]
+        loaded.problems += [_named(name, each) for each in found]
+    else:
+        _findings(loaded, derived, None)
+    loaded.problems = [_without_secrets(problem) for problem in dict.fromkeys(loaded.problems)]
+    if derived is not None and loaded.model is not None and not loaded.problems:
+        loaded.book = KeyBook(pepper=Secret(derived.hex().encode("ascii")), keys=loaded.model.keys)
+    return loaded
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    """Raises ValueError with a sentence that says nothing of the content."""
+    if len(raw) > MAX_BYTES:
+        raise ValueError("larger than 1 MiB")
+    try:
+        data = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("that is not JSON") from None
+    if not isinstance(data, dict):
+        raise ValueError("that is not a JSON object")
+    return data
+
+
+def _named(name: str, finding: Finding) -> Problem:
+    where = explain.dotted(finding.path)
+    return Problem(name, 0, 0, f"{where}: {finding.message}" if where else finding.message, finding.hint)
 
 
 def read_pepper(path: FilePath) -> bytes:
@@ -151,7 +204,10 @@ def _findings(loaded: LoadedKeys, derived: bytes | None, limits: Collection[str]
             if limits is not None and name not in limits:
                 path = ("keys", index, "limits", place)
                 found.append(Finding(path, f"unknown limit {quote(name)}", suggest(name, limits)))
-    loaded.problems += [_placed(document, finding) for finding in found]
+    if document.lines:
+        loaded.problems += [_placed(document, finding) for finding in found]
+    else:
+        loaded.problems += [_named(document.file, finding) for finding in found]
 
 
 def _repeated(document: Document, what: str, *, revoked: bool) -> Iterator[Finding]:
@@ -162,7 +218,7 @@ def _repeated(document: Document, what: str, *, revoked: bool) -> Iterator[Findi
         value = raw.get(what) if isinstance(raw, dict) and (revoked or not raw.get("revoked")) else None
         if isinstance(value, str) and first.setdefault(value, index) != index:
             line = document.value_at(("keys", first[value], what))[0]
-            yield Finding(("keys", index, what), f"{what} {quote(value)} is there twice", f"first on line {line}")
+            yield Finding(("keys", index, what), f"{what} {quote(value)} is there twice", f"first on line {line}" if line else "")
 
 
 def _placed(document: Document, finding: Finding) -> Problem:

@@ -16,11 +16,12 @@ from edgeproxy import geo
 from edgeproxy.config import certificates, explain
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
-from edgeproxy.config.keys import Keys, UpstreamKey, holds_secrets
-from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_upstream_key
+from edgeproxy.config.keys import STORE, Keys, UpstreamKey, holds_secrets
+from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_pepper_alone, read_upstream_key
 from edgeproxy.config.limit_expressions import limit_problems
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
+from edgeproxy.config.secret import Secret
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.rules.files import Loaded, read_rules
 from edgeproxy.rules.model import RuleFiles
@@ -77,7 +78,8 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
         kept = tuple(rule for rule in rules.book.rules if rule.id not in rules.shipped or can_hold(rule, most))
         changes["rules"] = RuleFiles(patterns=config.rules.patterns, book=rules.book.model_copy(update={"rules": kept}))
     if config.keys is not None:
-        changes["keys"] = config.keys.model_copy(update={"book": keys.book})
+        place = {"redis": config.store} if config.keys.redis == Secret(STORE.encode()) else {}
+        changes["keys"] = config.keys.model_copy(update={"book": keys.book, **place})
     if own:
         upstreams = config.upstreams.items()
         changes["upstreams"] = {name: each.model_copy(update={"key": own.get(name)}) for name, each in upstreams}
@@ -89,11 +91,14 @@ def _largest_body(config: Config) -> int:
 
 
 def _key_file(data: dict[str, Any]) -> LoadedKeys:
-    """The keys of the edge, also those of a configuration that has other problems."""
+    """The keys of the edge, also those of a configuration that has other problems. Those in Redis come later: who reads a
+    configuration asks nobody (keys_shared.py)."""
     try:
         section = Keys.model_validate(data.get("keys"), context=FROM_FILE)
     except ValidationError:
         return LoadedKeys()  # there is none, or the model says what is wrong
+    if section.redis is not None:
+        return read_pepper_alone(section.pepper)
     listed = data.get("limits")
     limits = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
     return read_keys(section.file, section.pepper, limits)

@@ -266,6 +266,18 @@ class UpstreamTimeouts(Section):
     )
 
 
+class Retries(Section):
+    """How often a request may reach an upstream, by its client's retries and by the edge's."""
+
+    max_attempts: StrictInt = count(
+        6, "Attempts for one request, all tries of its client (as SDKs number them) and of the edge together.", most=1000
+    )
+    budget: StrictInt = count(
+        20, "Percent of all requests that may be retries; over it the edge makes none of its own.", least=0, most=100
+    )
+    floor: StrictInt = count(10, "Retries a second and worker that there may be whatever the budget says.", least=0)
+
+
 class Upstream(Section):
     """A named group of servers that answer alike."""
 
@@ -284,6 +296,7 @@ class Upstream(Section):
     max_pending: StrictInt = count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
     keepalive: Wait = duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
     timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="How long an upstream may take.")
+    retries: Retries = Field(default_factory=Retries, description="How often a request may reach an upstream.")
     key: OptionalUpstreamKey = Field(default=None, description="The key that it gets, instead of the client's.")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeproxy.botting import BotSettings
+from edgeproxy.config.keys_shared import usable
 from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy import credentials
@@ -25,8 +26,8 @@ from edgeproxy.rules.facts import Context
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
-    from edgeproxy.config.keys import RouteKeys, UpstreamKey
-    from edgeproxy.config.model import Client, Config, Target, Upstream, UpstreamTimeouts
+    from edgeproxy.config.keys import KeyBook, RouteKeys, UpstreamKey
+    from edgeproxy.config.model import Client, Config, Retries, Target, Upstream, UpstreamTimeouts
     from edgeproxy.config.model import Route as RouteModel
     from edgeproxy.observe.metrics import RouteStats
     from edgeproxy.upstream.pool import Pool
@@ -68,7 +69,9 @@ class UpstreamSettings:
         credential: the field line of its own key, with its end; b"" when it has none.
     """
 
-    __slots__ = ("balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "targets", "timeouts")
+    __slots__ = (
+        "balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "retries", "targets", "timeouts",
+    )  # fmt: skip
 
     def __init__(self, upstream: Upstream, contexts: dict[str, ssl.SSLContext]) -> None:
         self.balance = upstream.balance
@@ -77,6 +80,7 @@ class UpstreamSettings:
         self.max_connections = upstream.max_connections
         self.max_pending = upstream.max_pending
         self.timeouts: UpstreamTimeouts = upstream.timeouts
+        self.retries: Retries = upstream.retries
         self.credential = _credential(upstream.key)
         targets = []
         for target in upstream.targets:
@@ -193,7 +197,7 @@ class Snapshot:
         contexts: dict[str, ssl.SSLContext] = {}
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         own = frozenset(name for name, each in self.upstreams.items() if each.credential)
-        self.keys = KeyRing(config.keys.book) if config.keys is not None and config.keys.book is not None else None
+        self.keys = None if config.keys is None or config.keys.book is None else _ring(config, config.keys.book)
         self.routes = tuple(Route(route, config.client, own, keyed=self.keys is not None) for route in config.routes)
         self.router = Router(self.routes)
         self.geo = Geo(config.geo.files) if config.geo.files else None
@@ -204,6 +208,21 @@ class Snapshot:
         self.prints = _wants_prints(config)
         self.bots = BotSettings(config) if config.bots.enabled else None
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
+
+    def with_keys(self, book: KeyBook) -> Snapshot:
+        """The same with other keys of the edge; everything else is shared. With thousands of keys it takes
+        milliseconds: not on a loop."""
+        made = Snapshot.__new__(Snapshot)
+        for name in Snapshot.__slots__:
+            setattr(made, name, getattr(self, name))
+        made.keys = _ring(self.config, book)
+        made.budgets = compile_budgets(tuple(made.keys.keys.values()))
+        made.prints = self.prints or any(key.ja4 for key in book.keys)
+        return made
+
+
+def _ring(config: Config, book: KeyBook) -> KeyRing:
+    return KeyRing(usable(book, {limit.name for limit in config.limits}))
 
 
 def _wants_prints(config: Config) -> bool:

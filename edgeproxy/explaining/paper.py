@@ -8,6 +8,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.botting import BotSettings
+from edgeproxy.config.keys_shared import usable
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.explaining.question import Unclear
 from edgeproxy.explaining.trace import Sheet
@@ -51,7 +52,8 @@ class PaperSnapshot(Snapshot):
         contexts = {each.ca: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for each in config.upstreams.values()}
         self.upstreams = {name: UpstreamSettings(each, contexts) for name, each in config.upstreams.items()}
         own = frozenset(name for name, each in self.upstreams.items() if each.credential)
-        self.keys = KeyRing(config.keys.book) if config.keys is not None and config.keys.book is not None else None
+        book = None if config.keys is None or config.keys.book is None else config.keys.book
+        self.keys = None if book is None else KeyRing(usable(book, {limit.name for limit in config.limits}))
         self.routes = tuple(Route(route, config.client, own, keyed=self.keys is not None) for route in config.routes)
         names: Any = {name: name for name in config.upstreams}
         for route in self.routes:

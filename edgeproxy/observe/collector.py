@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -179,6 +180,12 @@ def _upstreams(targets: list[Dump]) -> Iterator[Metric]:
     yield _counter("upstream_reused", "Requests sent on a kept connection.", _UPSTREAM, column("reused"))
     yield _counter("upstream_retries", "Requests repeated after a kept connection had died.", _UPSTREAM,
                    column("retries"))  # fmt: skip
+    yield _counter("upstream_retries_withheld", "Requests not tried again: attempts or budget were used up.", _UPSTREAM,
+                   column("retries_withheld"))  # fmt: skip
+    yield _counter("upstream_client_retries", "Requests that clients say are retries.", _UPSTREAM,
+                   column("client_retries"))  # fmt: skip
+    yield _counter("upstream_client_retries_refused", "Those that were refused, having been tried too often.", _UPSTREAM,
+                   column("client_retries_refused"))  # fmt: skip
     yield _counter("upstream_resets", "Answers that broke off.", _UPSTREAM, column("resets"))
     timeouts = [((t["name"], t["target"], kind), n) for t in targets for kind, n in t["timeouts"].items()]
     yield _counter("upstream_timeouts", "Timers that ran out.", (*_UPSTREAM, "timer"), timeouts)
@@ -197,6 +204,11 @@ def _processes(scrape: Scrape) -> Iterator[Metric]:
     yield _counter("reloads", "Reloads (SIGHUP) by their result.", ("result",), _by_key(state.reloads))
     yield _counter("restarts", "Processes started again because they had ended.", ("kind",),
                    _by_key(state.restarts))  # fmt: skip
+    if state.keys is not None:
+        lost = state.keys.lost
+        yield _gauge("keys_age_seconds", "For how long nobody knows whether the keys in Redis have changed; 0: it is known.", (),
+                     [((), 0.0 if lost is None else max(0.0, time.time() - lost))])  # fmt: skip
+        yield _counter("keys_updates", "Other keys from Redis that came into use.", (), [((), state.keys.updates)])
     yield _gauge("worker_up", "1 where the worker of a slot is ready.", ("process",),
                  [((w.name,), int(w.state == "ready")) for w in state.workers])  # fmt: skip
     yield _gauge("worker_report_age_seconds", "Age of the counters of each worker in this answer.", ("process",),

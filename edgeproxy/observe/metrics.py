@@ -54,6 +54,8 @@ class UpstreamStats:
 
     __slots__ = (
         "active",
+        "client_retries",
+        "client_retries_refused",
         "connect_failures",
         "connects",
         "name",
@@ -61,6 +63,7 @@ class UpstreamStats:
         "pending",
         "resets",
         "retries",
+        "retries_withheld",
         "reused",
         "target",
         "targets",
@@ -76,6 +79,10 @@ class UpstreamStats:
         self.connect_failures = 0
         self.reused = 0
         self.retries = 0
+        self.retries_withheld = 0
+        # Of the upstream as a whole, in the row of its first target: they are counted before there is a target.
+        self.client_retries = 0
+        self.client_retries_refused = 0
         self.resets = 0
         self.timeouts: dict[str, int] = {}
         self.open = 0
@@ -221,7 +228,9 @@ def record(
     stats.bytes_out += bytes_out
 
 
-_UPSTREAM_COUNTERS: Final = ("connects", "connect_failures", "reused", "retries", "resets")
+_UPSTREAM_COUNTERS: Final = (
+    "connects", "connect_failures", "reused", "retries", "retries_withheld", "client_retries", "client_retries_refused", "resets",
+)  # fmt: skip
 _UPSTREAM_GAUGES: Final = ("open", "active", "pending", "up")
 _COUNTERS: Final = ("handshakes", "handshakes_resumed", "redirects", "log_dropped", "events_dropped")
 _GAUGES: Final = ("reporters", "handshakes_pending", "streams_open")

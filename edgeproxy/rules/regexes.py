@@ -257,6 +257,29 @@ def _finder(translated: bytes) -> Find | None:
     return find
 
 
+def whole_words(words: Iterable[bytes]) -> Callable[[bytes], tuple[int, int] | None]:
+    """Where the first of many words begins and ends, in any case; of several that begin there the longest.
+
+    A word is not found inside a longer one: not behind a letter, digit or `_` if it begins with one, nor before one if it
+    ends with a letter (`Version/4` also finds `Version/40`). Raises ValueError when they are too many for RE2's memory.
+    """
+    ordered = sorted(words, key=lambda word: (-len(word), word))  # RE2 prefers the alternative that stands first
+    ends = (rb"\b" if word[-1:].isalpha() else b"" for word in ordered)
+    begins = (rb"\b" if word[:1].isalnum() else b"" for word in ordered)
+    pattern = b"|".join(b"%b%b%b" % parts for parts in zip(begins, map(re.escape, ordered), ends, strict=True))
+    try:
+        match = _compiled(b"(?i)" + pattern, _MAX_UNION, captures=False)._regexp.Match
+    except re2.error as error:
+        raise ValueError("too many words") from error
+    anywhere = re2._Anchor.UNANCHORED
+
+    def search(value: bytes) -> tuple[int, int] | None:
+        first, last = match(anywhere, value, 0, len(value))[0]
+        return (first, last) if first >= 0 else None
+
+    return search
+
+
 def literals(pattern: str) -> list[bytes] | None:
     """The words of a pattern that is nothing but words (`sqlmap|wp-login\\.php`), None for any other."""
     if _META.intersection(_SIGN.sub("", pattern).replace("|", "")) or not pattern.isascii():

@@ -11,15 +11,13 @@ from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
 from edgeproxy.faults import Fault, edge_fault, upstream_fault
 from edgeproxy.upstream.connect import Connecting, connect_fault, open_connection
 from edgeproxy.upstream.h1 import UpstreamConnection
+from edgeproxy.upstream.retrying import MAX_TRIES, Governor, repeatable
 from edgeproxy.upstream.target import Target
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import UpstreamSettings
     from edgeproxy.exchange import Exchange
     from edgeproxy.observe.metrics import WorkerStats
-
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
-_MAX_TRIES = 3  # connections tried for one exchange
 
 __all__ = ["Pool", "Target"]
 
@@ -28,8 +26,8 @@ class Pool:
     """All targets of one upstream, for one worker. Lives through reloads under the upstream's name."""
 
     __slots__ = (
-        "_tasks", "_total", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings", "stats",
-        "targets",
+        "_governor", "_tasks", "_total", "_turn", "connections", "deadline", "deadlines", "loop", "name", "pending", "settings",
+        "stats", "targets",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +42,7 @@ class Pool:
         self.targets: list[Target] = []
         self.connections = 0  # open and opening, to all targets
         self._turn = 0
+        self._governor = Governor(self)
         self._tasks: set[asyncio.Task[None]] = set()
         self._total: float | None = None
         self.settings = settings
@@ -69,14 +68,18 @@ class Pool:
             self.count_pending()
             self.advance()  # there may be more room now
 
-    def submit(self, exchange: Exchange, tries: int = 0) -> None:
+    def submit(self, exchange: Exchange, tries: int = 0, *, queued: bool = False) -> None:
         """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue.
 
         Args:
             tries: connections tried before. From the second on a reused one is not taken: it may be dead, too.
+            queued: it has waited for this.
         """
         if not self.targets:  # an exchange of an older snapshot; a reload took its upstream away
             exchange.fail(edge_fault(503, "upstream_gone", "The upstream was taken out of the configuration."))
+            return
+        if exchange.plan.retry and tries == 0 and not queued and (fault := self._governor.refused(exchange)) is not None:
+            exchange.fail(fault)
             return
         target = self.targets[0] if len(self.targets) == 1 else self._pick()
         connection = target.take() if tries == 0 else None
@@ -135,18 +138,17 @@ class Pool:
             and body.done
             and body.whole
             and not request.upgrade
-            and (request.method in _IDEMPOTENT or request.header(b"idempotency-key") is not None)
+            and repeatable(exchange)
         ):
             if not self.targets:
                 exchange.fail(fault, tail)
                 return
             served = exchange.served_by
             stats = self.stats.upstreams.get((self.name, served.label)) if served is not None else None
-            if stats is not None:  # None: a reload took the target away
-                stats.retries += 1
-            # tries=1: never again on a reused connection, so this happens once.
-            self.submit(exchange, 1)
-            return
+            # stats is None: a reload took the target away. tries=1: never again on a reused connection, so this happens once.
+            if self._governor.may(exchange, 1, stats):
+                self.submit(exchange, 1)
+                return
         exchange.fail(fault, tail)
 
     # -- waiting for a connection --------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class Pool:
             exchange = waiting.exchange
             if exchange.attempt is waiting:
                 exchange.attempt = None
-                self.submit(exchange, waiting.tries)
+                self.submit(exchange, waiting.tries, queued=True)
                 return
 
     def expire(self, now: float) -> None:
@@ -251,8 +253,12 @@ class Pool:
             connection.made = True
             self.deadlines.members.add(connection)
             self._begin(connection, exchange)
-        elif tries + 1 < _MAX_TRIES and len(self.targets) > 1 and not connection.opened:
-            target.stats.retries += 1
+        elif (
+            tries + 1 < MAX_TRIES
+            and len(self.targets) > 1
+            and not connection.opened
+            and self._governor.may(exchange, tries + 1, target.stats)
+        ):
             self.submit(exchange, tries + 1)
         else:
             exchange.attempt = None

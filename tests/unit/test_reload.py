@@ -10,9 +10,12 @@ import yaml
 from edgeproxy import reload
 from edgeproxy.certs import make_development
 from edgeproxy.children import Child
+from edgeproxy.config.keys import KeyBook
+from edgeproxy.config.keys_shared import with_book
 from edgeproxy.config.model import Config
-from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, Switch
-from edgeproxy.reload import Reloads, applicable
+from edgeproxy.config.secret import Secret
+from edgeproxy.ipc import TICKET_KEYS, Forget, Prepare, Rekey, Switch
+from edgeproxy.reload import NoKeys, Reloads, applicable, with_keys
 
 BASE: dict[str, Any] = {
     "listen": {"https": "127.0.0.1:8443", "http": "127.0.0.1:8080"},
@@ -253,3 +256,53 @@ def test_without_a_file_there_is_nothing_to_do(bench: Bench) -> None:
     reloads.begin()
     assert bench.workers[0].sent == [] and reloads.counts == {"ok": 0, "failed": 0}
     assert reload.PREPARE_DEADLINE > 0
+
+
+SHARED = {"redis": "redis://127.0.0.1:1/0"}
+PEPPER = Secret(b"00")
+
+
+def book(name: str) -> KeyBook:
+    key = {"id": "Ab3dEf9h", "name": name, "hash": "blake2b:" + "0" * 64}
+    return KeyBook.model_validate({"pepper": PEPPER, "keys": [key]})
+
+
+def shared(name: str = "first", **changes: Any) -> Config:
+    return with_book(config(keys={**SHARED, **changes}), book(name))
+
+
+def names(config: Config) -> list[str]:
+    assert config.keys is not None and config.keys.book is not None
+    return [key.name for key in config.keys.book.keys]
+
+
+def test_other_keys_go_to_workers_as_they_are(bench: Bench) -> None:
+    reloads = bench.reloads
+    reloads.config = shared()
+    reloads.rekey(book("second"), b"the book")
+    assert names(reloads.config) == ["second"] and reloads.generation == 1
+    assert all(worker.sent == [(Rekey(), b"the book")] for worker in bench.workers)
+
+
+@pytest.mark.parametrize(("changes", "expected"), [({}, "second"), ({"refresh": 3.0}, "other")])
+def test_keys_that_come_while_a_reload_is_prepared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: str
+) -> None:
+    """A configuration with its keys from the same place gets them, too; one with another place has its own."""
+    reloads = bench.reloads
+    reloads.config = shared()
+    monkeypatch.setattr(reload, "load", lambda _: shared("other", **changes))
+    monkeypatch.setattr(reload, "with_keys", lambda config, _: config)
+    reloads.begin()
+    reloads.rekey(book("second"), b"the book")
+    assert names(reloads.config) == ["second"]
+    for worker in bench.workers:
+        reloads.on_prepared(worker, 2)
+    assert (reloads.generation, names(reloads.config)) == (2, [expected])
+
+
+def test_a_reload_does_not_ask_again_for_keys_that_it_has(bench: Bench) -> None:
+    running = shared("newest")
+    assert names(with_keys(shared("empty"), running)) == ["newest"]
+    with pytest.raises(NoKeys, match="Redis cannot be reached"):
+        with_keys(shared("empty", refresh=3.0), running)

@@ -20,7 +20,7 @@ import pytest
 from support.census import census
 from support.edge import certificates, prepared
 
-from edgeproxy import worker
+from edgeproxy import preparing, worker
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.dataplane import DataPlane
@@ -83,7 +83,7 @@ def collector() -> Iterator[None]:
 def compiled(config: Config) -> tuple[Config, Any]:
     """What the worker's thread does with what the supervisor sends."""
     task = worker.Task(0, config, KEYS, 1, "0123456789ab", [], [], [], None, cast("Any", None), None, None, DataPlane)
-    return worker._compile(task, KEYS + config.model_dump_json().encode())
+    return preparing.compiled(task, KEYS + config.model_dump_json().encode())
 
 
 def test_the_collector_does_not_run_over_what_is_compiled(thousand: Config, collector: None) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+
+import pytest
 
 from bench import proc
 
@@ -32,10 +35,7 @@ def test_usage_of_this_process_grows() -> None:
 
 
 def test_rollup() -> None:
-    assert (
-        proc.parse_rollup("55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    9000 kB\nPss:     4321 kB\n")
-        == 4321 * 1024
-    )
+    assert proc.parse_rollup("55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    9000 kB\nPss:     4321 kB\n") == 4321 * 1024
     assert proc.parse_rollup("") == 0
 
 
@@ -86,3 +86,13 @@ def test_machine_names_no_host() -> None:
     machine = proc.machine()
     assert set(machine) == {"cpu", "cores", "memory_gib", "kernel"}
     assert os.uname().nodename not in str(machine["cpu"])
+
+
+def test_what_one_process_has_spent() -> None:
+    before, busy = proc.spent(os.getpid()), time.process_time()
+    while time.process_time() < busy + 0.05:
+        sum(range(10_000))
+    # The kernel may count a running thread's last slice later: some ms.
+    assert 0.02 < proc.spent(os.getpid()) - before < 10
+    with pytest.raises(ProcessLookupError):
+        proc.spent(2**22 + 1)  # above the largest there can be

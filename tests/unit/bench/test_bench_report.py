@@ -95,3 +95,18 @@ def test_markdown() -> None:
 
 def test_rounds_are_interleaved_and_turned_round() -> None:
     assert interleave(["a", "b"], 3) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+
+
+def test_a_figure_that_is_to_be_large() -> None:
+    made = table(edgeproxy=values(300))
+    assert report.verdict(made, Target(None, 500, "n", least="requests/s")) == "reached: 600 requests/s, to reach 500 (n)"
+    assert report.verdict(made, Target(None, 50_000, least="requests/s")) == "missed: 600 requests/s, to reach 50,000"
+    assert report.verdict(made, Target(None, 1, least="unknown")) is None
+
+
+def test_ratios_to_nobody_are_not_shown() -> None:
+    made = table(edgeproxy=values(10), envoy=values(20))
+    everything = report.used(made)
+    made.against = ""
+    assert report.used(made) == [at for at in everything if at != report.RATIO]
+    assert report.rows(made)[0][report.RATIO].endswith("÷ it")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeproxy.ipc import ProcessState, State
+from edgeproxy.ipc import KeysState, ProcessState, State
 from edgeproxy.observe.collector import Process, Scrape, render
 from edgeproxy.observe.metrics import H2, WorkerStats, counters_only, merge, record
 
@@ -48,6 +49,7 @@ def scrape() -> Scrape:
         restarts={"worker": 4, "control": 0},
         reloads={"ok": 2, "failed": 1},
         last_reload=None,
+        keys=KeysState(time.time() - 100, 5),
     )
     total = merge([stats.dump(), other.dump(), counters_only(stats.dump())])
     return Scrape(total, state, True, [Process("worker-0", 1000, 1.5, 9)], {"worker-0": 0.25})

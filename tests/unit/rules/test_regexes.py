@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from edgeproxy.rules.addresses import LAST, V6, Ranges, client_code, network, pa
 from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.lists import container
 from edgeproxy.rules.model import LoadedList
-from edgeproxy.rules.regexes import compile_pattern, literals, searcher
+from edgeproxy.rules.regexes import compile_pattern, literals, searcher, whole_words
 from edgeproxy.rules.wildcards import Pattern, find, split, template
 
 
@@ -135,3 +136,15 @@ def test_ranges_beyond_the_mapped_ones() -> None:
 def test_mapped_clients_are_ipv4() -> None:
     assert client_code("::ffff:192.0.2.1") == parse_ip("192.0.2.1")
     assert client_code("") is None
+
+
+def test_whole_words() -> None:
+    search = whole_words([b"Bot", b"bot-image", b"a.b/4", b"(x"])
+    expected = {
+        b"a BOT b": (2, 5), b"robot": None, b"bots": None, b"bot-images": (0, 3), b"Bot-Image/1": (0, 9), b"a.b/42": (0, 5),
+        b"axb/4": None, b"y(xy": None, b"": None,
+    }  # fmt: skip
+    assert {text: search(text) for text in expected} == expected
+    assert search(b"y(x") == (1, 3)
+    with pytest.raises(ValueError, match="too many"):
+        whole_words(hashlib.sha256(b"%d" % number).hexdigest().encode() for number in range(20_000))

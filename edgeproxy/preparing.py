@@ -1,0 +1,57 @@
+# What a worker does in its thread, so that its loop goes on: parsing, validating, compiling. When, and what for, says worker.py.
+"""`compiled`, `keys_of` and `with_keys`. None of them touches the loop's side of the worker."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.config.keys import KeyBook
+from edgeproxy.config.keys_shared import same_place
+from edgeproxy.config.model import Config
+from edgeproxy.ipc import TICKET_KEYS
+
+if TYPE_CHECKING:
+    from edgeproxy.worker import Task
+
+
+@contextmanager
+def _gently() -> Iterator[None]:
+    """A short switch interval keeps the loop's waits for the lock short.
+
+    The collector never walks over what comes of it, tens of thousands of objects, with the loop waiting. Nothing of ours
+    needs it: a snapshot has no cycles and goes when the last exchange lets go of it.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+        sys.setswitchinterval(before)
+
+
+def compiled(task: Task, blob: bytes) -> tuple[Config, Any]:
+    """Parse, validate, compile."""
+    with _gently():
+        config = Config.model_validate_json(blob[TICKET_KEYS:])
+        return config, task.plane.prepare(config, blob[:TICKET_KEYS], task.instance)
+
+
+def keys_of(blob: bytes) -> KeyBook:
+    """Keys as they travel."""
+    with _gently():
+        return KeyBook.model_validate_json(blob)
+
+
+def with_keys(config: Config, snapshot: Any, keys: tuple[Config, KeyBook]) -> Any:
+    """A snapshot of `config` with keys that came for another configuration, if it has its keys from there, too."""
+    if not same_place(config, keys[0]):
+        return snapshot
+    with _gently():
+        return snapshot.with_keys(keys[1])
