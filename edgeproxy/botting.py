@@ -13,12 +13,14 @@ from edgeproxy.bots.model import ModelError, load_once
 from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
 from edgeproxy.config.bots import model_path
 from edgeproxy.faults import client_fault, edge_fault
+from edgeproxy.lookups.identifying import known
 from edgeproxy.observe.access import with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Act, Policy
 from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.identity import Identity, Verified
     from edgeproxy.bots.model import Model
     from edgeproxy.bots.signals import Signal
     from edgeproxy.config.bots import Bots
@@ -40,11 +42,12 @@ class BotSettings:
 
     Attributes:
         policy: where a route has none of its own; policies: by route's name.
-        stats: where failures are counted; watch: who remembers what clients did; both a worker's, bound when it switches to
-            the snapshot.
+        known: what identities are made of.
+        stats: where failures are counted; watch: who remembers what clients did; identity: who knows declared bots; all
+            three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("policies", "policy", "scorer", "stats", "watch")
+    __slots__ = ("identity", "known", "policies", "policy", "scorer", "stats", "watch")
 
     def __init__(self, config: Config) -> None:
         """Compile.
@@ -53,11 +56,14 @@ class BotSettings:
         """
         self.stats = BotStats()
         self.watch: Watch | None = None
-        self.scorer = Scorer(_model(config.bots), self._broken)
+        self.identity: Identity | None = None
+        self.known = known(config.bots.identity)
+        self.scorer = Scorer(_model(config.bots), self.broken)
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 
-    def _broken(self, error: Exception) -> None:
+    def broken(self, error: Exception) -> None:
+        """Something raised: nothing was computed, and the request goes on."""
         if not self.stats.failures:
             _log.error("A bot score could not be computed (told once; see edgeproxy_bot_failures_total).", exc_info=error)
         self.stats.failures += 1
@@ -81,9 +87,10 @@ class Scored:
 
     Attributes:
         client: textual address.
+        signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
-    __slots__ = ("_lines", "_marks", "_moved", "_moved_at", "_request", "_settings", "_static", "client")
+    __slots__ = ("_lines", "_marks", "_moved", "_moved_at", "_request", "_settings", "_static", "client", "signed")
 
     def __init__(self, settings: BotSettings, request: Request, client: str) -> None:
         """Nothing is computed yet."""
@@ -95,13 +102,19 @@ class Scored:
         self._moved_at = 0.0
         self._lines: dict[int, tuple[bytes, bytes]] = {}
         self.client = client
+        self.signed = request.header(b"signature-input") is not None
+
+    def again(self) -> Scored:
+        """The same for one exchange alone."""
+        return Scored(self._settings, self._request, self.client)
 
     def current(self) -> Score:
         """The score as it is now."""
         static, settings = self._static, self._settings
         if static is None:
-            static = settings.scorer.score(self._request, time.time())
-            identity = static.identity
+            now = time.time()
+            identity = self._identified(now)
+            static = settings.scorer.score(self._request, now, identity)
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
                 self._static = static  # else it may be another one the next time
         watch = settings.watch
@@ -112,6 +125,16 @@ class Scored:
             self._moved_at = now
             self._moved = watch.moved(self.marks(), now)
         return static.with_evidence(self._moved) if self._moved else static
+
+    def _identified(self, now: float) -> Verified | None:
+        identity = self._settings.identity
+        if identity is None:
+            return None
+        try:
+            return identity.of(self._request, self.client, now)
+        except Exception as error:
+            self._settings.broken(error)
+            return None
 
     def marks(self) -> Marks:
         """What is counted of the head."""

@@ -10,6 +10,7 @@ from edgeproxy.config.snapshot import Snapshot
 from edgeproxy.deadlines import Deadlines
 from edgeproxy.gateway import Gateway
 from edgeproxy.listen.tcp import Listener
+from edgeproxy.lookups.identifying import Identifying
 from edgeproxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class DataPlane:
     """One worker's data plane. Everything but `prepare` runs on the worker's loop."""
 
-    __slots__ = ("_deadlines", "_gateway", "_loop", "_plain", "_quic", "_secure", "_stats")
+    __slots__ = ("_deadlines", "_gateway", "_identifying", "_loop", "_plain", "_quic", "_secure", "_stats")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None, gateway: type[Gateway] = Gateway
@@ -44,6 +45,7 @@ class DataPlane:
         self._secure = Listener(self._gateway, secure=True)
         self._plain = Listener(self._gateway, secure=False)
         self._quic: QuicListener | None = None
+        self._identifying = Identifying()
 
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Snapshot:
@@ -82,6 +84,7 @@ class DataPlane:
         if snapshot.bots is not None:
             snapshot.bots.stats = gateway.stats.bots
             snapshot.bots.watch = gateway.watch
+            snapshot.bots.identity = self._identifying.identity(snapshot.bots.known)
 
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""
@@ -128,6 +131,10 @@ class DataPlane:
         """Open client connections."""
         quic = 0 if self._quic is None else len(self._quic.open)
         return len(self._secure.connections) + len(self._plain.connections) + quic
+
+    async def close(self) -> None:
+        """Give up what is still being looked up; after the last connection."""
+        await self._identifying.close()
 
     def abort(self) -> None:
         """Reset every connection that is left."""

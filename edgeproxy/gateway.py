@@ -125,6 +125,9 @@ class Gateway:
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
         plan = exchange.plan
+        if plan.scored is not None and plan.scored.signed:
+            exchange.plan = plan = plan.copy()
+            plan.scored = plan.scored.again() if plan.scored is not None else None
         if plan.ruling is not None and plan.ruling.apply(exchange):
             return
         self.forward(exchange)

@@ -62,6 +62,7 @@ class Plane(Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None: ...
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Any: ...
+    async def close(self) -> None: ...
     def tell(self, events: Events) -> None:
         """Called once, before anything is served, where events are wanted."""
 
@@ -339,6 +340,7 @@ class _Worker:
             plane.abort()
             self._deadline = self._loop.time() + _SETTLE
             await self._emptied(plane)
+        await plane.close()
         for writer in self._writers():
             writer.close()
         if self._store is not None:

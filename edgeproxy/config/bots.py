@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from edgeproxy.config.identity import BotIdentity
 from edgeproxy.config.keys import FilePath
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section
@@ -51,6 +52,8 @@ class Bots(BotPolicy):
     model: Literal["shipped", "off"] | FilePath = Field(
         default="shipped", description="The model that scores what no heuristic catches; or the path of your own, off: none."
     )
+
+    identity: BotIdentity = Field(default_factory=BotIdentity, description="By what declared bots are verified.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
