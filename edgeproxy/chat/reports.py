@@ -106,9 +106,10 @@ class Reader:
     Attributes:
         mark: every report has these bytes in it; few other documents have.
         delta: every event of a stream that brings text has these bytes in it, once.
+        lines: such an event has, its empty one included, as services write them.
     """
 
-    __slots__ = ("_decode", "_opening", "_read", "delta", "mark")
+    __slots__ = ("_decode", "_opening", "_read", "delta", "lines", "mark")
 
     def __init__(
         self,
@@ -117,12 +118,14 @@ class Reader:
         opening: bytes,
         mark: bytes,
         delta: bytes,
+        lines: int,
     ) -> None:
         self._decode = decode
         self._read = read
         self._opening = opening
         self.mark = mark
         self.delta = delta
+        self.lines = lines
 
     def of(self, document: bytes) -> Report | None:
         """The report in a JSON document: a reply, or the data of an event."""
@@ -164,7 +167,7 @@ class Reader:
 
 _decoder = msgspec.json.Decoder
 READERS: Final = {
-    "openai": Reader(_decoder(_Holder).decode, _of_openai, b"{", b'prompt_tokens"', b'"choices"'),
-    "responses": Reader(_decoder(_Responses).decode, _of_responses, b'{"response":{', b'output_tokens"', b'.delta"'),
-    "anthropic": Reader(_decoder(_Messages).decode, _of_anthropic, b"{", b'output_tokens"', b'"content_block_delta"'),
+    "openai": Reader(_decoder(_Holder).decode, _of_openai, b"{", b'prompt_tokens"', b'"choices"', 2),
+    "responses": Reader(_decoder(_Responses).decode, _of_responses, b'{"response":{', b'output_tokens"', b'.delta"', 3),
+    "anthropic": Reader(_decoder(_Messages).decode, _of_anthropic, b"{", b'output_tokens"', b'"content_block_delta"', 3),
 }
