@@ -56,7 +56,7 @@ class Pool:
         self.stream = False
         self.parts: list[bytes] = []
 
-    def submit(self, exchange: Exchange, tries: int = 0) -> None:
+    def submit(self, exchange: Exchange, _tries: int = 0) -> None:
         exchange.served_by = cast("Any", self)
         body = exchange.body
         body.take()
@@ -74,7 +74,7 @@ class Pool:
 class Sink:
     """Renders the head, and forgets it."""
 
-    def start(self, reply: Reply, data: bytes, end: bool) -> None:
+    def start(self, reply: Reply, _data: bytes, _end: bool) -> None:
         reply_head(reply, reply.length, close=False, minor=1)
 
     def write(self, data: bytes, end: bool) -> None:
@@ -115,7 +115,7 @@ class Case:
             route.pool = cast("Any", pool)
         gateway.snapshot = snapshot
         self.peer = Peer("192.0.2.1", trusted=False, secure=True)
-        self.body, self.path, self.sink = body, path, Sink()
+        self.body, self.path, self.sink = body, path, cast("Any", Sink())
         self.request = self._request()
         self.plan = gateway.plan(self.request)
 

@@ -19,7 +19,7 @@ from edgeproxy.policy.headers import RAY, mark_stream
 from edgeproxy.policy.limits import LEASE
 from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
-from edgeproxy.preview import Preview, read_pool
+from edgeproxy.preview import hold, read_pool
 from edgeproxy.rays import Rays
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.ticket import Leases
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.preview import Preview
     from edgeproxy.state.ports import Store
     from edgeproxy.upstream.pool import Pool
 
@@ -169,7 +170,7 @@ class Gateway:
         if length is not None and length > route.preview:
             held(b"", True)
         else:
-            Preview(exchange, route.preview, held).begin()
+            hold(exchange, route.preview, held)
 
     def _redirect(self, exchange: Exchange) -> None:
         """The plain port: the same host and path over https, method and body kept (RFC 9110 §15.4.9). No HSTS here."""

@@ -44,9 +44,15 @@ class Sent:
         due: number of the next event that is to be looked at.
     """
 
-    __slots__ = ("_begin", "_empty", "_frame", "_looked", "_samples", "_texts", "count", "due", "size")
+    __slots__ = ("_begin", "_delta", "_empty", "_frame", "_looked", "_samples", "_texts", "count", "due", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, delta: bytes) -> None:
+        """Begin.
+
+        Args:
+            delta: what an event that brings text has in it.
+        """
+        self._delta = delta
         self.count = self.size = 0
         self.due = 1
         self._begin = b""  # the first events
@@ -101,8 +107,9 @@ class Sent:
 
     def _choose(self, whole: bytes, before: int) -> None:
         """Keep those that are due of some events, of which `before` came earlier."""
-        found = whole.split(b"\n\n")
-        while self.due - before < len(found):
+        found = [event for event in whole.split(b"\n\n") if self._delta in event]
+        self.due = max(self.due, before + 1)  # of garbage fewer were found than were counted
+        while self.due - before <= len(found):
             event = found[self.due - before - 1]
             self._sample(event, len(event) + 2)
 

@@ -70,7 +70,10 @@ class _Responses(msgspec.Struct, gc=False):
 
 
 def _sane(*numbers: int | None) -> bool:
-    return all(number is None or 0 <= number <= MOST for number in numbers)
+    for number in numbers:  # noqa: SIM110  all() of a generator takes three times as long
+        if number is not None and not 0 <= number <= MOST:
+            return False
+    return True
 
 
 def _of_openai(usage: _Usage) -> Report | None:

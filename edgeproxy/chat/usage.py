@@ -159,7 +159,7 @@ class _Stream(Meter):
         self._lines = self._reader.lines
         self._report: Report | None = None
         self._foreign = False  # there was something that is no event
-        self._sent = Sent()
+        self._sent = Sent(self._delta)
         self._held = bytearray()  # of the event that has not ended
         self._long = 0  # bytes of that event which are no longer held
         self._begin = b""  # the first of these
@@ -224,10 +224,11 @@ class _Stream(Meter):
     def _take(self, whole: bytes) -> None:
         """Whole events. What was said before the last report is accounted for, and not looked at."""
         if b"\r" in whole:
-            for found in events(whole):
-                self._event(found)
+            for event in events(whole):
+                self._event(event)
             return
-        report, behind, end, mark = None, 0, len(whole), self._mark
+        report: Report | None = None
+        behind, end, mark = 0, len(whole), self._mark
         while (at := whole.rfind(mark, 0, end)) >= 0:
             gap, close = whole.rfind(b"\n\n", 0, at), whole.find(b"\n\n", at)
             end, after = (gap + 2 if gap >= 0 else 0), (close + 2 if close >= 0 else len(whole))
@@ -288,7 +289,7 @@ class _Stream(Meter):
         if report.prompt is None and old is not None:
             report = report._replace(prompt=old.prompt, cached=old.cached)
         self._report = report
-        self._sent = Sent()
+        self._sent = Sent(self._delta)
 
 
 def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None, coded: bool = False) -> Meter:
