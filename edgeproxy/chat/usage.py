@@ -9,6 +9,7 @@ Memory is bounded by 2 · `TAIL` and a little, whatever is sent.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edgeproxy.chat.asking import MOST, Ask
@@ -21,6 +22,7 @@ TAIL: Final = 65536  # bytes of a document or an event that is longer than twice
 _HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it is
 _FRAME: Final = 100  # tokens of JSON around the text of a reply
 _BYTES: Final = 4  # of a token, where nothing is known of a body
+_new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 _LINE_ENDS: Final = b"\r\n"
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _REPORTED: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
@@ -89,7 +91,7 @@ class Meter:
         total = prompt + completion
         if report is None or known is None or report.begun or sent:
             return Usage(prompt, completion, cached, total, estimated=True)
-        return Usage(prompt, completion, cached, max(total, report.total), estimated=False)
+        return _new(Usage, (prompt, completion, cached, max(total, report.total), False, False))
 
 
 class _Unread(Meter):
@@ -304,9 +306,16 @@ def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None
         return _Failed(ask)
     if coded:
         return _Unread(ask)
+    kind = _kind(content_type)
+    if kind is None:
+        return _Unread(ask)
+    return kind(ask, dialect)
+
+
+@lru_cache(maxsize=64)  # services write few, and write them alike
+def _kind(content_type: bytes | None) -> type[_Stream | _Whole] | None:
+    """Who reads such content."""
     kind = content_type.partition(b";")[0].strip().lower() if content_type is not None else b"application/json"
     if kind == b"text/event-stream":
-        return _Stream(ask, dialect)
-    if kind == b"application/json" or kind.endswith(b"+json"):
-        return _Whole(ask, dialect)
-    return _Unread(ask)
+        return _Stream
+    return _Whole if kind == b"application/json" or kind.endswith(b"+json") else None
