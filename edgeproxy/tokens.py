@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.chat.asking import MOST, Ask, read_ask, with_usage
+from edgeproxy.chat.decoding import UNREAD as CODED
+from edgeproxy.chat.decoding import bound, decoded, is_read
 from edgeproxy.chat.stripping import MARK, UsageStripper
 from edgeproxy.chat.usage import UNREAD, Meter, Usage, meter
 
@@ -34,10 +36,11 @@ class Asked:
     """What one exchange asks of a model, and what it used.
 
     Attributes:
-        ask: None when the body is no request of the route's dialect, or was longer than the preview.
+        ask: None when the body is no request of the route's dialect, was longer than the preview, or is coded otherwise than
+            chat/decoding.py reads.
     """
 
-    __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_stripper", "_waiting", "_waits", "ask",
+    __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_scale", "_stripper", "_waiting", "_waits", "ask",
                  "dialect")  # fmt: skip
 
     def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool) -> None:
@@ -48,9 +51,19 @@ class Asked:
             truncated: there is more of it.
         """
         self.dialect = dialect
-        self.ask: Ask | None = None if truncated else read_ask(dialect, content)
         self._body = exchange.body  # not the exchange: it holds us
         self._length = exchange.request.length or 0
+        self._scale = 1
+        coding = _coding(exchange)
+        if coding is not None:
+            plain = None if truncated else decoded(content, coding)
+            if plain is not None:
+                content, self._length = plain, len(plain)
+            elif not truncated and is_read(coding):
+                self._length, truncated = bound(len(content)), True  # it is broken, or as large as that
+            else:
+                self._scale, truncated = CODED, True
+        self.ask: Ask | None = None if truncated else read_ask(dialect, content)
         self._broken = False
         self._changed = False
         self._meter: Meter | None = None
@@ -70,8 +83,8 @@ class Asked:
         return ask.prompt + (ask.completion if ask.completion is not None else most * ask.choices)
 
     def _size(self) -> int:
-        """Bytes of the request's body, as far as that is known by now."""
-        return max(self._length, self._body.received)
+        """Bytes of the request's body, as far as that is known by now; of a coded one, those that it may hold."""
+        return max(self._length, self._body.received) * self._scale
 
     def _known(self) -> Ask:
         """What answers without a report are estimated from: of a body that could not be read, its size until now."""
@@ -168,6 +181,13 @@ class Asked:
         """What this exchange used will not be known."""
         self._broken = True
         _tell(error)
+
+
+def _coding(exchange: Exchange) -> bytes | None:
+    """The request's Content-Encoding; None where it has none."""
+    found = [value for name, value in exchange.request.headers if name == b"content-encoding"]
+    coding = b", ".join(found)
+    return None if not found or coding.strip().lower() in {b"", b"identity"} else coding
 
 
 def _tell(error: Exception) -> None:
