@@ -16,7 +16,6 @@ from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
-from edgeproxy.policy.limits import LEASE
 from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
 from edgeproxy.preview import hold, read_pool
@@ -74,7 +73,7 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore()
         self.sightings = Sightings(NETWORKS)
-        self.leases = Leases(deadlines, LEASE / 3_000_000)
+        self.leases = Leases(deadlines)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()

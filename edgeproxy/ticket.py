@@ -265,10 +265,10 @@ class Leases:
 
     __slots__ = ("_deadlines", "_every", "_tickets", "deadline")
 
-    def __init__(self, deadlines: Deadlines, every: float) -> None:
-        """Prolong `every` so many seconds."""
+    def __init__(self, deadlines: Deadlines) -> None:
+        """Nobody holds any yet."""
         self._deadlines = deadlines
-        self._every = every
+        self._every = NEVER  # seconds: a third of the shortest lease
         self._tickets: set[Ticket] = set()
         self.deadline = NEVER
 
@@ -277,8 +277,10 @@ class Leases:
 
     def add(self, ticket: Ticket) -> None:
         """It holds places."""
-        if not self._tickets:
-            self.deadline = self._deadlines.now + self._every
+        every = ticket.together.lease / 3
+        if every < self._every:
+            self._every = every
+            self.deadline = min(self.deadline, self._deadlines.now + every)
             self._deadlines.members.add(self)
         self._tickets.add(ticket)
 
@@ -286,6 +288,7 @@ class Leases:
         """It does no more."""
         self._tickets.discard(ticket)
         if not self._tickets:
+            self._every = self.deadline = NEVER
             self._deadlines.members.discard(self)
 
     def expire(self, now: float) -> None:
