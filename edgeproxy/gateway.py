@@ -16,10 +16,9 @@ from edgeproxy.observe.access import BATCH, line, static_part
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
-from edgeproxy.policy.limits import LEASE
 from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
-from edgeproxy.preview import Preview, read_pool
+from edgeproxy.preview import hold, read_pool
 from edgeproxy.rays import Rays
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.ticket import Leases
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.preview import Preview
     from edgeproxy.state.ports import Store
     from edgeproxy.upstream.pool import Pool
 
@@ -73,7 +73,7 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore()
         self.sightings = Sightings(NETWORKS)
-        self.leases = Leases(deadlines, LEASE / 3_000_000)
+        self.leases = Leases(deadlines)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
@@ -169,7 +169,7 @@ class Gateway:
         if length is not None and length > route.preview:
             held(b"", True)
         else:
-            Preview(exchange, route.preview, held).begin()
+            hold(exchange, route.preview, held)
 
     def _redirect(self, exchange: Exchange) -> None:
         """The plain port: the same host and path over https, method and body kept (RFC 9110 §15.4.9). No HSTS here."""

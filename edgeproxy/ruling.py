@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.plan import NO_ROUTE_REASON
-from edgeproxy.preview import Preview
+from edgeproxy.preview import hold
 from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.rule import Rule, RunError
 from edgeproxy.rules.ruleset import Asking, Prepared, Ruleset, holds
@@ -103,7 +103,7 @@ class Ruling:
             if not self._ask(exchange, asking):
                 exchange.gateway.forward(exchange)
 
-        Preview(exchange, _PREVIEW if route is None else route.preview, held).begin()
+        hold(exchange, _PREVIEW if route is None else route.preview, held)
 
     def _carry_out(self, exchange: Exchange, decision: Decision, saw: list[tuple[Rule, Facts]] | None) -> bool:
         """Args: saw: see `Walk`; None: it is the same for all exchanges of the plan, and can be found out."""
