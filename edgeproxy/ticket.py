@@ -91,6 +91,8 @@ class Ticket:
             elif admission.allowed:
                 self._settle(gateway.stats, 0, None, unused=True)
             return
+        if not admission.allowed and admission.by != "closed":
+            self._tell(exchange, admission)
         if admission.allowed and any(limit.quota.kind is _LEASES for limit, _ in self._taken):
             self.leased = True
             gateway.leases.add(self)
@@ -122,6 +124,15 @@ class Ticket:
             else:
                 continue
             counts[key] = counts.get(key, 0) + 1
+
+    def _tell(self, exchange: Exchange, admission: Admission) -> None:
+        """The log line names the limits that refused, or would have, and security events tell of them."""
+        events = exchange.gateway.events
+        for (limit, _), verdict in zip(self._taken, admission.verdicts, strict=True):
+            if not verdict.allowed:
+                exchange.limited += (limit.label,)
+                if events is not None:
+                    events.limited(exchange, limit, admission.by)
 
     def _refuse(self, exchange: Exchange, admission: Admission) -> None:
         """The refusal names the limit that lets the client wait longest."""

@@ -35,13 +35,14 @@ class Process(msgspec.Struct, frozen=True):
 
 class Scrape(msgspec.Struct, frozen=True):
     """All that one answer of /metrics is made of. ``ages``: how old each worker's numbers were when it
-    was asked for new ones and gave none, by process name; 0 where it answered."""
+    was asked for new ones and gave none, by process name; 0 where it answered. ``blocks``: in force, by kind."""
 
     total: Dump
     state: State
     ready: bool
     processes: Sequence[Process]
     ages: dict[str, float]
+    blocks: dict[str, int] = {}
 
 
 def render(scrape: Scrape) -> bytes:
@@ -61,6 +62,7 @@ class _Once(Collector):
     def collect(self) -> Iterator[Metric]:
         total = self._scrape.total
         yield from _clients(total)
+        yield _gauge("blocks", "Blocks in force, by what they are about.", ("kind",), _by_key(self._scrape.blocks))
         yield from _quic(total["quic"])
         yield from _routes(total["routes"])
         yield from _upstreams(total["upstreams"])
@@ -96,6 +98,7 @@ def _clients(total: Dump) -> Iterator[Metric]:
                    [((name, outcome), n) for name, outcome, n in requests])  # fmt: skip
     yield _counter("limit_units", "Units of a limit that were corrected after the answer: settled (more), refunded (fewer).",
                    ("limit", "outcome"), [((name, outcome), n) for name, outcome, n in units])  # fmt: skip
+    yield _counter("blocked", "Requests that an operator's block refused, by its kind.", ("kind",), _by_key(total["blocked"]))
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
     yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
 

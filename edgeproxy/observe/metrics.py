@@ -88,6 +88,7 @@ class WorkerStats:
     done has no protocol yet; see ``handshakes_pending``. ``handshakes`` counts completed ones, resumed included."""
 
     __slots__ = (
+        "blocked",
         "connections_open",
         "connections_total",
         "events_dropped",
@@ -123,6 +124,8 @@ class WorkerStats:
         self.rule_errors: dict[str, int] = {}
         # (limit, what became of it): allowed, limited, unasked; settled and refunded are units, the others requests.
         self.limits: dict[tuple[str, str], int] = {}
+        # Requests that an operator's block refused, by its kind.
+        self.blocked: dict[str, int] = {}
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
@@ -168,6 +171,10 @@ class WorkerStats:
         key = (name, outcome)
         self.limits[key] = self.limits.get(key, 0) + n
 
+    def block(self, kind: str) -> None:
+        """Counts a request that a block refused."""
+        self.blocked[kind] = self.blocked.get(kind, 0) + 1
+
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
         return {
@@ -184,6 +191,7 @@ class WorkerStats:
             "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
             "rule_errors": dict(self.rule_errors),
             "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
+            "blocked": dict(self.blocked),
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
@@ -204,9 +212,7 @@ class WorkerStats:
         }
 
 
-def record(
-    stats: RouteStats, protocol: int, status: int, seconds: float, bytes_in: int, bytes_out: int
-) -> None:
+def record(stats: RouteStats, protocol: int, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
     """Counts one finished request. ``status`` 0 means that the client left before any status was sent."""
     klass = status // 100
     # An upstream may answer 600…999; they are errors of its making and must not land in the next protocol's row.
@@ -245,6 +251,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         **{name: [0] * len(PROTOCOLS) for name in _LISTS},
         "handshake_failures": {},
         "rule_errors": {},
+        "blocked": {},
         "quic": QuicStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
@@ -264,6 +271,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         for rule, action, n in dump["rule_hits"]:
             rule_hits[rule, action] = rule_hits.get((rule, action), 0) + n
         _add_keys(total["rule_errors"], dump["rule_errors"])
+        _add_keys(total["blocked"], dump["blocked"])
         for name, outcome, n in dump["limits"]:
             limits[name, outcome] = limits.get((name, outcome), 0) + n
         for name, row in dump["routes"].items():
