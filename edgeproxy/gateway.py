@@ -74,7 +74,7 @@ class Gateway:
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self.held = 0
-        self.store: Store = EmbeddedStore()
+        self.store: Store = EmbeddedStore(stats=stats.store)
         self.sightings = Sightings(NETWORKS)
         self.leases = Leases(deadlines, LEASE / 3_000_000)
         self.previews: set[Preview] = set()

@@ -198,7 +198,7 @@ class _Worker:
         """Who counts with others does so from when there is something to count. Returns: the store, if it is new."""
         if self._store is not None or self._plane is None:
             return None
-        self._store = store = open_store(self._loop, config, self._task.store)
+        self._store = store = open_store(self._loop, config, self._task.store, self._stats.store)
         if store is not None:
             self._plane.count(store)
         return store

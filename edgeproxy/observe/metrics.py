@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from edgeproxy.observe import quic_stats
 from edgeproxy.observe.quic_stats import QuicStats
+from edgeproxy.state import stats as store_stats
+from edgeproxy.state.stats import StoreStats
 
 PROTOCOLS: Final = ("h1", "h2", "h3")
 H1: Final = 0
@@ -104,6 +106,7 @@ class WorkerStats:
         "routes",
         "rule_errors",
         "rule_hits",
+        "store",
         "streams_open",
         "upstreams",
     )
@@ -129,6 +132,7 @@ class WorkerStats:
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
+        self.store = StoreStats()
         self.routes: dict[str, RouteStats] = {}
         self.upstreams: dict[tuple[str, str], UpstreamStats] = {}
 
@@ -195,6 +199,7 @@ class WorkerStats:
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
+            "store": self.store.dump(),
             "routes": {
                 r.name: [list(r.requests), list(r.durations), r.duration_sum, r.bytes_in, r.bytes_out]
                 for r in self.routes.values()
@@ -239,6 +244,7 @@ def counters_only(dump: Dump) -> Dump:
     """What remains of a worker that is gone: counters as they were, gauges 0."""
     left = {**dump, "connections_open": [0] * len(PROTOCOLS), **dict.fromkeys(_GAUGES, 0)}
     left["quic"] = quic_stats.counters_only(dump["quic"])
+    left["store"] = store_stats.counters_only(dump["store"])
     left["upstreams"] = [{**u, **dict.fromkeys(_UPSTREAM_GAUGES, 0), "reporters": 0} for u in dump["upstreams"]]
     return left
 
@@ -253,6 +259,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         "rule_errors": {},
         "blocked": {},
         "quic": QuicStats().dump(),
+        "store": StoreStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
@@ -266,6 +273,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
             total[name] = _add(total[name], dump[name])
         _add_keys(total["handshake_failures"], dump["handshake_failures"])
         quic_stats.add(total["quic"], dump["quic"])
+        store_stats.add(total["store"], dump["store"])
         for source, reason, n in dump["faults"]:
             faults[source, reason] = faults.get((source, reason), 0) + n
         for rule, action, n in dump["rule_hits"]:
