@@ -1,6 +1,6 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | explain | demo | certs | rules | keys``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules | keys | block | limits``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy import keys_cli
+from edgeproxy import admin_cli, keys_cli
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
@@ -29,6 +29,8 @@ app.add_typer(certs_app, name="certs")
 rules_app = typer.Typer(help="Rule files.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(admin_cli.block_app, name="block")
+app.add_typer(admin_cli.limits_app, name="limits")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
 

@@ -89,8 +89,8 @@ def understand(content: bytes, now: float, wall: float) -> Block:
         raise Refused(f"the request is not understood: {error}") from None
     if not 0 <= wanted.seconds <= MAX_SECONDS:
         raise Refused(f"'seconds' is 0 (take the block away) to {MAX_SECONDS}")
-    if len(wanted.reason) > MAX_REASON:
-        raise Refused(f"a reason has at most {MAX_REASON} characters")
+    if len(wanted.reason) > MAX_REASON or not wanted.reason.isprintable():
+        raise Refused(f"a reason has at most {MAX_REASON} characters, and no control characters")
     return Block(*wanted.name(), now + wanted.seconds, wall, wanted.reason)
 
 
