@@ -8,8 +8,10 @@ import json
 import os
 import re
 import signal
+import sys
 import urllib.error
 import urllib.request
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from support.redis_server import MISSING, running_server
 from support.upstream import running_upstream
 from support.waiting import until
 from test_limits import answers, serve
+
+import edgeproxy
 
 HERE = {"ip": "127.0.0.1"}
 
@@ -221,3 +225,38 @@ async def test_other_sites_and_forms_are_refused(tmp_path: Path) -> None:
             assert (await stand.api(path, content, **{"content-type": "text/plain"}))[0] == 415
         assert (await stand.api("/api/blocks", {"seconds": 1}))[0] == 400
         assert (await stand.api("/api/limits", {}))[0] == 400
+
+
+async def test_commands(tmp_path: Path) -> None:
+    async with running(tmp_path, LIMIT, workers=1) as stand:
+
+        async def run(*words: str, code: int = 0) -> str:
+            command = [sys.executable, "-m", "edgeproxy", *words, "-c", str(tmp_path / "edge.yaml")]
+            environment = {**os.environ, "PYTHONPATH": str(Path(edgeproxy.__file__).parents[1])}
+            made = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, env=environment)
+            said, _ = await made.communicate()
+            assert made.returncode == code, said
+            return said.decode()
+
+        wire = await WIRES["h1"].open(stand.https)
+        said = await run("block", "add", "127.0.0.0/8", "--for", "1h", "--reason", "test")
+        assert "network 127.0.0.0/8 is blocked until" in said
+        await all_say([wire], 403, 1)
+        assert "ip 2001:db8::1 is blocked" in await run("block", "add", "2001:db8::1")
+        assert "key ep-Ab3dEf9h is blocked" in await run("block", "add", "ep-Ab3dEf9h")
+        listed = (await run("block", "list")).splitlines()
+        assert listed[0].split() == ["WHAT", "UNTIL", "SINCE", "REASON"] and len(listed) == 4 and listed[1].endswith(" test")
+        assert len(json.loads(await run("block", "list", "--json"))["blocks"]) == 3
+        assert "is blocked no more" in await run("block", "remove", "127.0.0.0/8")
+        assert "is not blocked" in await run("block", "remove", "127.0.0.0/8", code=1)
+        assert "a prefix length is" in await run("block", "add", "10.0.0.0/99", code=1)
+        await all_say([wire], 200, 1)
+        here = ("https://localhost/", "--client", "127.0.0.1")
+        row = (await run("limits", "show", *here)).splitlines()[1]
+        assert row.startswith("per-ip  10 requests in 10h  ") and " of 10 " in row
+        assert await run("limits", "reset", *here, "--limit", "per-ip") == "reset: per-ip\n"
+        assert "10 of 10" in await run("limits", "show", *here)
+        assert "there is no such key" in await run("limits", "show", "--key", "ep-AAAAAAAA", code=1)
+        await wire.leave()
+        stand.process.stop()
+        assert "no edge answers" in await run("block", "list", code=1)
