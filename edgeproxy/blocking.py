@@ -25,12 +25,17 @@ _SAID: Final = {
 
 
 class Blocking:
-    """See the module."""
+    """See the module.
 
-    __slots__ = ("_blocks",)
+    Attributes:
+        fingerprints: somebody's fingerprint is blocked: connections should find theirs out.
+    """
+
+    __slots__ = ("_blocks", "fingerprints")
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
+        self.fingerprints = blocks.fingerprints
 
     def apply(self, exchange: Exchange) -> bool:
         """Asks. True when the exchange was refused."""
@@ -39,7 +44,7 @@ class Blocking:
         found = blocks.client(plan.client, now)
         if found is None and plan.keyed is not None and plan.keyed.key is not None:
             found = blocks.key(plan.keyed.key.id, now)
-        if found is None and blocks.fingerprints:
+        if found is None and self.fingerprints:
             found = blocks.fingerprint(fingerprint(exchange.request.peer), now)
         if found is None:
             return False

@@ -85,14 +85,14 @@ class Ticket:
         assert exchange is not None
         gateway = exchange.gateway
         self._count(admission, gateway.stats)
+        if not admission.allowed and admission.by != "closed":
+            self._tell(exchange, admission)
         if exchange.sink is None:
             if not self._acts:
                 self.end(exchange)  # it did not wait for this answer, and may have been served
             elif admission.allowed:
                 self._settle(gateway.stats, 0, None, unused=True)
             return
-        if not admission.allowed and admission.by != "closed":
-            self._tell(exchange, admission)
         if admission.allowed and any(limit.quota.kind is _LEASES for limit, _ in self._taken):
             self.leased = True
             gateway.leases.add(self)

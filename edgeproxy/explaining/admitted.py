@@ -53,7 +53,7 @@ def limits(ways: Ways) -> Stage | None:
     if skipped(ways):
         return Stage("limits", "passes", "a rule skips them")
     rows = []
-    for limit, found in counted(ways):
+    for limit, found in counted(ways, chat=plan.route.dialect is not None):
         if isinstance(found, Exception):
             rows.append(Named(limit.name, f"failed, and is passed over: {type(found).__name__}"))
         else:
@@ -69,8 +69,12 @@ def skipped(ways: Ways) -> bool:
     return ways.decision is not None and "limits" in ways.decision.stages
 
 
-def counted(ways: Ways) -> list[tuple[CompiledLimit, bytes | Exception]]:
-    """The limits that the request is under, each with the key that it is counted under there, or with what went wrong."""
+def counted(ways: Ways, *, chat: bool) -> list[tuple[CompiledLimit, bytes | Exception]]:
+    """The limits that the request is under, each with the key that it is counted under there, or with what went wrong.
+
+    Args:
+        chat: tokens are counted there.
+    """
     plan, snapshot, decision = ways.plan, ways.snapshot, ways.decision
     keyed = plan.keyed.key if plan.keyed is not None else None
     named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
@@ -78,7 +82,7 @@ def counted(ways: Ways) -> list[tuple[CompiledLimit, bytes | Exception]]:
     facts.key = keyed
     rows: list[tuple[CompiledLimit, bytes | Exception]] = []
     for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
-        if limit.named and limit.name not in named:
+        if (limit.named and limit.name not in named) or (limit.counts == "tokens" and not chat):
             continue
         try:
             found = limit.key(facts)

@@ -127,12 +127,12 @@ def of_request(snapshot: PaperSnapshot, asked: Asked, question: Question, until:
     elif admitted.skipped(ways):
         found.says = "a rule skips the limits"
     else:
-        found.limits = _charges(ways)
+        found.limits = _charges(ways, ways.plan.route.dialect is not None)
     return found.keep(asked.limit, snapshot)
 
 
-def _charges(ways: Ways) -> list[tuple[CompiledLimit, Charge]]:
-    return [(limit, limit.charge(key, 0)) for limit, key in admitted.counted(ways) if isinstance(key, bytes)]
+def _charges(ways: Ways, chat: bool) -> list[tuple[CompiledLimit, Charge]]:
+    return [(limit, limit.charge(key, 0)) for limit, key in admitted.counted(ways, chat=chat) if isinstance(key, bytes)]
 
 
 def of_key(snapshot: PaperSnapshot, asked: Asked) -> Counted:
@@ -158,7 +158,7 @@ def of_key(snapshot: PaperSnapshot, asked: Asked) -> Counted:
             own.add(limit)
         else:
             found.left_out.append(limit.name)
-    found.limits = [each for each in _charges(ways) if each[0].budget or each[0] in own]
+    found.limits = [each for each in _charges(ways, True) if each[0].budget or each[0] in own]
     return found.keep(asked.limit, snapshot)
 
 

@@ -42,6 +42,7 @@ LIMITS: list[dict[str, Any]] = [
     {"name": "paths", "requests": 10, "key": "http.request.uri.path", "expression": 'starts_with(http.request.uri.path, "/p")'},
     {"name": "named", "requests": 10, "named": True},
     {"name": "at-once", "concurrent": 10, "key": "http.request.method"},
+    {"name": "tokens", "tokens": 10_000},
 ]
 RULE = """
   - {id: vip, expression: 'http.request.uri.path eq "/p/vip"', action: set, limits: [named]}
