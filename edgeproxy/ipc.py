@@ -181,7 +181,7 @@ class Blocked(msgspec.Struct, tag="blocked", frozen=True):
 
 
 class Look(msgspec.Struct, tag="look", frozen=True):
-    """Look keys up in your own store (MessagePack of limits_admin.Row), or have it forget them. Answer: Looked."""
+    """Look keys up in your own store (the blob is state/lookup.py's), or have it forget them. Answer: Looked."""
 
     number: int
     reset: bool

@@ -8,6 +8,7 @@ cut at its query string (queries carry API keys).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Final
 
 import msgspec
@@ -46,6 +47,7 @@ def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...]) -> 
     return named + (b',"tags":' + _encode(tags) if tags else b"") + b"}\n"
 
 
+@lru_cache(256)  # an attack is refused with the same head again and again
 def with_limits(static: bytes, limits: tuple[str, ...]) -> bytes:
     """A static part, with or without rules, that also names limits: those that refused, and those on trial that would have."""
     return static[:-2] + b',"limits":' + _encode(limits) + b"}\n"

@@ -28,9 +28,7 @@ def told(made: Stand, file: Path) -> list[dict[str, Any]]:
 def test_a_key_is_blocked_by_its_id(tmp_path: Path) -> None:
     made = test_keying.stand(tmp_path)
     file = watched(made, tmp_path)
-    made.gateway.blocking = Blocking(
-        Blocks([Block("key", test_keying.KEYS["plain"].id, time.monotonic() + 60, 0.0, "leaked")])
-    )
+    made.gateway.blocking = Blocking(Blocks([Block("key", test_keying.KEYS["plain"].id, time.monotonic() + 60, 0.0, "leaked")]))
     for _ in range(3):
         assert test_keying.code(test_keying.post(made, "plain")) == (403, "blocked")
     assert test_admission.status(test_keying.post(made, "models")) == 200
