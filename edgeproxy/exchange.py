@@ -43,11 +43,12 @@ class Exchange:
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
         ticket, tried: what it was admitted with, and what limits on trial said [admission].
         asked: what it asks of a model, where limits count that [admission].
+        limited: names of limits that refused it, or would have [ticket].
     """
 
     __slots__ = (
-        "asked", "attempt", "body", "first", "gateway", "plan", "ray", "request", "sent", "served_by", "sink", "started",
-        "status", "ticket", "tried",
+        "asked", "attempt", "body", "first", "gateway", "limited", "plan", "ray", "request", "sent", "served_by", "sink",
+        "started", "status", "ticket", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class Exchange:
         self.asked: Asked | None = None
         self.ticket: Ticket | None = None
         self.tried: tuple[Ticket, ...] = ()
+        self.limited: tuple[str, ...] = ()
 
     def start(self, reply: Reply, data: bytes, end: bool, outcome: str = OK) -> None:
         """Send the head and the first bytes. With `end` the exchange is complete."""

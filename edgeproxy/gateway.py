@@ -1,4 +1,4 @@
-# The pipeline, read top to bottom: normalise → route → rules → key → limits → model → upstream → heads → relay → record.
+# The pipeline, read top to bottom: normalise → route → blocks → rules → key → limits → model → upstream → heads → relay → record.
 """`Gateway`: what happens to a request, independent of the protocol it came by and of the upstream it goes to."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
 from edgeproxy.message import Body, Peer, Reply, Request, Sink
-from edgeproxy.observe.access import BATCH, line, static_part
+from edgeproxy.observe.access import BATCH, line, static_part, with_limits
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
@@ -27,6 +27,7 @@ from edgeproxy.upstream.h1 import UpstreamConnection
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.blocking import Blocking
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.observe.access import AccessLogWriter
@@ -52,11 +53,12 @@ class Gateway:
         previews: those that wait for more of theirs.
         sightings: where keys of the edge were seen.
         store: where limits count; this worker's own until it is given another one.
+        blocking: refuses what an operator has blocked; None while nothing is.
     """
 
     __slots__ = (
-        "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings", "snapshot",
-        "stats", "store", "time",
+        "_rays", "blocking", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings",
+        "snapshot", "stats", "store", "time",
     )  # fmt: skip
 
     def __init__(
@@ -67,11 +69,12 @@ class Gateway:
         self.stats = stats
         self.log = log
         self.events: Events | None = None
+        self.blocking: Blocking | None = None
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self.held = 0
-        self.store: Store = EmbeddedStore()
+        self.store: Store = EmbeddedStore(stats=stats.store)
         self.sightings = Sightings(NETWORKS)
         self.leases = Leases(deadlines)
         self.previews: set[Preview] = set()
@@ -108,6 +111,8 @@ class Gateway:
 
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
+        if self.blocking is not None and self.blocking.apply(exchange):
+            return
         plan = exchange.plan
         if plan.ruling is not None and plan.ruling.apply(exchange):
             return
@@ -330,11 +335,12 @@ class Gateway:
         log = self.log
         if log is not None:
             served = exchange.served_by
+            static = plan.log if not exchange.limited else with_limits(plan.log, exchange.limited)
             lines = log.lines
             lines.append(
                 line(
                     time.time(), exchange.ray, status, received, sent, seconds, first - started if first else None,
-                    b"null" if served is None else served.quoted, outcome, plan.log,
+                    b"null" if served is None else served.quoted, outcome, static,
                 )
             )  # fmt: skip
             if len(lines) >= BATCH:

@@ -86,6 +86,8 @@ class Ticket:
         assert exchange is not None
         gateway, go_on = exchange.gateway, self._go_on
         self._count(admission, gateway.stats)
+        if not admission.allowed and admission.by != "closed":
+            self._tell(exchange, admission)
         if exchange.sink is None:
             if go_on is None:
                 self.end(exchange)  # it did not wait for this answer, and may have been served
@@ -123,6 +125,15 @@ class Ticket:
             else:
                 continue
             counts[key] = counts.get(key, 0) + 1
+
+    def _tell(self, exchange: Exchange, admission: Admission) -> None:
+        """The log line names the limits that refused, or would have, and security events tell of them."""
+        events = exchange.gateway.events
+        for (limit, _), verdict in zip(self._taken, admission.verdicts, strict=True):
+            if not verdict.allowed:
+                exchange.limited += (limit.label,)
+                if events is not None:
+                    events.limited(exchange, limit, admission.by)
 
     def _refuse(self, exchange: Exchange, admission: Admission) -> None:
         """The refusal names the limit that lets the client wait longest."""

@@ -34,6 +34,8 @@ def rules(ways: Ways) -> Stage | None:
         return None
     ruleset, plan, request = ways.snapshot.rules, ways.plan, ways.request
     ways.facts = facts = Facts(request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context)
+    if plan.keyed is not None:
+        facts.key = plan.keyed.key
     if ruleset is None:
         return Stage("rules", "passes", "there are no rules")
     asked = _Asked(ways, ruleset, facts)
