@@ -12,7 +12,6 @@ from edgeproxy.faults import edge_fault
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
-    from edgeproxy.message import Peer
     from edgeproxy.policy.blocks import Block, Blocks
 
 REASON: Final = "blocked"
@@ -28,7 +27,7 @@ class Blocking:
     """See the module.
 
     Attributes:
-        fingerprints: somebody's fingerprint is blocked: connections should find theirs out.
+        fingerprints: somebody's fingerprint is blocked: connections have to find theirs out.
     """
 
     __slots__ = ("_blocks", "fingerprints")
@@ -44,8 +43,9 @@ class Blocking:
         found = blocks.client(plan.client, now)
         if found is None and plan.keyed is not None and plan.keyed.key is not None:
             found = blocks.key(plan.keyed.key.id, now)
-        if found is None and self.fingerprints:
-            found = blocks.fingerprint(fingerprint(exchange.request.peer), now)
+        prints = exchange.request.peer.prints
+        if found is None and self.fingerprints and prints is not None:
+            found = blocks.fingerprint(prints.ja4, now)
         if found is None:
             return False
         self._refuse(exchange, found)
@@ -57,8 +57,3 @@ class Blocking:
         gateway = exchange.gateway
         gateway.stats.block(found.kind)
         gateway.fail(exchange, edge_fault(403, REASON, _SAID[found.kind]))
-
-
-def fingerprint(peer: Peer) -> str:  # noqa: ARG001  where JA4 of connections come in
-    """JA4 of a client's connection; "" where it is not known. Connections are not fingerprinted yet: see docs/operations.md."""
-    return ""

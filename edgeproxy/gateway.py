@@ -81,6 +81,11 @@ class Gateway:
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
 
+    @property
+    def prints(self) -> bool:
+        """Whether connections keep what their fingerprints are made of."""
+        return self.snapshot.prints or (self.blocking is not None and self.blocking.fingerprints)
+
     # -- a request -----------------------------------------------------------------------------------------------
 
     def plan(self, request: Request) -> Plan:

@@ -129,7 +129,7 @@ class Ticket:
     def _tell(self, exchange: Exchange, admission: Admission) -> None:
         """The log line names the limits that refused, or would have, and security events tell of them."""
         events = exchange.gateway.events
-        for (limit, _), verdict in zip(self._taken, admission.verdicts, strict=True):
+        for limit, verdict in zip(self.together.limits, admission.verdicts, strict=True):
             if not verdict.allowed:
                 exchange.limited += (limit.label,)
                 if events is not None:
