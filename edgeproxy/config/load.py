@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from edgeproxy import geo
 from edgeproxy.config import certificates, explain
+from edgeproxy.config.challenge import Challenge, read_secrets
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
 from edgeproxy.config.keys import Keys, UpstreamKey, holds_secrets
@@ -21,6 +22,7 @@ from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_upstream_key
 from edgeproxy.config.limit_expressions import limit_problems
 from edgeproxy.config.model import Config
 from edgeproxy.config.problems import ConfigError, Problem
+from edgeproxy.config.secret import Secret
 from edgeproxy.config.units import FROM_FILE
 from edgeproxy.rules.files import Loaded, read_rules
 from edgeproxy.rules.model import RuleFiles
@@ -65,6 +67,8 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += keys.findings
     own = _upstream_keys(data)
     findings += [found for found in own.values() if isinstance(found, Finding)]
+    secrets = _challenge_secrets(data)
+    findings += [secrets] if isinstance(secrets, Finding) else []
     problems = [
         *document.problems, *(_placed(document, finding) for finding in findings), *limit_problems(document, rules.types),
         *rules.problems, *keys.problems,
@@ -78,6 +82,8 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
         changes["rules"] = RuleFiles(patterns=config.rules.patterns, book=rules.book.model_copy(update={"rules": kept}))
     if config.keys is not None:
         changes["keys"] = config.keys.model_copy(update={"book": keys.book})
+    if secrets and not isinstance(secrets, Finding):
+        changes["challenge"] = config.challenge.model_copy(update={"secrets": secrets})
     if own:
         upstreams = config.upstreams.items()
         changes["upstreams"] = {name: each.model_copy(update={"key": own.get(name)}) for name, each in upstreams}
@@ -97,6 +103,14 @@ def _key_file(data: dict[str, Any]) -> LoadedKeys:
     listed = data.get("limits")
     limits = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
     return read_keys(section.file, section.pepper, limits)
+
+
+def _challenge_secrets(data: dict[str, Any]) -> tuple[Secret, ...] | Finding:
+    """The secrets that clearances are made with, also those of a configuration that has other problems."""
+    try:
+        return read_secrets(Challenge.model_validate(data.get("challenge", {}), context=FROM_FILE))
+    except ValidationError:
+        return ()  # the model says what is wrong
 
 
 def _upstream_keys(data: dict[str, Any]) -> dict[str, UpstreamKey | Finding]:

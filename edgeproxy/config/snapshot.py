@@ -15,6 +15,7 @@ from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy import credentials
 from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.challenge import Challenger
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.keys import KeyRing
 from edgeproxy.policy.limits import compile_budgets, compile_limits
@@ -159,8 +160,8 @@ class Snapshot:
     """One generation of the configuration. Building it reads certificates and takes milliseconds: never on a loop."""
 
     __slots__ = (
-        "alt_svc", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
-        "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
+        "alt_svc", "budgets", "challenger", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys",
+        "limits", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -193,6 +194,7 @@ class Snapshot:
         self.geo = Geo(config.geo.files) if config.geo.files else None
         self.rules = compile_rules(config.rules.book)  # None: there are none
         self.context = Context(self.geo, self.router.dialect)
+        self.challenger = Challenger(config.challenge)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")

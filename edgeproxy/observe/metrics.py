@@ -88,6 +88,7 @@ class WorkerStats:
     done has no protocol yet; see ``handshakes_pending``. ``handshakes`` counts completed ones, resumed included."""
 
     __slots__ = (
+        "challenges",
         "connections_open",
         "connections_total",
         "events_dropped",
@@ -123,6 +124,8 @@ class WorkerStats:
         self.rule_errors: dict[str, int] = {}
         # (limit, what became of it): allowed, limited, unasked; settled and refunded are units, the others requests.
         self.limits: dict[tuple[str, str], int] = {}
+        # (what became of it, why): of challenges; both are words of our own.
+        self.challenges: dict[tuple[str, str], int] = {}
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
@@ -168,6 +171,11 @@ class WorkerStats:
         key = (name, outcome)
         self.limits[key] = self.limits.get(key, 0) + n
 
+    def challenge(self, outcome: str, reason: str = "") -> None:
+        """Counts what became of a challenge."""
+        key = (outcome, reason)
+        self.challenges[key] = self.challenges.get(key, 0) + 1
+
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
         return {
@@ -184,6 +192,7 @@ class WorkerStats:
             "rule_hits": [[rule, action, n] for (rule, action), n in self.rule_hits.items()],
             "rule_errors": dict(self.rule_errors),
             "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
+            "challenges": [[outcome, reason, n] for (outcome, reason), n in self.challenges.items()],
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
@@ -250,6 +259,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
     limits: dict[tuple[str, str], int] = {}
+    challenges: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
     upstreams: dict[tuple[str, str], Dump] = {}
     for dump in dumps:
@@ -266,6 +276,8 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         _add_keys(total["rule_errors"], dump["rule_errors"])
         for name, outcome, n in dump["limits"]:
             limits[name, outcome] = limits.get((name, outcome), 0) + n
+        for outcome, reason, n in dump["challenges"]:
+            challenges[outcome, reason] = challenges.get((outcome, reason), 0) + n
         for name, row in dump["routes"].items():
             have = routes.get(name)
             if have is None:
@@ -278,6 +290,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     total["faults"] = [[source, reason, n] for (source, reason), n in faults.items()]
     total["rule_hits"] = [[rule, action, n] for (rule, action), n in rule_hits.items()]
     total["limits"] = [[name, outcome, n] for (name, outcome), n in limits.items()]
+    total["challenges"] = [[outcome, reason, n] for (outcome, reason), n in challenges.items()]
     total["routes"] = routes
     total["upstreams"] = list(upstreams.values())
     return total
