@@ -73,7 +73,8 @@
       let left = count;
       const take = ([index, nonce]) => {
         nonces.setUint32(4 * index, nonce);
-        progress?.(1 - --left / count);
+        left--;
+        progress?.(1 - left / count);
         if (left) return;
         for (const each of workers) each.terminate();
         const text = String.fromCharCode(...new Uint8Array(nonces.buffer));

@@ -23,6 +23,7 @@ def scrape() -> Scrape:
     stats.rule_hit("scanners", "block")
     stats.rule_error("scanners")
     stats.limit("per-ip", "allowed")
+    stats.challenge("refused", "replayed")
     stats.limit("tokens", "refunded", 7)
     quic = stats.quic
     quic.datagrams_in, quic.datagrams_out, quic.reads, quic.writes, quic.bytes_in, quic.bytes_out = range(101, 107)
