@@ -23,6 +23,8 @@ from edgeproxy.policy.challenge_page import FIELDS, PAGE, SCRIPT, SCRIPTED, is_n
 from edgeproxy.preview import Preview
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
@@ -200,8 +202,18 @@ class Desk:
         elif self._script:
             gateway.answer(exchange, 200, list(_SCRIPT_FIELDS), SCRIPT)
         else:
-            self._asked(exchange)
+            self._do(exchange, self._asked)
         return True
+
+    def _do(self, exchange: Exchange, step: Callable[[Exchange], None]) -> None:
+        """Nobody above would answer: a failure of ours is one."""
+        try:
+            step(exchange)
+        except Exception as error:
+            if exchange.sink is None or exchange.status:
+                raise
+            _failed(exchange, error)
+            exchange.fail(edge_fault(500, "internal", f"The edge failed ({type(error).__name__})."))
 
     def _asked(self, exchange: Exchange) -> None:
         """Has this client a clearance? If not, here is a puzzle."""
@@ -213,6 +225,10 @@ class Desk:
 
     def _handed_in(self, exchange: Exchange, content: bytes, truncated: bool) -> None:
         form = {} if truncated else _form(content)
+        self._do(exchange, partial(self._judge, form))
+
+    def _judge(self, form: dict[str, str], exchange: Exchange) -> None:
+        """What was handed in."""
         client, now = Client(exchange), time.time()
         token, solution = form.get("token", "").encode(), form.get("solution")
         with_script = solution is not None

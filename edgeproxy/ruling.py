@@ -117,8 +117,8 @@ class Ruling:
                 gateway.events.rule(exchange, rule, facts)
         if final is None:
             return False
-        if final.challenges and challenging.challenge(exchange, final):
-            return True
+        if final.challenges:
+            return challenging.challenge(exchange, final)
         if decision.location is not None:
             gateway.redirect(exchange, final.model.status or _REDIRECT, decision.location)
         elif final.fault is None:

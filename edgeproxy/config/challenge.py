@@ -89,7 +89,7 @@ class NoScript(Section):
     )
 
 
-_DIFFICULTIES: Final = ({"up_to": 9, "bits": 21}, {"up_to": 29, "bits": 19}, {"up_to": 99, "bits": 17})
+_DIFFICULTIES: Final = ({"up_to": 9, "bits": 22}, {"up_to": 29, "bits": 20}, {"up_to": 99, "bits": 18})
 
 
 class Challenge(Section):
@@ -112,7 +112,7 @@ class Challenge(Section):
         description="How hard puzzles are, by the client's score.",
         json_schema_extra={"default": [dict(each) for each in _DIFFICULTIES]},
     )
-    unscored_bits: Bits = Field(default=18, description="The same where a client has no score.")
+    unscored_bits: Bits = Field(default=19, description="The same where a client has no score.")
     no_script: NoScript = Field(default_factory=NoScript, description="What browsers without JavaScript can do.")
     secrets: SkipJsonSchema[Annotated[tuple[SecretValue, ...], BeforeValidator(_not_written)]] = ()  # by read_secrets
 

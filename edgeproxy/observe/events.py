@@ -137,7 +137,7 @@ class Events:
 
 def answer(rule: Rule) -> int | None:
     """The status that a rule answers with, None for one that does not answer."""
-    if not rule.acts:
+    if not rule.acts or rule.challenges:  # challenges answer people and scripts differently
         return None
     if rule.fault is not None:
         return rule.fault.status
