@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.config.keys import Budget
-from edgeproxy.rules.model import CHALLENGES
+from edgeproxy.rules.model import challenges
 from edgeproxy.state.embedded import steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.redis import RedisStore, Settings
@@ -23,14 +23,15 @@ _LOCAL_KEYS: Final = 50_000
 
 
 def open_store(loop: asyncio.AbstractEventLoop, config: Config, path: str | None) -> RemoteStore | RedisStore | None:
-    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted.
+    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted (that a
+    puzzle of a challenge is used once is counted, too).
 
     Args:
         path: of the socket on which control counts for several workers; None: there is one worker.
 
     Raises: OSError (the files of the store's TLS).
     """
-    if not config.limits and not _budgets(config) and not _challenges(config):
+    if not config.limits and not _budgets(config) and not challenges(config.rules.book):
         return None
     deadline, mode = config.store_deadline, config.on_store_failure
     if config.store is not None:
@@ -47,11 +48,6 @@ def _budgets(config: Config) -> bool:
     """Whether a key of the edge may use up only so much: that is counted, too."""
     book = config.keys.book if config.keys is not None else None
     return book is not None and any(key.budget != Budget() for key in book.keys)
-
-
-def _challenges(config: Config) -> bool:
-    """Whether a rule challenges: that a puzzle is used once is known to all workers."""
-    return any(rule.enabled and rule.mode == "act" and rule.action in CHALLENGES for rule in config.rules.book.rules)
 
 
 async def begun(store: RemoteStore | RedisStore) -> None:
