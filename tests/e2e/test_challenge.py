@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 from browser import Tab, chromium
-from support.edge import Edge, certificates, configuration, running_edge
+from support.edge import Edge, certificates, configuration, prepared, running_edge
 from support.upstream import Connection, running_upstream
 from support.waiting import until
 
 from edgeproxy import challenging
 from edgeproxy.config.challenge import Challenge
+from edgeproxy.config.model import Config
 from edgeproxy.message import Peer
 from edgeproxy.policy.challenge import PARTS
 from edgeproxy.rules.model import RuleBook, RuleFiles, RuleModel
@@ -50,10 +51,15 @@ async def site(connection: Connection) -> None:
 async def challenged(protocols: tuple[str, ...] = ("h1", "h2"), **settings: Any) -> AsyncIterator[Edge]:
     """An edge whose rules challenge."""
     async with running_upstream(site) as upstream:
-        config = configuration(upstream.port, listen={"protocols": list(protocols)})
-        book = RuleBook(rules=tuple(RuleModel.model_validate(rule) for rule in RULES))
-        changes = {"rules": RuleFiles(book=book), "challenge": Challenge.model_validate(EASY | settings)}
-        async with running_edge(config=config.model_copy(update=changes)) as edge:
+
+        def config(port: int | None) -> Config:
+            plain = configuration(upstream.port, listen={"protocols": list(protocols), "public_port": port})
+            book = RuleBook(rules=tuple(RuleModel.model_validate(rule) for rule in RULES))
+            changes = {"rules": RuleFiles(book=book), "challenge": Challenge.model_validate(EASY | settings)}
+            return plain.model_copy(update=changes)
+
+        async with running_edge(config=config(None)) as edge:
+            edge.data_plane.switch(prepared(config(edge.https_port)))  # Alt-Svc names the port that it got
             yield edge
 
 
@@ -194,3 +200,31 @@ async def test_a_clearance_that_another_client_stole(tmp_path: Path) -> None:
         (cookie,) = [f"{each['name']}={each['value']}" for each in cookies if "clearance" in each["name"]]
         assert (await curl(edge, "/ask", "-b", cookie))[0] == 401
         await until(lambda: edge.stats.challenges.get(("refused", "other_client")) == 1)
+
+
+async def test_a_websocket_of_the_browser_that_passed(tmp_path: Path) -> None:
+    """Chromium opens it over another connection, with another ClientHello."""
+    async with challenged() as edge, chromium(tmp_path, certificates().cert) as tab:
+        await tab.call("Page.navigate", url=f"https://localhost:{edge.https_port}/ask")
+        await shows(tab, "hello")
+        # The site speaks no WebSocket: what comes back is its answer, not ours.
+        opened = "new Promise(done => new WebSocket('wss://' + location.host + '/ask/ws').onerror = () => done(1))"
+        assert await tab.run(opened) == 1
+        assert edge.stats.challenges["passed", ""] == 2
+        assert not any(outcome == "refused" for outcome, _ in edge.stats.challenges)
+
+
+async def test_from_http2_to_http3(tmp_path: Path) -> None:
+    """The fingerprint is another one over QUIC: a browser that goes there is asked once more, and then it has both clearances."""
+    # For HTTP/3 Chromium wants a public authority, or a host that is forced somewhere: on a port that nobody asks for.
+    force = "--origin-to-force-quic-on=localhost:1"
+    async with challenged(("h1", "h2", "h3")) as edge, chromium(tmp_path, certificates().cert, force) as tab:
+        seen = []
+        for number in range(30):
+            await tab.call("Page.navigate", url=f"https://localhost:{edge.https_port}/ask/{number}")
+            await shows(tab, "hello")
+            seen.append(await tab.run("performance.getEntriesByType('navigation')[0].nextHopProtocol"))
+            if seen.count("h3") > 3:
+                break
+        assert "h3" in seen
+        assert edge.stats.challenges["solved", ""] <= 2
