@@ -1,24 +1,19 @@
 # The section `challenge` as data: lifetimes, difficulties, and where its secret is. What they do is policy/challenge.py's.
-"""Pydantic models of `challenge`; `read_secrets` reads the file that it names."""
+"""Pydantic models of `challenge`. Its file is read by config/challenge_file.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from edgeproxy.config.checks import Finding
 from edgeproxy.config.problems import Invalid, quote
 from edgeproxy.config.secret import Secret, SecretValue
 from edgeproxy.config.section import Section
 from edgeproxy.config.units import Duration, describe
 
-MIN_SECRET: Final = 32  # bytes
-MAX_FILE: Final = 8192
-MAX_SECRETS: Final = 4
 MAX_CLEARANCE: Final = 86_400.0  # a day: as long as keys are known (policy/seals.py)
 _PATH: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/")
 
@@ -114,25 +109,4 @@ class Challenge(Section):
     )
     unscored_bits: Bits = Field(default=19, description="The same where a client has no score.")
     no_script: NoScript = Field(default_factory=NoScript, description="What browsers without JavaScript can do.")
-    secrets: SkipJsonSchema[Annotated[tuple[SecretValue, ...], BeforeValidator(_not_written)]] = ()  # by read_secrets
-
-
-def read_secrets(section: Challenge) -> tuple[Secret, ...] | Finding:
-    """The secrets in the file that the section names (none: no file), or what is wrong."""
-    if section.secret_file is None:
-        return ()
-    path, name = ("challenge", "secret_file"), quote(str(section.secret_file))
-    try:
-        with section.secret_file.open("rb") as opened:
-            raw = opened.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        return Finding(path, f"{name} cannot be read: {getattr(error, 'strerror', None) or 'not a path'}")
-    lines = [line.strip() for line in raw.splitlines() if line.strip()]
-    if not lines or len(lines) > MAX_SECRETS or len(raw) > MAX_FILE or _short(lines):
-        hint = "one to four lines of at least 32 characters, like: openssl rand -hex 32"
-        return Finding(path, f"{name} holds no secret", hint)
-    return tuple(Secret(line) for line in lines)
-
-
-def _short(lines: Iterable[bytes]) -> bool:
-    return any(len(line) < MIN_SECRET for line in lines)
+    secrets: SkipJsonSchema[Annotated[tuple[SecretValue, ...], BeforeValidator(_not_written)]] = ()  # by challenge_file.py

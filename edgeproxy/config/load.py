@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from edgeproxy import geo
 from edgeproxy.config import certificates, explain
-from edgeproxy.config.challenge import Challenge, read_secrets
+from edgeproxy.config.challenge import Challenge
+from edgeproxy.config.challenge_file import read_secrets
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
 from edgeproxy.config.keys import Keys, UpstreamKey, holds_secrets

@@ -153,7 +153,7 @@ class Challenger:
         script: where the script is.
     """
 
-    __slots__ = ("_clearances", "_lives", "_table", "_tokens", "_unscored", "_wait", "_wait_score", "path", "script")
+    __slots__ = ("_clearances", "_lives", "_start", "_table", "_tokens", "_unscored", "_wait", "_wait_score", "path", "script")
 
     def __init__(self, settings: Challenge) -> None:
         secrets = tuple(secret.reveal() for secret in settings.secrets)
@@ -164,11 +164,14 @@ class Challenger:
         self._unscored = settings.unscored_bits
         self._wait = int(settings.no_script.wait) if settings.no_script.enabled else 0
         self._wait_score = settings.no_script.least_score
+        self._start = settings.path.encode("ascii")
         self.path = settings.path
         self.script = settings.path + ".js"
 
     def serves(self, target: bytes) -> str | None:
         """The path of ours that a target has; None: none."""
+        if not target.startswith(self._start):
+            return None
         path = target.partition(b"?")[0].decode("latin-1")
         return path if path in (self.path, self.script) else None
 

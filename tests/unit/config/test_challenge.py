@@ -52,3 +52,8 @@ def test_a_file_that_is_not_there(files: Writer) -> None:
 def test_bounds(files: Writer, section: dict[str, object], said: str) -> None:
     problems = files.problems(with_section(files, json.dumps(section)))
     assert any(said in str(problem) for problem in problems), problems
+
+
+def test_a_secret_that_was_written_where_its_file_belongs(files: Writer) -> None:
+    (problem,) = files.problems(with_section(files, f"{{secret_file: {LONG}}}"))
+    assert LONG not in str(problem) and problem.source == ""
