@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.config.keys import Budget
+from edgeproxy.rules.model import challenges
 from edgeproxy.state.embedded import steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.redis import RedisStore, Settings
@@ -25,7 +26,8 @@ _LOCAL_KEYS: Final = 50_000
 def open_store(
     loop: asyncio.AbstractEventLoop, config: Config, path: str | None, stats: StoreStats | None = None
 ) -> RemoteStore | RedisStore | None:
-    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted.
+    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted (that a
+    puzzle of a challenge is used once is counted, too).
 
     Args:
         path: of the socket on which control counts for several workers; None: there is one worker.
@@ -34,7 +36,7 @@ def open_store(
 
     Raises: OSError (the files of the store's TLS).
     """
-    if not config.limits and not _budgets(config):
+    if not config.limits and not _budgets(config) and not challenges(config.rules.book):
         return None
     deadline, mode = config.store_deadline, config.on_store_failure
     if config.store is not None:

@@ -7,7 +7,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from edgeproxy import admission, ruling
+from edgeproxy import admission, challenging, ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
@@ -20,7 +20,8 @@ from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
 from edgeproxy.preview import hold, read_pool
 from edgeproxy.rays import Rays
-from edgeproxy.state.embedded import EmbeddedStore
+from edgeproxy.state.embedded import EmbeddedStore, steady_clock
+from edgeproxy.state.memory import Memory
 from edgeproxy.ticket import Leases
 from edgeproxy.upstream.h1 import UpstreamConnection
 
@@ -52,13 +53,14 @@ class Gateway:
         leases: tickets that hold places of limits of concurrency.
         previews: those that wait for more of theirs.
         sightings: where keys of the edge were seen.
+        spent: puzzles whose solutions this worker took while the store could not be asked.
         store: where limits count; this worker's own until it is given another one.
         blocking: refuses what an operator has blocked; None while nothing is.
     """
 
     __slots__ = (
         "_rays", "blocking", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings",
-        "snapshot", "stats", "store", "time",
+        "snapshot", "spent", "stats", "store", "time",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +78,7 @@ class Gateway:
         self.held = 0
         self.store: Store = EmbeddedStore(stats=stats.store)
         self.sightings = Sightings(NETWORKS)
+        self.spent: Store = EmbeddedStore(Memory(steady_clock()()))
         self.leases = Leases(deadlines)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
@@ -91,6 +94,8 @@ class Gateway:
     def plan(self, request: Request) -> Plan:
         """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
         plan = Plan(self.snapshot, request, self.no_route)
+        if challenging.is_ours(plan, request):
+            return plan
         if self.snapshot.rules is not None:
             ruling.prepare(self, plan, request, self.snapshot.rules)
         elif self.snapshot.limits or self.snapshot.budgets:
@@ -213,6 +218,11 @@ class Gateway:
         exchange.body.drop()
         fields = [(b"content-type", content_type), (b"cache-control", b"no-store"), *fault.fields]
         self._local(exchange, fault.status, fields, content, fault.outcome)
+
+    def answer(self, exchange: Exchange, status: int, fields: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """The edge itself is who was asked."""
+        exchange.body.drop()
+        self._local(exchange, status, fields, content)
 
     def redirect(self, exchange: Exchange, status: int, location: bytes) -> None:
         """A rule sends the client elsewhere."""

@@ -12,6 +12,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy import challenging
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.preview import hold
 from edgeproxy.rules.body import HeldBody
@@ -62,6 +63,7 @@ class Ruling:
         asking = Asking(self._rules, self._prepared, _facts(exchange), random.random, self._broken)  # no secret is drawn
         if exchange.gateway.events is not None:
             asking.walk.saw = []
+        asking.walk.cleared = partial(challenging.passes, exchange)
         return self._ask(exchange, asking)
 
     def _ask(self, exchange: Exchange, asking: Asking) -> bool:
@@ -115,6 +117,8 @@ class Ruling:
                 gateway.events.rule(exchange, rule, facts)
         if final is None:
             return False
+        if final.challenges:
+            return challenging.challenge(exchange, final)
         if decision.location is not None:
             gateway.redirect(exchange, final.model.status or _REDIRECT, decision.location)
         elif final.fault is None:

@@ -16,12 +16,14 @@ from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy import credentials
 from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.challenge import Challenger
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.keys import KeyRing
 from edgeproxy.policy.limits import compile_budgets, compile_limits
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
 from edgeproxy.rules.facts import Context
+from edgeproxy.rules.model import challenges
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -168,8 +170,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "alt_svc", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
-        "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
+        "alt_svc", "budgets", "challenger", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys",
+        "limits", "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -202,6 +204,7 @@ class Snapshot:
         self.geo = Geo(config.geo.files) if config.geo.files else None
         self.rules = compile_rules(config.rules.book)  # None: there are none
         self.context = Context(self.geo, self.router.dialect)
+        self.challenger = Challenger(config.challenge)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = _wants_prints(config)
@@ -215,6 +218,7 @@ class Snapshot:
             setattr(made, name, getattr(self, name))
         made.keys = _ring(self.config, book)
         made.budgets = compile_budgets(tuple(made.keys.keys.values()))
+        made.prints = self.prints or any(key.ja4 for key in book.keys)
         return made
 
 
@@ -223,9 +227,10 @@ def _ring(config: Config, book: KeyBook) -> KeyRing:
 
 
 def _wants_prints(config: Config) -> bool:
-    """Whether a key is bound to some, or a rule or limit names one. Who names it in a description has them, too."""
+    """Whether a key is bound to some, or a rule or limit names one. Who names it in a description has
+    them, too; and so has who challenges, since clearances are bound to them."""
     book = config.keys.book if config.keys is not None else None
-    if book is not None and any(key.ja4 for key in book.keys):
+    if (book is not None and any(key.ja4 for key in book.keys)) or challenges(config.rules.book):
         return True
     return any(_PRINTS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
 

@@ -30,6 +30,7 @@ STAGES: Final[tuple[StageOf, ...]] = (
     before.path,
     before.https,
     before.client,
+    before.own,
     before.route,
     ruled.rules,
     after.routed_again,

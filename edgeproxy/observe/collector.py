@@ -104,6 +104,8 @@ def _clients(total: Dump) -> Iterator[Metric]:
     yield _counter("limit_units", "Units of a limit that were corrected after the answer: settled (more), refunded (fewer).",
                    ("limit", "outcome"), [((name, outcome), n) for name, outcome, n in units])  # fmt: skip
     yield _counter("blocked", "Requests that an operator's block refused, by its kind.", ("kind",), _by_key(total["blocked"]))
+    yield _counter("challenges", "Challenges, by what became of them, and why some were not passed.", ("outcome", "reason"),
+                   [((outcome, reason), n) for outcome, reason, n in total["challenges"]])  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
     yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
 

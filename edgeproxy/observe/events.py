@@ -144,6 +144,23 @@ class Events:
             event["ja4"] = prints.ja4
         self.writer.lines.append(_encode(event) + b"\n")
 
+    def challenge(self, exchange: Exchange, outcome: str, reason: str, facts: dict[str, int]) -> None:
+        """Somebody handed in what a challenge asked for.
+
+        Args:
+            outcome, reason: as in metrics.
+            facts: numbers about it.
+        """
+        event = {
+            "time": round(time.time(), 3), "event": "challenge", "outcome": outcome, "reason": reason,
+            "ray": exchange.ray.decode("ascii"), "client": exchange.plan.client,
+            "host": exchange.request.authority.decode("latin-1")[:MAX_AGENT], **facts,
+        }  # fmt: skip
+        lines = self.writer.lines
+        lines.append(_encode(event) + b"\n")
+        if len(lines) >= BATCH:
+            self.writer.flush()
+
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
         known = self._reads.get(rule)
         if known is None:
@@ -175,7 +192,7 @@ def _key(plan: Plan) -> dict[str, Any]:
 
 def answer(rule: Rule) -> int | None:
     """The status that a rule answers with, None for one that does not answer."""
-    if not rule.acts:
+    if not rule.acts or rule.challenges:  # challenges answer people and scripts differently
         return None
     if rule.fault is not None:
         return rule.fault.status

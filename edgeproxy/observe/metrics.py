@@ -98,6 +98,7 @@ class WorkerStats:
 
     __slots__ = (
         "blocked",
+        "challenges",
         "connections_open",
         "connections_total",
         "events_dropped",
@@ -136,6 +137,8 @@ class WorkerStats:
         self.limits: dict[tuple[str, str], int] = {}
         # Requests that an operator's block refused, by its kind.
         self.blocked: dict[str, int] = {}
+        # (what became of it, why): of challenges; both are words of our own.
+        self.challenges: dict[tuple[str, str], int] = {}
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
@@ -185,6 +188,10 @@ class WorkerStats:
     def block(self, kind: str) -> None:
         """Counts a request that a block refused."""
         self.blocked[kind] = self.blocked.get(kind, 0) + 1
+    def challenge(self, outcome: str, reason: str = "") -> None:
+        """Counts what became of a challenge."""
+        key = (outcome, reason)
+        self.challenges[key] = self.challenges.get(key, 0) + 1
 
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
@@ -203,6 +210,7 @@ class WorkerStats:
             "rule_errors": dict(self.rule_errors),
             "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
             "blocked": dict(self.blocked),
+            "challenges": [[outcome, reason, n] for (outcome, reason), n in self.challenges.items()],
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
@@ -273,6 +281,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
     limits: dict[tuple[str, str], int] = {}
+    challenges: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
     upstreams: dict[tuple[str, str], Dump] = {}
     for dump in dumps:
@@ -291,6 +300,8 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         _add_keys(total["blocked"], dump["blocked"])
         for name, outcome, n in dump["limits"]:
             limits[name, outcome] = limits.get((name, outcome), 0) + n
+        for outcome, reason, n in dump["challenges"]:
+            challenges[outcome, reason] = challenges.get((outcome, reason), 0) + n
         for name, row in dump["routes"].items():
             have = routes.get(name)
             if have is None:
@@ -303,6 +314,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     total["faults"] = [[source, reason, n] for (source, reason), n in faults.items()]
     total["rule_hits"] = [[rule, action, n] for (rule, action), n in rule_hits.items()]
     total["limits"] = [[name, outcome, n] for (name, outcome), n in limits.items()]
+    total["challenges"] = [[outcome, reason, n] for (outcome, reason), n in challenges.items()]
     total["routes"] = routes
     total["upstreams"] = list(upstreams.values())
     return total

@@ -24,6 +24,7 @@ def scrape() -> Scrape:
     stats.rule_hit("scanners", "block")
     stats.rule_error("scanners")
     stats.limit("per-ip", "allowed")
+    stats.challenge("refused", "replayed")
     stats.limit("tokens", "refunded", 7)
     stats.block("network")
     store = stats.store
