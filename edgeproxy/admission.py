@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edgeproxy.preview import Preview
-from edgeproxy.ticket import Taken, Ticket, broken
+from edgeproxy.policy.limits import Together
+from edgeproxy.preview import hold
+from edgeproxy.state.ports import Charge
+from edgeproxy.ticket import Ticket, broken
 from edgeproxy.tokens import Asked
 
 if TYPE_CHECKING:
@@ -20,99 +22,149 @@ if TYPE_CHECKING:
     from edgeproxy.plan import Plan
     from edgeproxy.policy.limits import CompiledLimit
     from edgeproxy.rules.facts import Facts
-    from edgeproxy.state.ports import Charge
+
+_KNOWN: Final = 64  # sets of limits that a plan keeps
+_new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
+Limits = tuple["CompiledLimit", ...]
+Charges = list[Charge]
 
 
 class Admitting:
-    """The limits that the exchanges of one plan are under."""
+    """The limits that the exchanges of one plan are under.
 
-    __slots__ = ("_acting", "_asked", "_bodiless", "_tokens", "_trying")
+    Limits and what they are charged come in pairs of equal length: those that act, and those that are on trial.
+    """
 
-    def __init__(self, known: list[Taken], asked: list[CompiledLimit]) -> None:
+    __slots__ = ("_acting", "_asked", "_charges", "_sets", "_simple", "_tokens", "_tried", "_trying")
+
+    def __init__(self, known: Limits, charges: Charges, asked: Limits) -> None:
         """Keep them.
 
         Args:
-            known: limits whose charge is the same for every exchange of the plan.
+            known: limits whose charge is the same for every exchange of the plan; `charges`: those.
             asked: limits about which each exchange has to be asked.
         """
-        self._acting = [taken for taken in known if taken[0].acts]
-        self._trying = [taken for taken in known if not taken[0].acts]
-        self._bodiless = [taken for taken in self._acting if taken[0].counts != "tokens"]
+        self._acting, self._charges = _of(known, charges, acts=True)
+        self._trying, self._tried = _of(known, charges, acts=False)
         self._asked = asked
-        self._tokens = any(limit.counts == "tokens" for limit in (*asked, *(limit for limit, _ in known)))
+        self._tokens = any(limit.counts == "tokens" for limit in (*asked, *known))
+        self._sets: dict[Limits, Together] = {}
+        self._simple = self._together(self._acting) if not (asked or self._trying or self._tokens) else None
 
     def apply(self, exchange: Exchange) -> bool:
         """Ask for admission. True when the exchange needs nobody else: it was refused, or waits for its body or the store."""
-        acting, trying = self._acting, self._trying
+        if self._simple is not None:
+            return Ticket(self._simple, self._charges, exchange.ray, exchange.gateway.send_on).ask(exchange)
+        acting, charges, trying, tried = self._acting, self._charges, self._trying, self._tried
         if self._asked:
             facts = exchange.plan.facts(exchange.request, exchange.ray)
-            found = _charges(self._asked, facts, exchange.gateway.stats)
-            acting = [*acting, *(taken for taken in found if taken[0].acts)]
-            trying = [*trying, *(taken for taken in found if not taken[0].acts)]
+            found, more = _charged(self._asked, facts, exchange.gateway.stats)
+            if not acting and not trying and all(limit.acts for limit in found):
+                acting, charges = found, more
+            else:
+                known, all_charges = (*acting, *trying, *found), [*charges, *tried, *more]
+                acting, charges = _of(known, all_charges, acts=True)
+                trying, tried = _of(known, all_charges, acts=False)
         if not self._tokens:
-            return self._ask(exchange, acting, trying)
+            return self._ask(exchange, acting, charges, trying, tried)
         if exchange.request.length == 0:
             # Nothing is asked of a model: what is used up refuses those who do.
-            acting = [taken for taken in acting if taken[0].counts != "tokens"] if self._asked else self._bodiless
-            return self._ask(exchange, acting, [taken for taken in trying if taken[0].counts != "tokens"])
-        return self._read(exchange, acting, trying)
+            return self._ask(exchange, *_without_tokens(acting, charges), *_without_tokens(trying, tried))
+        return self._read(exchange, acting, charges, trying, tried)
 
-    def _read(self, exchange: Exchange, acting: list[Taken], trying: list[Taken]) -> bool:
+    def _read(self, exchange: Exchange, acting: Limits, charges: Charges, trying: Limits, tried: Charges) -> bool:
         """Tokens are counted: what does the request ask for?"""
         route = exchange.plan.route
         assert route is not None
         dialect = route.dialect
         assert dialect is not None, "prepare leaves limits of tokens out where there is none"
-        if not any(limit.counts == "tokens" for limit, _ in acting):
+        if not acting or not self._together(acting).tokens:
             # On trial alone: nobody waits for a body, and no request is changed.
             exchange.asked = Asked(dialect, exchange, b"", True)
-            return self._ask(exchange, acting, trying)
+            return self._ask(exchange, acting, charges, trying, tried)
 
         def held(content: bytes, truncated: bool) -> None:
             exchange.asked = asked = Asked(dialect, exchange, content, truncated)
-            charged = [(limit, _reserved(limit, charge, asked)) for limit, charge in acting]
-            tried = [(limit, _reserved(limit, charge, asked)) for limit, charge in trying]
+            set_aside, on_trial = _reserved(acting, charges, asked), _reserved(trying, tried, asked)
             if not truncated:
                 asked.ask_for_usage(exchange, content, route)
-            if not self._ask(exchange, charged, tried):
+            if not self._ask(exchange, acting, set_aside, trying, on_trial):
                 exchange.gateway.send_on(exchange)
 
-        Preview(exchange, route.preview, held).begin()
+        hold(exchange, route.preview, held)
         return True
 
-    def _ask(self, exchange: Exchange, acting: list[Taken], trying: list[Taken]) -> bool:
+    def _ask(self, exchange: Exchange, acting: Limits, charges: Charges, trying: Limits, tried: Charges) -> bool:
         if not trying:
-            return bool(acting) and Ticket(acting, exchange.ray, exchange.gateway.send_on).ask(exchange)
-        if acting and Ticket(acting, exchange.ray, partial(_try_on, trying)).ask(exchange):
-            return True
-        _try(exchange, trying)
+            send_on = exchange.gateway.send_on
+            return bool(acting) and Ticket(self._together(acting), charges, exchange.ray, send_on).ask(exchange)
+        if acting:
+            go_on = partial(self._try_on, trying, tried)
+            if Ticket(self._together(acting), charges, exchange.ray, go_on).ask(exchange):
+                return True
+        self._try(trying, tried, exchange)
         return False
 
+    def _try_on(self, trying: Limits, tried: Charges, exchange: Exchange) -> None:
+        self._try(trying, tried, exchange)
+        exchange.gateway.send_on(exchange)
 
-def _try_on(trying: list[Taken], exchange: Exchange) -> None:
-    _try(exchange, trying)
-    exchange.gateway.send_on(exchange)
+    def _try(self, trying: Limits, tried: Charges, exchange: Exchange) -> None:
+        """Limits on trial: each by itself, so that one that would refuse hides no other, and only of who is let through."""
+        tickets = []
+        for number, (limit, charge) in enumerate(zip(trying, tried, strict=True)):
+            tickets.append(Ticket(self._together((limit,)), [charge], exchange.ray[:-2] + b"~%c" % number, None))
+        exchange.tried = tuple(tickets)
+        for ticket in tickets:
+            ticket.ask(exchange)
+
+    def _together(self, limits: Limits) -> Together:
+        """What follows from which limits these are. There is at least one, unless nobody is asked."""
+        made = self._sets.get(limits)
+        if made is None:
+            if len(self._sets) >= _KNOWN:
+                self._sets.clear()
+            made = self._sets[limits] = Together(limits)
+        return made
 
 
-def _try(exchange: Exchange, trying: list[Taken]) -> None:
-    """Limits on trial: each by itself, so that one that would refuse hides no other, and only of who is let through."""
-    tickets = []
-    for number, taken in enumerate(trying):
-        ticket = Ticket([taken], exchange.ray[:-2] + b"~%c" % number, None)
-        tickets.append(ticket)
-    exchange.tried = tuple(tickets)
-    for ticket in tickets:
-        ticket.ask(exchange)
+def _of(limits: Limits, charges: Charges, *, acts: bool) -> tuple[Limits, Charges]:
+    """Those that act, or those that do not."""
+    places = [place for place, limit in enumerate(limits) if limit.acts is acts]
+    return tuple([limits[place] for place in places]), [charges[place] for place in places]
 
 
-def _reserved(limit: CompiledLimit, charge: Charge, asked: Asked) -> Charge:
-    """The charge of a request, when it is known what it asks for."""
-    return charge._replace(cost=asked.reserve(limit.model.reserve)) if limit.counts == "tokens" else charge
+def _without_tokens(limits: Limits, charges: Charges) -> tuple[Limits, Charges]:
+    places = [place for place, limit in enumerate(limits) if limit.counts != "tokens"]
+    if len(places) == len(limits):
+        return limits, charges
+    return tuple([limits[place] for place in places]), [charges[place] for place in places]
 
 
-def prepare(
-    gateway: Gateway, plan: Plan, request: Request, limits: Sequence[CompiledLimit], named: frozenset[str]
-) -> None:
+def _reserved(limits: Limits, charges: Charges, asked: Asked) -> Charges:
+    """The charges of a request, when it is known what it asks for."""
+    return [
+        _new(Charge, (charge[0], charge[1], asked.reserve(limit.reserve))) if limit.counts == "tokens" else charge
+        for limit, charge in zip(limits, charges, strict=True)
+    ]
+
+
+def _charged(limits: Sequence[CompiledLimit], facts: Facts, stats: WorkerStats) -> tuple[Limits, Charges]:
+    """Which of these limits a request is under, and what it takes of each."""
+    found, charges = [], []
+    for limit in limits:
+        try:
+            key = limit.key(facts)
+        except Exception as e:
+            broken(limit, e, stats)
+            continue
+        if key is not None:
+            found.append(limit)
+            charges.append(limit.charge(key, 0))
+    return tuple(found), charges
+
+
+def prepare(gateway: Gateway, plan: Plan, request: Request, limits: Sequence[CompiledLimit], named: frozenset[str]) -> None:
     """Find the limits that the exchanges of a plan are under.
 
     Args:
@@ -125,10 +177,10 @@ def prepare(
         limit for limit in limits
         if (not limit.named or limit.name in named) and (chat or limit.counts != "tokens")
     ]  # fmt: skip
-    known = _charges([limit for limit in wanted if limit.stable], facts, stats)
-    asked = [limit for limit in wanted if not limit.stable]
+    known, charges = _charged([limit for limit in wanted if limit.stable], facts, stats)
+    asked = tuple([limit for limit in wanted if not limit.stable])
     if known or asked:
-        plan.limiting = Admitting(known, asked)
+        plan.limiting = Admitting(known, charges, asked)
         plan.direct = False
 
 
@@ -136,14 +188,11 @@ def measure(exchange: Exchange, reply: Reply) -> None:
     """An upstream's reply head is here, as it came: limits and meters read it before rules change it."""
     if exchange.asked is not None:
         exchange.asked.replied(reply)
-
-    def facts() -> Facts:
-        return exchange.plan.facts(exchange.request, exchange.ray)
-
-    if exchange.ticket is not None:
-        exchange.ticket.measure(exchange, reply, facts)
-    for ticket in exchange.tried:
-        ticket.measure(exchange, reply, facts)
+    ticket = exchange.ticket
+    if ticket is not None and ticket.together.reads:
+        ticket.measure(exchange, reply)
+    for tried in exchange.tried:
+        tried.measure(exchange, reply)
 
 
 def tell(exchange: Exchange, reply: Reply) -> None:
@@ -153,18 +202,7 @@ def tell(exchange: Exchange, reply: Reply) -> None:
         return
     fields = ticket.fields(exchange)
     if fields:
-        names = {name for name, _ in fields}
-        reply.headers = [line for line in reply.headers if line[0] not in names] + fields
-
-
-def _charges(limits: Sequence[CompiledLimit], facts: Facts, stats: WorkerStats) -> list[Taken]:
-    found = []
-    for limit in limits:
-        try:
-            key = limit.key(facts)
-        except Exception as e:
-            broken(limit, e, stats)
-            continue
-        if key is not None:
-            found.append((limit, limit.charge(key, 0)))
-    return found
+        names, headers = dict(fields), reply.headers
+        if not names.keys().isdisjoint([name for name, _ in headers]):
+            headers = [line for line in headers if line[0] not in names]
+        reply.headers = headers + fields

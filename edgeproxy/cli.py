@@ -1,6 +1,6 @@
 # The command line: it reads arguments, calls one function and turns the result into an exit code. It decides nothing,
 # and every import that a command needs is inside it, so that --help and the start are quick.
-"""``edgeproxy serve | check | explain | demo | certs | rules | keys | bots``."""
+"""``edgeproxy serve | check | explain | demo | certs | rules | keys | bots | block | limits``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy import bots_cli, keys_cli
+from edgeproxy import admin_cli, bots_cli, keys_cli
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config
@@ -30,6 +30,8 @@ rules_app = typer.Typer(help="Rule files.", no_args_is_help=True)
 app.add_typer(rules_app, name="rules")
 app.add_typer(keys_cli.app, name="keys")
 app.add_typer(bots_cli.app, name="bots")
+app.add_typer(admin_cli.block_app, name="block")
+app.add_typer(admin_cli.limits_app, name="limits")
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration, YAML.")]
 

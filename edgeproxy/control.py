@@ -31,8 +31,10 @@ from edgeproxy.ipc import (
     ChannelClosed,
     Decoder,
     Drain,
+    FromReporter,
     IpcError,
     Keep,
+    Looked,
     ProcessState,
     Ready,
     Report,
@@ -45,6 +47,7 @@ from edgeproxy.ipc import (
 from edgeproxy.observe.admin import application
 from edgeproxy.observe.collector import Process, Scrape
 from edgeproxy.observe.metrics import Dump, WorkerStats, counters_only, empty, merge
+from edgeproxy.operating import Operations
 from edgeproxy.state.server import StoreServer
 
 SCRAPE_DEADLINE: Final = 0.25  # seconds for workers to report when somebody scrapes
@@ -71,6 +74,13 @@ def run(task: Task) -> int:
     """Runs control to its end; returns the exit code. Called in the child, right after the fork."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Control(task, runner.get_loop()).run())
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    """What control gives the supervisor to keep: the sum of the dead, and the blocks."""
+
+    dead: bytes = b""
+    blocks: bytes = b""
 
 
 class Ledger:
@@ -158,35 +168,45 @@ def _is_fit(worker: ProcessState, generation: int) -> bool:
 
 
 class _Control:
-    __slots__ = ("_asked", "_asks", "_channel", "_counter", "_desk", "_end", "_ledger", "_loop", "_peers", "_state", "_task")
+    __slots__ = (
+        "_asked", "_asks", "_channel", "_counter", "_desk", "_end", "_ledger", "_loop", "_operations", "_peers", "_state",
+        "_task",
+    )  # fmt: skip
 
     def __init__(self, task: Task, loop: asyncio.AbstractEventLoop) -> None:
         self._task = task
         self._loop = loop
         self._channel = task.channel
         self._state = task.state
-        self._ledger = Ledger(task.kept)
-        self._peers: set[_Peer] = set()
+        kept = msgspec.msgpack.decode(task.kept, type=_Kept) if task.kept else _Kept()
+        self._ledger = Ledger(kept.dead)
+        self._peers: dict[_Peer, None] = {}  # as they came
         self._asks = 0
         # Of each Ask that is waited for: the peers that have not answered yet.
         self._asked: dict[int, tuple[set[_Peer], asyncio.Future[None]]] = {}
         self._end: asyncio.Future[None] = loop.create_future()
         self._desk = Desk(task.config)
         self._counter = Counter(self._desk, loop)
+        self._operations = Operations(
+            loop, task.config, self._counter, kept.blocks, self._say_to_all, self._say_to_last, self._remember
+        )  # fmt: skip
 
     async def run(self) -> int:
         server = await self._loop.create_unix_server(lambda: _Peer(self), sock=self._task.reports)
         runner = web.AppRunner(
-            application(self, self._task.admin_host), access_log=None, handle_signals=False, shutdown_timeout=0.5
-        )
+            application(self, self._task.admin_host, self._operations),
+            access_log=None, handle_signals=False, shutdown_timeout=0.5,
+        )  # fmt: skip
         await runner.setup()
         await web.SockSite(runner, self._task.admin).start()
         store = StoreServer()  # nobody connects to it but where several workers count together
         await store.start(self._task.store)
+        self._operations.start(self._task.config, store)
         self._loop.add_reader(self._channel.fileno(), self._on_channel)
         self._send(Ready(self._state.generation))
         await self._end
         server.close()
+        self._operations.close()
         store.close()
         await runner.cleanup()
         self._counter.close()
@@ -202,6 +222,7 @@ class _Control:
                         self._take(message.head)
                     case Use():
                         self._desk.use(message.blob)
+                        self._operations.use(message.blob)
                     case Drain() | Abort():
                         self._finish()
         except (ChannelClosed, IpcError):
@@ -219,13 +240,17 @@ class _Control:
 
     def _bury(self) -> None:
         if self._ledger.bury({w.pid for w in self._state.workers}, {peer.incarnation for peer in self._peers}):
-            self._send(Keep(), self._ledger.kept())
+            self._remember()
+
+    def _remember(self) -> None:
+        """What the next control is to know."""
+        self._send(Keep(), msgspec.msgpack.encode(_Kept(self._ledger.kept(), self._operations.kept())))
 
     def _count(self, report: Report, dump: Dump) -> None:
         changed = self._ledger.report(report, dump, time.monotonic())
         # A pid of 0 is a worker that is still to come: nothing is forgotten before it has reported, too.
         if self._ledger.prune({w.pid for w in self._state.workers}) or changed:
-            self._send(Keep(), self._ledger.kept())
+            self._remember()
 
     def _send(self, head: msgspec.Struct, blob: bytes = b"") -> None:
         try:
@@ -245,9 +270,10 @@ class _Control:
 
     def on_peer(self, peer: _Peer, connected: bool) -> None:
         if connected:
-            self._peers.add(peer)
+            self._peers[peer] = None
+            peer.say(*self._operations.greeting())
             return
-        self._peers.discard(peer)
+        self._peers.pop(peer, None)
         for number in list(self._asked):
             self._answered(number, peer)
         self._bury()
@@ -257,6 +283,20 @@ class _Control:
         self._count(report, msgspec.json.decode(blob))
         if report.answers:
             self._answered(report.answers, peer)
+
+    def on_looked(self, head: Looked, blob: bytes) -> None:
+        self._operations.looked(head, blob)
+
+    def _say_to_all(self, head: msgspec.Struct, blob: bytes) -> bool:
+        for peer in self._peers:
+            peer.say(head, blob)
+        return bool(self._peers)
+
+    def _say_to_last(self, head: msgspec.Struct, blob: bytes) -> bool:
+        for peer in reversed(self._peers):
+            peer.say(head, blob)
+            return True
+        return False
 
     def _answered(self, number: int, peer: _Peer) -> None:
         asked = self._asked.get(number)
@@ -276,7 +316,7 @@ class _Control:
         done: asyncio.Future[None] = self._loop.create_future()
         self._asked[number] = (set(self._peers), done)
         for peer in self._peers:
-            peer.ask(number)
+            peer.say(Ask(number))
         try:
             await asyncio.wait_for(done, SCRAPE_DEADLINE)
         except TimeoutError:
@@ -305,6 +345,7 @@ class _Control:
             ready=readiness(state)[0],
             processes=[p for p in seen if p is not None],
             ages=self._ledger.ages(asked),
+            blocks=self._operations.blocks.counts(),
         )
 
 
@@ -316,7 +357,7 @@ class _Peer(asyncio.Protocol):
     def __init__(self, control: _Control) -> None:
         self._control = control
         self.incarnation = ""
-        self._decoder: Decoder[Report] = Decoder(Report)
+        self._decoder: Decoder[Report | Looked] = Decoder(FromReporter)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -325,8 +366,11 @@ class _Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            for report, blob in self._decoder.feed(data):
-                self._control.on_report(self, report, blob)
+            for head, blob in self._decoder.feed(data):
+                if isinstance(head, Report):
+                    self._control.on_report(self, head, blob)
+                else:
+                    self._control.on_looked(head, blob)
         except (IpcError, msgspec.DecodeError):
             if self._transport is not None:
                 self._transport.abort()
@@ -335,9 +379,9 @@ class _Peer(asyncio.Protocol):
         self._transport = None
         self._control.on_peer(self, False)
 
-    def ask(self, number: int) -> None:
+    def say(self, head: msgspec.Struct, blob: bytes = b"") -> None:
         if self._transport is not None:
-            self._transport.write(encode(Ask(number)))
+            self._transport.write(encode(head, blob))
 
 
 def process(name: str, pid: int) -> Process | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.config.keys import Budget
+from edgeproxy.rules.model import challenges
 from edgeproxy.state.embedded import steady_clock
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.redis import RedisStore, Settings
@@ -16,29 +17,35 @@ if TYPE_CHECKING:
     import asyncio
 
     from edgeproxy.config.model import Config
+    from edgeproxy.state.stats import StoreStats
 
 _BEGIN: Final = 1.0  # seconds that a start waits for the store; then the failure mode holds until it is there
 _LOCAL_KEYS: Final = 50_000
 
 
-def open_store(loop: asyncio.AbstractEventLoop, config: Config, path: str | None) -> RemoteStore | RedisStore | None:
-    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted.
+def open_store(
+    loop: asyncio.AbstractEventLoop, config: Config, path: str | None, stats: StoreStats | None = None
+) -> RemoteStore | RedisStore | None:
+    """A store that is somewhere else, not waited for; None when this worker counts alone, or nothing is to be counted (that a
+    puzzle of a challenge is used once is counted, too).
 
     Args:
         path: of the socket on which control counts for several workers; None: there is one worker.
 
+        stats: what it counts itself.
+
     Raises: OSError (the files of the store's TLS).
     """
-    if not config.limits and not _budgets(config):
+    if not config.limits and not _budgets(config) and not challenges(config.rules.book):
         return None
     deadline, mode = config.store_deadline, config.on_store_failure
     if config.store is not None:
         clock = steady_clock()
         settings = Settings(deadline=deadline, mode=mode, shares=config.workers * config.store_shares)
         url = config.store.reveal().decode("utf-8", "surrogateescape")
-        return open_redis(url, settings, Memory(clock(), _LOCAL_KEYS, 0), clock)
+        return open_redis(url, settings, Memory(clock(), _LOCAL_KEYS, 0), clock, stats)
     if path is not None:
-        return RemoteStore(loop, path, mode, config.workers, deadline=deadline)
+        return RemoteStore(loop, path, mode, config.workers, deadline=deadline, stats=stats)
     return None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from edgeproxy.blocking import Blocking
 from edgeproxy.config.snapshot import Snapshot
 from edgeproxy.deadlines import Deadlines
 from edgeproxy.gateway import Gateway
@@ -15,14 +16,16 @@ from edgeproxy.upstream.pool import Pool
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Sequence
 
     from edgeproxy.config.model import Config
     from edgeproxy.listen.quic import QuicListener
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.policy.blocks import Blocks
     from edgeproxy.quic.ids import Seat
-    from edgeproxy.state.ports import Store
+    from edgeproxy.state.ports import Charge, Level, Store
 
 
 class DataPlane:
@@ -89,6 +92,18 @@ class DataPlane:
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""
         self._gateway.store = store
+
+    def block(self, blocks: Blocks | None) -> None:
+        """Refuse these from now on, also on open connections; None: nothing is blocked."""
+        self._gateway.blocking = Blocking(blocks) if blocks is not None else None
+
+    def look(self, charges: Sequence[Charge], reset: bool, done: Callable[[tuple[Level, ...] | None], None]) -> None:
+        """Look keys up where limits count, or have it forget them."""
+        store = self._gateway.store
+        if reset:
+            store.reset(charges, lambda made: done(() if made else None))
+        else:
+            store.peek(charges, done)
 
     async def listen(self, https: list[socket.socket], http: list[socket.socket]) -> None:
         """Accept on bound, listening, non-blocking sockets. May be called again with more of them."""

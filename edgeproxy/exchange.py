@@ -44,12 +44,13 @@ class Exchange:
         first: monotonic seconds when the reply's head was sent, 0.0 before [start].
         ticket, tried: what it was admitted with, and what limits on trial said [admission].
         asked: what it asks of a model, where limits count that [admission].
+        limited: names of limits that refused it, or would have [ticket].
         score: who sent it, once somebody asked [botting].
     """
 
     __slots__ = (
-        "asked", "attempt", "body", "first", "gateway", "plan", "ray", "request", "score", "sent", "served_by", "sink", "started",
-        "status", "ticket", "tried",
+        "asked", "attempt", "body", "first", "gateway", "limited", "plan", "ray", "request", "score", "sent", "served_by",
+        "sink", "started", "status", "ticket", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Exchange:
         self.score: Score | None = None
         self.ticket: Ticket | None = None
         self.tried: tuple[Ticket, ...] = ()
+        self.limited: tuple[str, ...] = ()
 
     def start(self, reply: Reply, data: bytes, end: bool, outcome: str = OK) -> None:
         """Send the head and the first bytes. With `end` the exchange is complete."""

@@ -1,4 +1,5 @@
-# The pipeline, read top to bottom: normalise → route → rules → bots → key → limits → model → upstream → heads → relay → record.
+# The pipeline, read top to bottom: normalise → route → blocks → rules → bots → key → limits → model → upstream → heads → relay →
+# record.
 """`Gateway`: what happens to a request, independent of the protocol it came by and of the upstream it goes to."""
 
 from __future__ import annotations
@@ -7,21 +8,21 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from edgeproxy import admission, botting, ruling
+from edgeproxy import admission, botting, challenging, ruling
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
 from edgeproxy.message import Body, Peer, Reply, Request, Sink
-from edgeproxy.observe.access import BATCH, line, static_part
+from edgeproxy.observe.access import BATCH, line, static_part, with_limits
 from edgeproxy.observe.metrics import H3, PROTOCOLS, record
 from edgeproxy.plan import NO_ROUTE, Plan
 from edgeproxy.policy.headers import RAY, mark_stream
-from edgeproxy.policy.limits import LEASE
 from edgeproxy.policy.pages import error_page
 from edgeproxy.policy.sightings import Sightings
-from edgeproxy.preview import Preview, read_pool
+from edgeproxy.preview import hold, read_pool
 from edgeproxy.rays import Rays
-from edgeproxy.state.embedded import EmbeddedStore
+from edgeproxy.state.embedded import EmbeddedStore, steady_clock
+from edgeproxy.state.memory import Memory
 from edgeproxy.ticket import Leases
 from edgeproxy.upstream.h1 import UpstreamConnection
 from edgeproxy.watching import Watch
@@ -29,11 +30,13 @@ from edgeproxy.watching import Watch
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.blocking import Blocking
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.observe.access import AccessLogWriter
     from edgeproxy.observe.events import Events
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.preview import Preview
     from edgeproxy.state.ports import Store
     from edgeproxy.upstream.pool import Pool
 
@@ -52,13 +55,15 @@ class Gateway:
         leases: tickets that hold places of limits of concurrency.
         previews: those that wait for more of theirs.
         sightings: where keys of the edge were seen.
+        spent: puzzles whose solutions this worker took while the store could not be asked.
         watch: what clients did, for their scores.
         store: where limits count; this worker's own until it is given another one.
+        blocking: refuses what an operator has blocked; None while nothing is.
     """
 
     __slots__ = (
-        "_rays", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings", "snapshot",
-        "stats", "store", "time", "watch",
+        "_rays", "blocking", "deadlines", "events", "held", "leases", "log", "loop", "no_route", "pools", "previews", "sightings",
+        "snapshot", "spent", "stats", "store", "time", "watch",
     )  # fmt: skip
 
     def __init__(
@@ -69,23 +74,32 @@ class Gateway:
         self.stats = stats
         self.log = log
         self.events: Events | None = None
+        self.blocking: Blocking | None = None
         self.time = time.monotonic
         self.snapshot: Snapshot
         self.pools: dict[str, Pool] = {}
         self.held = 0
-        self.store: Store = EmbeddedStore()
+        self.store: Store = EmbeddedStore(stats=stats.store)
         self.sightings = Sightings(NETWORKS)
+        self.spent: Store = EmbeddedStore(Memory(steady_clock()()))
         self.watch = Watch(self, deadlines)
-        self.leases = Leases(deadlines, LEASE / 3_000_000)
+        self.leases = Leases(deadlines)
         self.previews: set[Preview] = set()
         self.no_route = stats.route(NO_ROUTE)
         self._rays = Rays()
+
+    @property
+    def prints(self) -> bool:
+        """Whether connections keep what their fingerprints are made of."""
+        return self.snapshot.prints or (self.blocking is not None and self.blocking.fingerprints)
 
     # -- a request -----------------------------------------------------------------------------------------------
 
     def plan(self, request: Request) -> Plan:
         """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
         plan = Plan(self.snapshot, request, self.no_route)
+        if challenging.is_ours(plan, request):
+            return plan
         if self.snapshot.rules is not None:
             ruling.prepare(self, plan, request, self.snapshot.rules)
         else:
@@ -124,6 +138,8 @@ class Gateway:
 
     def run(self, exchange: Exchange) -> None:
         """Decide what to do with a request, and begin doing it."""
+        if self.blocking is not None and self.blocking.apply(exchange):
+            return
         plan = exchange.plan
         if plan.scored is not None and plan.scored.signed:
             exchange.plan = plan = plan.copy()
@@ -190,7 +206,7 @@ class Gateway:
         if length is not None and length > route.preview:
             held(b"", True)
         else:
-            Preview(exchange, route.preview, held).begin()
+            hold(exchange, route.preview, held)
 
     def _redirect(self, exchange: Exchange) -> None:
         """The plain port: the same host and path over https, method and body kept (RFC 9110 §15.4.9). No HSTS here."""
@@ -224,6 +240,11 @@ class Gateway:
         exchange.body.drop()
         fields = [(b"content-type", content_type), (b"cache-control", b"no-store"), *fault.fields]
         self._local(exchange, fault.status, fields, content, fault.outcome)
+
+    def answer(self, exchange: Exchange, status: int, fields: list[tuple[bytes, bytes]], content: bytes) -> None:
+        """The edge itself is who was asked."""
+        exchange.body.drop()
+        self._local(exchange, status, fields, content)
 
     def redirect(self, exchange: Exchange, status: int, location: bytes) -> None:
         """A rule sends the client elsewhere."""
@@ -354,12 +375,14 @@ class Gateway:
         log = self.log
         if log is not None:
             served = exchange.served_by
+            static = plan.log if scored is None else scored.line(plan.log, exchange.score)
+            if exchange.limited:
+                static = with_limits(static, exchange.limited)
             lines = log.lines
             lines.append(
                 line(
                     time.time(), exchange.ray, status, received, sent, seconds, first - started if first else None,
-                    b"null" if served is None else served.quoted, outcome,
-                    plan.log if scored is None else scored.line(plan.log, exchange.score),
+                    b"null" if served is None else served.quoted, outcome, static,
                 )
             )  # fmt: skip
             if len(lines) >= BATCH:

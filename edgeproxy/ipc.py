@@ -204,6 +204,27 @@ class Ask(msgspec.Struct, tag="ask", frozen=True):
     number: int
 
 
+class Blocked(msgspec.Struct, tag="blocked", frozen=True):
+    """All that is blocked, in the blob (MessagePack of policy.blocks.Block): it takes the place of what was said before."""
+
+
+class Look(msgspec.Struct, tag="look", frozen=True):
+    """Look keys up in your own store (the blob is state/lookup.py's), or have it forget them. Answer: Looked."""
+
+    number: int
+    reset: bool
+
+
+ToReporter = Ask | Blocked | Look
+
+
+class Looked(msgspec.Struct, tag="looked", frozen=True):
+    """The levels of a Look's keys, in the blob (MessagePack); ``done``: False when the store could not be asked."""
+
+    number: int
+    done: bool
+
+
 class Report(msgspec.Struct, tag="report", frozen=True):
     """All counters of one worker since it began, in the blob (JSON of WorkerStats.dump()). ``incarnation`` is never
     used twice: a dump replaces the one before, a restarted worker adds to it. ``answers``: an Ask's number."""
@@ -213,6 +234,8 @@ class Report(msgspec.Struct, tag="report", frozen=True):
     pid: int
     answers: int
 
+
+FromReporter = Report | Looked
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import msgspec
 
 from edgeproxy.policy.keys import Key, refused
 from edgeproxy.policy.sightings import network_of
-from edgeproxy.preview import Preview, read_model
+from edgeproxy.preview import hold, read_model
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import Route, Snapshot
@@ -69,7 +69,7 @@ class Keying:
             else:
                 self._refuse(exchange, problem)
 
-        Preview(exchange, route.preview, held).begin()
+        hold(exchange, route.preview, held)
         return True
 
     def _refuse(self, exchange: Exchange, problem: KeyProblem) -> bool:

@@ -28,6 +28,7 @@ from edgeproxy.rules.facts import Facts
 if TYPE_CHECKING:
     from edgeproxy.admission import Admitting
     from edgeproxy.botting import Botting
+    from edgeproxy.challenging import Desk
     from edgeproxy.config.snapshot import Route, Snapshot
     from edgeproxy.keying import Keying
     from edgeproxy.message import Request
@@ -57,7 +58,8 @@ class Plan:
         pool: of the upstream that the route or a rule chose; None where there is no route.
         chosen: a rule chose it: the body is not asked for its model.
         forward: the request as rules rewrote it; None: it goes on as it came.
-        ruling: what the rules say about this head before it is forwarded; None where no rule can say anything.
+        ruling: what the rules say about this head before it is forwarded, or who answers it without asking them; None where no
+            rule can say anything.
         answering: the same about replies.
         limiting: the limits that its exchanges are under; None: none.
         retry: how often the client says that it has tried before.
@@ -82,7 +84,7 @@ class Plan:
         self.pool: Pool | None = None
         self.chosen = False
         self.forward: Request | None = None
-        self.ruling: Ruling | None = None
+        self.ruling: Ruling | Desk | None = None
         self.answering: Answering | None = None
         self.limiting: Admitting | None = None
         self.botting: Botting | None = None

@@ -58,6 +58,17 @@ Held = Callable[[bytes, bool], None]
 """Told of the bytes that were held, and whether there are more."""
 
 
+def hold(exchange: Exchange, most: int, held: Held) -> None:
+    """Hold the body of an exchange up to `most` bytes, then call `held`, which goes on with it: now, if it is all here."""
+    body = exchange.body
+    if not body.done:
+        Preview(exchange, most, held).begin()
+        return
+    content = body.take()
+    body.restore(content)
+    held(content[:most] if len(content) > most else content, len(content) > most)
+
+
 class Preview:
     """Holds the body of one exchange: its consumer until there is enough, an `Attempt` for the exchange meanwhile.
 
@@ -82,12 +93,9 @@ class Preview:
         self.deadline = NEVER
 
     def begin(self) -> None:
-        """Take what is here; decide at once when that is all."""
+        """Take what is here."""
         exchange = self._exchange
         body = exchange.body
-        if body.done:
-            self._decide(body.take())
-            return
         exchange.attempt = self
         data = body.take()
         body.consumer = self

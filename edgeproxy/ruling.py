@@ -12,8 +12,9 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy import challenging
 from edgeproxy.plan import NO_ROUTE_REASON
-from edgeproxy.preview import Preview
+from edgeproxy.preview import hold
 from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.rule import Rule, RunError
 from edgeproxy.rules.ruleset import Asking, Prepared, Ruleset, holds
@@ -62,6 +63,7 @@ class Ruling:
         asking = Asking(self._rules, self._prepared, _facts(exchange), random.random, self._broken)  # no secret is drawn
         if exchange.gateway.events is not None:
             asking.walk.saw = []
+        asking.walk.cleared = partial(challenging.passes, exchange)
         return self._ask(exchange, asking)
 
     def _ask(self, exchange: Exchange, asking: Asking) -> bool:
@@ -103,7 +105,7 @@ class Ruling:
             if not self._ask(exchange, asking):
                 exchange.gateway.forward(exchange)
 
-        Preview(exchange, _PREVIEW if route is None else route.preview, held).begin()
+        hold(exchange, _PREVIEW if route is None else route.preview, held)
 
     def _carry_out(self, exchange: Exchange, decision: Decision, saw: list[tuple[Rule, Facts]] | None) -> bool:
         """Args: saw: see `Walk`; None: it is the same for all exchanges of the plan, and can be found out."""
@@ -115,6 +117,8 @@ class Ruling:
                 gateway.events.rule(exchange, rule, facts)
         if final is None:
             return False
+        if final.challenges:
+            return challenging.challenge(exchange, final)
         if decision.location is not None:
             gateway.redirect(exchange, final.model.status or _REDIRECT, decision.location)
         elif final.fault is None:

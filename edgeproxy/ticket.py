@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.deadlines import NEVER
 from edgeproxy.faults import edge_fault
-from edgeproxy.policy.rates import rate_fields, retry_fields
+from edgeproxy.policy.rates import retry_fields
 from edgeproxy.state.ports import Admission, Change, Charge, Kind
 
 if TYPE_CHECKING:
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Headers, Reply
     from edgeproxy.observe.metrics import WorkerStats
-    from edgeproxy.policy.limits import CompiledLimit
-    from edgeproxy.rules.facts import Facts
+    from edgeproxy.policy.limits import CompiledLimit, Together
     from edgeproxy.state.ports import Store
 
 _log = logging.getLogger("edgeproxy")
 _SECOND: Final = 1_000_000
 _MAX_SCORE: Final = 1_000_000_000
 _LEASES: Final = Kind.LEASES
-Taken = tuple["CompiledLimit", Charge]
+_new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 
 
 class Ticket:
@@ -40,26 +39,29 @@ class Ticket:
     Attributes:
         admission: the store's answer; None while it is asked.
         leased: it holds places of limits of concurrency.
+        together: the limits that it is asked of.
     """
 
-    __slots__ = ("_acts", "_exchange", "_go_on", "_later", "_lease", "_replies", "_scores", "_store", "_taken", "admission",
-                 "leased")  # fmt: skip
+    __slots__ = ("_charges", "_exchange", "_go_on", "_lease", "_replies", "_scores", "_store", "admission", "leased",
+                 "together")  # fmt: skip
 
-    def __init__(self, taken: Sequence[Taken], lease: bytes, go_on: Callable[[Exchange], None] | None) -> None:
+    def __init__(
+        self, together: Together, charges: Sequence[Charge], lease: bytes, go_on: Callable[[Exchange], None] | None
+    ) -> None:
         """Prepare to ask.
 
         Args:
+            charges: of each of the limits.
             lease: the ticket's name at the store.
             go_on: called with the exchange when it was admitted, but not from inside `ask`; None: the limits are on trial,
                 and nobody waits for the answer or is refused for it.
         """
-        self._taken = taken
+        self.together = together
+        self._charges = charges
         self._lease = lease
         self._go_on = go_on
-        self._acts = go_on is not None
         self._exchange: Exchange | None = None
         self._store: Store
-        self._later = False
         self._replies: set[int] | None = None  # places of limits that count replies, and count this one
         self._scores: dict[int, int] | None = None  # points by the places of limits
         self.admission: Admission | None = None
@@ -68,12 +70,11 @@ class Ticket:
     def ask(self, exchange: Exchange) -> bool:
         """Ask for admission. True when the exchange was refused, or waits for the answer."""
         self._exchange = exchange
-        self._store = exchange.gateway.store
-        self._store.admit([charge for _, charge in self._taken], self._lease, self._decided)
+        self._store = store = exchange.gateway.store
+        store.admit(self._charges, self._lease, self._decided)
         admission = self.admission
         if admission is None:
-            if self._acts:
-                self._later = True
+            if self._go_on is not None:
                 exchange.attempt = self
             return True
         return not admission.allowed
@@ -83,27 +84,29 @@ class Ticket:
         self.admission = admission
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        gateway = exchange.gateway
+        gateway, go_on = exchange.gateway, self._go_on
         self._count(admission, gateway.stats)
+        if not admission.allowed and admission.by != "closed":
+            self._tell(exchange, admission)
         if exchange.sink is None:
-            if not self._acts:
+            if go_on is None:
                 self.end(exchange)  # it did not wait for this answer, and may have been served
             elif admission.allowed:
                 self._settle(gateway.stats, 0, None, unused=True)
             return
-        if admission.allowed and any(limit.quota.kind is _LEASES for limit, _ in self._taken):
+        if self.together.leased and admission.allowed:
             self.leased = True
             gateway.leases.add(self)
-        go_on = self._go_on
         if go_on is None:
             return
-        if self._later:
+        later = exchange.attempt is self
+        if later:
             exchange.attempt = None
         if not admission.allowed:
             self._refuse(exchange, admission)
             return
         exchange.ticket = self
-        if self._later:
+        if later:
             try:
                 go_on(exchange)
             except Exception as error:  # nobody is above who would answer the client
@@ -112,7 +115,7 @@ class Ticket:
 
     def _count(self, admission: Admission, stats: WorkerStats) -> None:
         counts, judged = stats.limits, admission.by not in ("open", "closed")
-        for place, (limit, _) in enumerate(self._taken):
+        for place, limit in enumerate(self.together.limits):
             if not judged:
                 key = limit.counters[2]
             elif admission.allowed:
@@ -123,6 +126,15 @@ class Ticket:
                 continue
             counts[key] = counts.get(key, 0) + 1
 
+    def _tell(self, exchange: Exchange, admission: Admission) -> None:
+        """The log line names the limits that refused, or would have, and security events tell of them."""
+        events = exchange.gateway.events
+        for limit, verdict in zip(self.together.limits, admission.verdicts, strict=True):
+            if not verdict.allowed:
+                exchange.limited += (limit.label,)
+                if events is not None:
+                    events.limited(exchange, limit, admission.by)
+
     def _refuse(self, exchange: Exchange, admission: Admission) -> None:
         """The refusal names the limit that lets the client wait longest."""
         gateway = exchange.gateway
@@ -130,13 +142,16 @@ class Ticket:
             fault = edge_fault(503, "store_down", "The limits of this site cannot be checked now; try again shortly.")
             gateway.fail(exchange, fault)
             return
-        (limit, charge), retry = self._taken[0], -1
-        for taken, verdict in zip(self._taken, admission.verdicts, strict=True):
+        limits, charges = self.together.limits, self._charges
+        limit, charge, retry = limits[0], charges[0], -1
+        for each, taken, verdict in zip(limits, charges, admission.verdicts, strict=True):
             if not verdict.allowed:
-                # For a place nobody waits until somebody's lease expires: it is given back long before.
-                wait = min(verdict.retry, _SECOND) if taken[0].quota.kind is _LEASES else verdict.retry
+                wait = verdict.retry
+                if each.quota.kind is _LEASES:
+                    # Nobody waits until somebody's lease expires: the place is given back long before. Mitigation lasts.
+                    wait = min(wait, max(_SECOND, each.quota.mitigation))
                 if wait > retry:
-                    (limit, charge), retry = taken, wait
+                    limit, charge, retry = each, taken, wait
         retry = max(retry, 1000)
         too_large = charge.cost > limit.quota.burst
         reason, kind = "rate_limit_exceeded", limit.counts if limit.counts in ("requests", "tokens") else None
@@ -167,20 +182,12 @@ class Ticket:
         if admission is None or admission.by in ("open", "closed"):
             return []
         route = exchange.plan.route
-        states = [
-            (limit.rate, verdict.remaining, verdict.reset)
-            for (limit, _), verdict in zip(self._taken, admission.verdicts, strict=True)
-        ]
-        return rate_fields(states, None if route is None else route.dialect)
+        return self.together.rates.fields(admission.verdicts, None if route is None else route.dialect)
 
-    def measure(self, exchange: Exchange, reply: Reply, facts: Callable[[], Facts]) -> None:
-        """The upstream's reply head is here: which limits it counts for, and the points it tells.
-
-        Args:
-            facts: makes the facts of the exchange.
-        """
+    def measure(self, exchange: Exchange, reply: Reply) -> None:
+        """The upstream's reply head is here: which limits it counts for, and the points it tells."""
         made = None
-        for place, (limit, _) in enumerate(self._taken):
+        for place, limit in enumerate(self.together.limits):
             if limit.score is not None:
                 if self._scores is None:
                     self._scores = {}
@@ -190,7 +197,7 @@ class Ticket:
             if self._replies is None:
                 self._replies = set()
             if made is None:
-                made = facts()
+                made = exchange.plan.facts(exchange.request, exchange.ray)
                 made.reply = reply
             try:
                 if limit.replies(made):
@@ -200,7 +207,7 @@ class Ticket:
 
     def prolong(self) -> None:
         """The exchange is still under way: its places are not to expire."""
-        self._store.prolong([charge for _, charge in self._taken if charge.quota.kind is _LEASES], self._lease)
+        self._store.prolong([charge for charge in self._charges if charge.quota.kind is _LEASES], self._lease)
 
     def end(self, exchange: Exchange) -> None:
         """The exchange is over, however it ended: correct what was taken."""
@@ -209,7 +216,7 @@ class Ticket:
             self.leased = False
             gateway.leases.discard(self)
         admission = self.admission
-        if admission is None or not admission.allowed:
+        if admission is None or not admission.allowed or not self.together.settles:
             return
         asked = exchange.asked
         usage = asked.usage(exchange.served_by is not None) if asked is not None else None
@@ -219,7 +226,7 @@ class Ticket:
         admission = self.admission
         assert admission is not None
         changes = []
-        for place, (limit, charge) in enumerate(self._taken):
+        for place, (limit, charge) in enumerate(zip(self.together.limits, self._charges, strict=True)):
             quota = charge.quota
             if quota.kind is _LEASES:
                 delta = -1
@@ -229,7 +236,8 @@ class Ticket:
                 delta = self._used(place, limit, charge, size, usage) - charge.cost
             if not delta:
                 continue
-            changes.append(Change(quota, charge.key, delta, admission.verdicts[place].stamp if admission.verdicts else 0))
+            stamp = admission.verdicts[place][4] if admission.verdicts else 0
+            changes.append(_new(Change, (quota, charge[1], delta, stamp)))
             if quota.kind is not _LEASES:
                 stats.limit(limit.label, "settled" if delta > 0 else "refunded", abs(delta))
         if changes:
@@ -268,10 +276,10 @@ class Leases:
 
     __slots__ = ("_deadlines", "_every", "_tickets", "deadline")
 
-    def __init__(self, deadlines: Deadlines, every: float) -> None:
-        """Prolong `every` so many seconds."""
+    def __init__(self, deadlines: Deadlines) -> None:
+        """Nobody holds any yet."""
         self._deadlines = deadlines
-        self._every = every
+        self._every = NEVER  # seconds: a third of the shortest lease
         self._tickets: set[Ticket] = set()
         self.deadline = NEVER
 
@@ -280,8 +288,10 @@ class Leases:
 
     def add(self, ticket: Ticket) -> None:
         """It holds places."""
-        if not self._tickets:
-            self.deadline = self._deadlines.now + self._every
+        every = ticket.together.lease / 3
+        if every < self._every:
+            self._every = every
+            self.deadline = min(self.deadline, self._deadlines.now + every)
             self._deadlines.members.add(self)
         self._tickets.add(ticket)
 
@@ -289,6 +299,7 @@ class Leases:
         """It does no more."""
         self._tickets.discard(ticket)
         if not self._tickets:
+            self._every = self.deadline = NEVER
             self._deadlines.members.discard(self)
 
     def expire(self, now: float) -> None:

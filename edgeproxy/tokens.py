@@ -11,7 +11,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.chat.asking import MOST, Ask, read_ask, with_usage
-from edgeproxy.chat.stripping import UsageStripper
+from edgeproxy.chat.decoding import UNREAD as CODED
+from edgeproxy.chat.decoding import bound, decoded, is_read
+from edgeproxy.chat.stripping import MARK, UsageStripper
 from edgeproxy.chat.usage import UNREAD, Meter, Usage, meter
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.message import Reply
 
 _log = logging.getLogger("edgeproxy")
+_BATCH: Final = 8192  # bytes of a reply that are metered together: some 50 events of a chat
 _BYTES: Final = 4  # of a token, where nothing is known of a body
 # Who sends one of these vouches for the bytes of the body, or has coded them: they stay as they are.
 _SEALS: Final = frozenset({
@@ -33,10 +36,12 @@ class Asked:
     """What one exchange asks of a model, and what it used.
 
     Attributes:
-        ask: None when the body is no request of the route's dialect, or was longer than the preview.
+        ask: None when the body is no request of the route's dialect, was longer than the preview, or is coded otherwise than
+            chat/decoding.py reads.
     """
 
-    __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_stripper", "ask", "dialect")
+    __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_scale", "_stripper", "_waiting", "_waits", "ask",
+                 "dialect")  # fmt: skip
 
     def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool) -> None:
         """Read it.
@@ -46,13 +51,25 @@ class Asked:
             truncated: there is more of it.
         """
         self.dialect = dialect
-        self.ask: Ask | None = None if truncated else read_ask(dialect, content)
         self._body = exchange.body  # not the exchange: it holds us
         self._length = exchange.request.length or 0
+        self._scale = 1
+        coding = _coding(exchange)
+        if coding is not None:
+            plain = None if truncated else decoded(content, coding)
+            if plain is not None:
+                content, self._length = plain, len(plain)
+            elif not truncated and is_read(coding):
+                self._length, truncated = bound(len(content)), True  # it is broken, or as large as that
+            else:
+                self._scale, truncated = CODED, True
+        self.ask: Ask | None = None if truncated else read_ask(dialect, content)
         self._broken = False
         self._changed = False
         self._meter: Meter | None = None
         self._stripper: UsageStripper | None = None
+        self._waiting: list[bytes] = []  # of the reply, for the meter
+        self._waits = 0  # bytes of that
 
     def reserve(self, most: int) -> int:
         """Tokens that it may use.
@@ -66,8 +83,8 @@ class Asked:
         return ask.prompt + (ask.completion if ask.completion is not None else most * ask.choices)
 
     def _size(self) -> int:
-        """Bytes of the request's body, as far as that is known by now."""
-        return max(self._length, self._body.received)
+        """Bytes of the request's body, as far as that is known by now; of a coded one, those that it may hold."""
+        return max(self._length, self._body.received) * self._scale
 
     def _known(self) -> Ask:
         """What answers without a report are estimated from: of a body that could not be read, its size until now."""
@@ -106,19 +123,16 @@ class Asked:
 
     def take(self, data: bytes, end: bool) -> bytes:
         """Some of the reply's body on its way to the client. Returns: what goes on."""
-        plain = False
-        if self._meter is not None:
-            try:
-                plain = self._meter.feed(data)
-            except Exception as e:
-                self._meter = None
-                self._fail(e)
+        self._waiting.append(data)
+        self._waits += len(data)
+        if self._waits >= _BATCH:
+            self._feed()
         stripper = self._stripper
         if stripper is None:
             return data
         held = stripper.held
-        if plain and not held and not stripper.through:
-            return data  # most chunks: the meter has looked for a report already
+        if not held and not stripper.through and data.endswith(b"\n\n") and MARK not in data:
+            return data  # most chunks; as in `UsageStripper.feed`, to spare a call
         try:
             passed = stripper.feed(data)
             return passed + stripper.finish() if end else passed
@@ -126,6 +140,19 @@ class Asked:
             self._stripper = None
             _tell(e)
             return held + data
+
+    def _feed(self) -> None:
+        """Let the meter see what waits for it."""
+        waiting = self._waiting
+        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        waiting.clear()
+        self._waits = 0
+        if self._meter is not None:
+            try:
+                self._meter.feed(data)
+            except Exception as e:
+                self._meter = None
+                self._fail(e)
 
     def usage(self, reached: bool) -> Usage | None:
         """What was used; None when nothing can have been. `Usage.charged` says what that costs.
@@ -135,6 +162,8 @@ class Asked:
         """
         if not reached:
             return None
+        if self._waits:
+            self._feed()
         if self._broken:
             return UNREAD
         try:
@@ -152,6 +181,13 @@ class Asked:
         """What this exchange used will not be known."""
         self._broken = True
         _tell(error)
+
+
+def _coding(exchange: Exchange) -> bytes | None:
+    """The request's Content-Encoding; None where it has none."""
+    found = [value for name, value in exchange.request.headers if name == b"content-encoding"]
+    coding = b", ".join(found)
+    return None if not found or coding.strip().lower() in {b"", b"identity"} else coding
 
 
 def _tell(error: Exception) -> None:

@@ -47,6 +47,7 @@ from edgeproxy.observe.events import Events
 from edgeproxy.observe.lines import FLUSH_INTERVAL, LineWriter
 from edgeproxy.observe.metrics import WorkerStats
 from edgeproxy.observe.reporter import Reporter
+from edgeproxy.orders import Obeying, Orders
 from edgeproxy.quic.ids import Seat
 from edgeproxy.state.ports import Store
 from edgeproxy.state.redis import RedisStore
@@ -56,7 +57,7 @@ _SETTLE: Final = 0.5  # seconds for resets to reach the clients
 _POLL: Final = 0.02  # seconds between two looks at the number of connections while draining
 
 
-class Plane(Protocol):
+class Plane(Obeying, Protocol):
     """What a worker needs of the data plane (edgeproxy.dataplane.DataPlane; tests bring one of their own)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None) -> None: ...
@@ -198,7 +199,8 @@ class _Worker:
         if task.seat is not None:
             plane.listen_quic(task.quic, task.seat)
         if task.control is not None:
-            self._reporter = Reporter(self._loop, self._stats, task.slot, task.control)
+            orders = Orders(self._loop, plane)
+            self._reporter = Reporter(self._loop, self._stats, task.slot, task.control, orders.obey)
             self._reporter.connect()
         return plane
 
@@ -206,7 +208,7 @@ class _Worker:
         """Who counts with others does so from when there is something to count. Returns: the store, if it is new."""
         if self._store is not None or self._plane is None:
             return None
-        self._store = store = open_store(self._loop, config, self._task.store)
+        self._store = store = open_store(self._loop, config, self._task.store, self._stats.store)
         if store is not None:
             self._plane.count(store)
         return store

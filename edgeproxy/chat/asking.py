@@ -17,6 +17,7 @@ from edgeproxy.chat.prompts import blocks_of, is_dense, json_tokens, texts_of
 from edgeproxy.chat.tokens import estimate
 
 MOST: Final = 1_000_000_000  # tokens; what asks for more asks for as much
+_new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 _STARTS_ANSWER: Final = 3  # tokens with which a chat template opens the reply
 _TOOL_USE: Final = 350  # tokens of instructions that Anthropic adds as soon as tools are offered
 
@@ -123,24 +124,32 @@ def read_ask(dialect: str, content: bytes) -> Ask | None:
 
 def _read_openai(content: bytes) -> Ask:
     asked = _decode_openai(content)
-    prompts, choices = 1, max(1, _count(asked.n) or 1, _count(asked.best_of) or 1)
-    tokens = json_tokens(asked.tools) + json_tokens(asked.functions)
-    messages, prompt, wanted = bytes(asked.messages), bytes(asked.prompt), bytes(asked.input)
+    prompts, choices, tokens = 1, 1, 0
+    if asked.n is not None or asked.best_of is not None:
+        choices = max(1, _count(asked.n) or 1, _count(asked.best_of) or 1)
+    # What is not there is `_RAW` itself.
+    if asked.tools is not _RAW or asked.functions is not _RAW:
+        tokens = json_tokens(asked.tools) + json_tokens(asked.functions)
+    messages, prompt, wanted = asked.messages is not _RAW, asked.prompt is not _RAW, asked.input is not _RAW
     if messages:
-        tokens += _STARTS_ANSWER + _blocks(messages)
+        tokens += _STARTS_ANSWER + _blocks(bytes(asked.messages))
     if prompt:
-        prompts, more = _texts(prompt)
+        prompts, more = _texts(bytes(asked.prompt))
         tokens += more
     if wanted:
-        tokens += _texts(wanted)[1]
-    bounds = [bound for bound in (_count(asked.max_tokens), _count(asked.max_completion_tokens)) if bound is not None]
+        tokens += _texts(bytes(asked.input))[1]
+    most = _count(asked.max_tokens) if asked.max_tokens is not None else None
+    if asked.max_completion_tokens is not None:
+        bound = _count(asked.max_completion_tokens)
+        most = bound if most is None or (bound is not None and bound > most) else most
     choices = min(MOST, choices * prompts)
-    most = min(MOST, max(bounds) * choices) if bounds else None
+    if most is not None:
+        most = min(MOST, most * choices)
     if wanted and not messages and not prompt:
         most = 0
     options = asked.stream_options
     usage = options is not None and options.include_usage is True
-    return Ask(asked.model, asked.stream is True, usage, min(MOST, tokens), most, choices, hidden=False)
+    return _new(Ask, (asked.model, asked.stream is True, usage, min(MOST, tokens), most, choices, False, False))
 
 
 def _read_responses(content: bytes) -> Ask:

@@ -14,7 +14,7 @@ import msgspec
 from edgeproxy.chat.sse import data_of, events, first_boundary, last_boundary
 
 HOLD: Final = 16384
-_MARK: Final = b'prompt_tokens"'  # not "usage": where usage was asked for, every chunk has that, as null
+MARK: Final = b'prompt_tokens"'  # not "usage": where usage was asked for, every chunk has that, as null
 _LINE_ENDS: Final = b"\r\n"
 
 
@@ -42,7 +42,7 @@ class UsageStripper:
 
     def feed(self, data: bytes) -> bytes:
         """What of these bytes, and of those that were held back, may pass."""
-        if not self.held and not self.through and data.endswith(b"\n\n") and _MARK not in data:
+        if not self.held and not self.through and data.endswith(b"\n\n") and MARK not in data:
             return data
         data = self.held + data
         passed = b""
@@ -73,7 +73,7 @@ class UsageStripper:
 
 
 def _without_usage(whole: bytes) -> bytes:
-    if _MARK not in whole:
+    if MARK not in whole:
         return whole
     return b"".join([_left_of(event) if _is_usage(event) else event for event in events(whole)])
 
@@ -84,7 +84,7 @@ def _left_of(event: bytes) -> bytes:
 
 
 def _is_usage(event: bytes) -> bool:
-    if _MARK not in event or len(event) > HOLD:
+    if MARK not in event or len(event) > HOLD:
         return False
     try:
         chunk = _decode(data_of(event))

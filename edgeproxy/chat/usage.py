@@ -9,6 +9,7 @@ Memory is bounded by 2 · `TAIL` and a little, whatever is sent.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edgeproxy.chat.asking import MOST, Ask
@@ -21,6 +22,7 @@ TAIL: Final = 65536  # bytes of a document or an event that is longer than twice
 _HEAD: Final = 1024  # bytes of the beginning of such an event; they say what it is
 _FRAME: Final = 100  # tokens of JSON around the text of a reply
 _BYTES: Final = 4  # of a token, where nothing is known of a body
+_new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 _LINE_ENDS: Final = b"\r\n"
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _REPORTED: Final = re.compile(rb'"usage"[ \t\r\n]*:[ \t\r\n]*\{')
@@ -68,10 +70,9 @@ class Meter:
         self.ask = ask
         self._size = 0
 
-    def feed(self, data: bytes) -> bool:
-        """Some of the body, in order; however it is cut. True when that was whole events, and surely no report."""
+    def feed(self, data: bytes) -> None:
+        """Some of the body, in order; however it is cut. Some kilobytes at once cost hardly more than a few bytes."""
         self._size += len(data)
-        return False
 
     def usage(self) -> Usage:
         """What was used until now. It may be asked again."""
@@ -90,7 +91,7 @@ class Meter:
         total = prompt + completion
         if report is None or known is None or report.begun or sent:
             return Usage(prompt, completion, cached, total, estimated=True)
-        return Usage(prompt, completion, cached, max(total, report.total), estimated=False)
+        return _new(Usage, (prompt, completion, cached, max(total, report.total), False, False))
 
 
 class _Unread(Meter):
@@ -107,9 +108,8 @@ class _Failed(Meter):
 
     __slots__ = ()
 
-    def feed(self, data: bytes) -> bool:
-        del data
-        return False
+    def feed(self, data: bytes) -> None:
+        """Nothing of it counts."""
 
     def usage(self) -> Usage:
         return NOTHING
@@ -126,7 +126,7 @@ class _Whole(Meter):
         self._held = bytearray()
         self._reader = READERS[dialect]
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> None:
         self._size += len(data)
         if not self._first:
             self._first = data.lstrip()[:1]
@@ -134,7 +134,6 @@ class _Whole(Meter):
         held += data
         if len(held) > 2 * TAIL:
             del held[:-TAIL]
-        return False
 
     def usage(self) -> Usage:
         whole = self._size <= 2 * TAIL
@@ -152,35 +151,26 @@ class _Whole(Meter):
 class _Stream(Meter):
     """Server-sent events."""
 
-    __slots__ = ("_begin", "_delta", "_foreign", "_held", "_long", "_mark", "_reader", "_report", "_sent")
+    __slots__ = ("_begin", "_delta", "_foreign", "_held", "_lines", "_long", "_mark", "_reader", "_report", "_sent")
 
     def __init__(self, ask: Ask | None, dialect: str) -> None:
         super().__init__(ask)
         self._reader = READERS[dialect]
         self._mark = self._reader.mark
         self._delta = self._reader.delta
+        self._lines = self._reader.lines
         self._report: Report | None = None
         self._foreign = False  # there was something that is no event
-        self._sent = Sent()
+        self._sent = Sent(self._delta)
         self._held = bytearray()  # of the event that has not ended
         self._long = 0  # bytes of that event which are no longer held
         self._begin = b""  # the first of these
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes) -> None:
         if self._held or not data.endswith(_ENDS):
             self._join(data)
-            return False
-        # Most chunks are one event, or a few, and nothing but text: those are only counted. As in `_take`, to spare a call.
-        sent = self._sent
-        count = data.count(self._delta)
-        seen = sent.seen + count
-        if seen < sent.due and self._mark not in data and 0 < count == data.count(b"\n\n") and len(data) <= TAIL:
-            sent.count += count
-            sent.seen = seen
-            sent.size += len(data)
-            return True
-        self._take(data)
-        return False
+        else:
+            self._take(data)
 
     def usage(self) -> Usage:
         if self._held:
@@ -192,7 +182,7 @@ class _Stream(Meter):
             else:
                 self._take(rest)
         found = self._guess(self._report, self._sent.tokens())
-        foreign = self._foreign and self._report is None and not self._sent.seen
+        foreign = self._foreign and self._report is None and not self._sent.count
         return found._replace(unread=True) if foreign else found
 
     def _join(self, data: bytes) -> None:
@@ -222,54 +212,86 @@ class _Stream(Meter):
         return whole[len(first) :]
 
     def _long_event(self, rest: bytes) -> None:
-        size = self._long + len(rest)
-        self._event(self._begin + b"\n" + rest[-TAIL:], size, rest[-TAIL:])
+        """The event of which only the beginning and the end were kept."""
+        tail = rest[-TAIL:]
+        begin = self._begin + b"\n" + tail
+        if self._delta in begin:
+            self._sent.add(begin, self._long + len(rest))
+        report = self._reader.of_tail(tail, event=True) if self._mark in tail else None
+        if report is not None:
+            self._reported(report)
         self._long = 0
         self._begin = b""
 
     def _take(self, whole: bytes) -> None:
-        """Whole events."""
+        """Whole events. What was said before the last report is accounted for, and not looked at."""
+        if b"\r" in whole:
+            for event in events(whole):
+                self._event(event)
+            return
+        report: Report | None = None
+        behind, end, mark = 0, len(whole), self._mark
+        while (at := whole.rfind(mark, 0, end)) >= 0:
+            gap, close = whole.rfind(b"\n\n", 0, at), whole.find(b"\n\n", at)
+            end, after = (gap + 2 if gap >= 0 else 0), (close + 2 if close >= 0 else len(whole))
+            found = self._read(whole[end:after].lstrip(_LINE_ENDS))
+            if found is None:
+                continue
+            if report is None:
+                report, behind = found, after
+            else:
+                report = report._replace(prompt=found.prompt, cached=found.cached)
+            if report.prompt is not None:
+                break
+        if report is not None:
+            self._reported(report)
+        if behind < len(whole):
+            self._count(whole[behind:] if behind else whole)
+
+    def _count(self, whole: bytes) -> None:
+        """Whole events without a report."""
         sent = self._sent
         count = whole.count(self._delta)
-        if count and sent.seen + count < sent.due and self._mark not in whole and len(whole) <= TAIL:
-            ends = whole.count(b"\n\n") or whole.count(b"\r\n\r\n")
-            if count == ends:  # nothing but text
-                sent.count += count
-                sent.seen += count
-                sent.size += len(whole)
-                return
-        for found in events(whole):
-            event = found.lstrip(_LINE_ENDS)  # empty lines between events
-            size = len(event)
-            if size > 2 * TAIL:
-                tail = event[-TAIL:]
-                self._event(event[:_HEAD] + b"\n" + tail, size, tail)
-            else:
-                self._event(event, size, None)
+        if count and len(whole) <= TAIL and whole.count(b"\n") == count * self._lines:
+            sent.add_all(whole, count)  # nothing but text
+        elif count or not (sent.count or self._report is not None):
+            for event in events(whole):
+                self._text(event.lstrip(_LINE_ENDS))
 
-    def _event(self, event: bytes, size: int, tail: bytes | None) -> None:
-        """One event.
+    def _event(self, event: bytes) -> None:
+        """One event of any kind; there may be empty lines before it."""
+        event = event.lstrip(_LINE_ENDS)
+        self._text(event)
+        if self._mark in event:
+            report = self._read(event)
+            if report is not None:
+                self._reported(report)
 
-        Args:
-            event: all of it, or its beginning and its end.
-            tail: that end.
-        """
+    def _text(self, event: bytes) -> None:
+        """Count an event that brings text."""
+        size = len(event)
+        if size > 2 * TAIL:
+            event = event[:_HEAD] + b"\n" + event[-TAIL:]
         if self._delta in event:
             self._sent.add(event, size)
-        elif not self._foreign:
+        elif not self._foreign and not self._sent.count:
             begin = event.lstrip()
             # A stream may have been cut in the middle of a field's name.
             self._foreign = not begin.startswith(_LINES) and not any(line.startswith(begin) for line in _LINES)
-        if self._mark not in event:
-            return
-        report = self._reader.of(data_of(event)) if tail is None else self._reader.of_tail(tail, event=True)
-        if report is None:
-            return
+
+    def _read(self, event: bytes) -> Report | None:
+        """The report in an event."""
+        if len(event) > 2 * TAIL:
+            return self._reader.of_tail(event[-TAIL:], event=True)
+        return self._reader.of(data_of(event))
+
+    def _reported(self, report: Report) -> None:
+        """The newest report."""
         old = self._report
         if report.prompt is None and old is not None:
             report = report._replace(prompt=old.prompt, cached=old.cached)
         self._report = report
-        self._sent.forget()
+        self._sent = Sent(self._delta)
 
 
 def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None, coded: bool = False) -> Meter:
@@ -284,9 +306,16 @@ def meter(dialect: str, ask: Ask | None, status: int, content_type: bytes | None
         return _Failed(ask)
     if coded:
         return _Unread(ask)
+    kind = _kind(content_type)
+    if kind is None:
+        return _Unread(ask)
+    return kind(ask, dialect)
+
+
+@lru_cache(maxsize=64)  # services write few, and write them alike
+def _kind(content_type: bytes | None) -> type[_Stream | _Whole] | None:
+    """Who reads such content."""
     kind = content_type.partition(b";")[0].strip().lower() if content_type is not None else b"application/json"
     if kind == b"text/event-stream":
-        return _Stream(ask, dialect)
-    if kind == b"application/json" or kind.endswith(b"+json"):
-        return _Whole(ask, dialect)
-    return _Unread(ask)
+        return _Stream
+    return _Whole if kind == b"application/json" or kind.endswith(b"+json") else None

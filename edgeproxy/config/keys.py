@@ -290,7 +290,7 @@ class Keys(_Section):
 
 def holds_secrets(path: tuple[str | int, ...]) -> bool:
     """Whether somebody may have written a secret at a place of the configuration: problems there show no source line."""
-    return path[:1] in {("keys",), ("store",)} or (path[:1] == ("upstreams",) and path[2:3] == ("key",))
+    return path[:1] in {("keys",), ("store",), ("challenge",)} or (path[:1] == ("upstreams",) and path[2:3] == ("key",))
 
 
 RouteKeys = Literal["required", "optional", "off"]

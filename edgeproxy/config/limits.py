@@ -24,6 +24,12 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _lease(value: float) -> float:
+    if not 2.0 <= value <= 3600.0:
+        raise Invalid("a lease is 2s to 1h long")
+    return value
+
+
 def _period(value: float) -> float:
     if not 0.1 <= value <= MAX_PERIOD:
         raise Invalid("a period is 100ms to 31d long")
@@ -42,6 +48,10 @@ class Limit(Section):
         description="What is counted apart: expressions. A missing value is a value of its own, not the empty text.",
         json_schema_extra={"default": ["ip.src"]},
     )
+    ipv6_prefix: StrictInt = Field(
+        default=64, ge=16, le=128,
+        description="A key that is ip.src alone counts an IPv6 network of so many bits as one client; 128: each address.",
+    )
     requests: Units | None = Field(default=None, description="Requests in a period.")
     tokens: Units | None = Field(default=None, description="Prompt and completion tokens in a period; on chat routes.")
     reserve: Units = Field(
@@ -51,6 +61,11 @@ class Limit(Section):
     bytes: Size | None = Field(default=None, description="Bytes of bodies, both ways, in a period.")
     score: Units | None = Field(default=None, description="Points in a period, as replies tell them in 'score_header'.")
     concurrent: Units | None = Field(default=None, description="Requests at the same time.")
+    lease: Annotated[Duration, AfterValidator(_lease)] = Field(
+        default=60.0,
+        description="concurrent: after so long the places are free that a worker held which was killed.",
+        json_schema_extra={"default": "60s"},
+    )
     score_header: HeaderName | None = Field(default=None, description="The reply's header that holds its points.")
     period: Annotated[Duration, AfterValidator(_period)] = Field(
         default=60.0, description="The time that the number is about.", json_schema_extra={"default": "60s"}

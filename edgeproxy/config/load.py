@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from edgeproxy import geo
 from edgeproxy.config import certificates, explain
+from edgeproxy.config.challenge import Challenge
+from edgeproxy.config.challenge_file import read_secrets
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
 from edgeproxy.config.keys import STORE, Keys, UpstreamKey, holds_secrets
@@ -66,6 +68,8 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     findings += keys.findings
     own = _upstream_keys(data)
     findings += [found for found in own.values() if isinstance(found, Finding)]
+    secrets = _challenge_secrets(data)
+    findings += [secrets] if isinstance(secrets, Finding) else []
     problems = [
         *document.problems, *(_placed(document, finding) for finding in findings), *limit_problems(document, rules.types),
         *rules.problems, *keys.problems,
@@ -80,6 +84,8 @@ def _validate(document: Document, now: float, context: str | None) -> Config:
     if config.keys is not None:
         place = {"redis": config.store} if config.keys.redis == Secret(STORE.encode()) else {}
         changes["keys"] = config.keys.model_copy(update={"book": keys.book, **place})
+    if secrets and not isinstance(secrets, Finding):
+        changes["challenge"] = config.challenge.model_copy(update={"secrets": secrets})
     if own:
         upstreams = config.upstreams.items()
         changes["upstreams"] = {name: each.model_copy(update={"key": own.get(name)}) for name, each in upstreams}
@@ -102,6 +108,14 @@ def _key_file(data: dict[str, Any]) -> LoadedKeys:
     listed = data.get("limits")
     limits = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
     return read_keys(section.file, section.pepper, limits)
+
+
+def _challenge_secrets(data: dict[str, Any]) -> tuple[Secret, ...] | Finding:
+    """The secrets that clearances are made with, also those of a configuration that has other problems."""
+    try:
+        return read_secrets(Challenge.model_validate(data.get("challenge", {}), context=FROM_FILE))
+    except ValidationError:
+        return ()  # the model says what is wrong
 
 
 def _upstream_keys(data: dict[str, Any]) -> dict[str, UpstreamKey | Finding]:

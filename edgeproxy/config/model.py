@@ -28,6 +28,7 @@ from pydantic import (
 
 from edgeproxy.config import names
 from edgeproxy.config.bots import Bots, RouteBots
+from edgeproxy.config.challenge import Challenge
 from edgeproxy.config.client import Client, ClientH2, ClientH3, ClientTimeouts
 from edgeproxy.config.keys import OptionalKeys, OptionalUpstreamKey, RouteKeys
 from edgeproxy.config.limits import MAX_LIMITS, Limit
@@ -384,6 +385,7 @@ class Config(Section):
         "nobody is limited, or everybody who is under a limit is refused.",
     )
     store_deadline: Duration = duration("25ms", "How long a request waits for those who count together, before on_store_failure.")
+    challenge: Challenge = Field(default_factory=Challenge, description="What clients have to do whom a rule challenges.")
     rules: RulesKey = Field(
         default=RuleFiles(),
         description="Rule files, in the order they run; '*' and '**' are replaced. Relative to the working directory.",

@@ -17,12 +17,14 @@ from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
 from edgeproxy.policy import credentials
 from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.challenge import Challenger
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.keys import KeyRing
 from edgeproxy.policy.limits import compile_budgets, compile_limits
 from edgeproxy.policy.routing import Router
 from edgeproxy.quic.certificates import QuicCertificates
 from edgeproxy.rules.facts import Context
+from edgeproxy.rules.model import challenges
 from edgeproxy.rules.ruleset import compile_rules
 
 if TYPE_CHECKING:
@@ -169,8 +171,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "alt_svc", "bots", "budgets", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys", "limits",
-        "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
+        "alt_svc", "bots", "budgets", "challenger", "client", "config", "context", "contexts", "geo", "hsts", "instance", "keys",
+        "limits", "prints", "quic_certificates", "redirect_port", "router", "routes", "rules", "trusted", "upstreams",
     )  # fmt: skip
 
     def __init__(self, config: Config, ticket_keys: bytes, instance: str | None = None) -> None:
@@ -203,6 +205,7 @@ class Snapshot:
         self.geo = Geo(config.geo.files) if config.geo.files else None
         self.rules = compile_rules(config.rules.book)  # None: there are none
         self.context = Context(self.geo, self.router.dialect)
+        self.challenger = Challenger(config.challenge)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = _wants_prints(config)
@@ -226,11 +229,12 @@ def _ring(config: Config, book: KeyBook) -> KeyRing:
 
 
 def _wants_prints(config: Config) -> bool:
-    """Whether bots are scored, a key is bound to prints, or a rule or limit names one (in a description, too)."""
+    """Whether bots are scored, a key is bound to prints, or a rule or limit names one (in a description, too); and who
+    challenges, since clearances are bound to them."""
     book = config.keys.book if config.keys is not None else None
     if config.bots.enabled:
         return True
-    if book is not None and any(key.ja4 for key in book.keys):
+    if (book is not None and any(key.ja4 for key in book.keys)) or challenges(config.rules.book):
         return True
     return any(_PRINTS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
 

@@ -14,6 +14,7 @@ from edgeproxy.rules.facts import Facts
 if TYPE_CHECKING:
     from edgeproxy.explaining.ways import Ways
     from edgeproxy.policy.keys import KeyProblem
+    from edgeproxy.policy.limits import CompiledLimit
 
 
 def key(ways: Ways) -> Stage | None:
@@ -50,25 +51,45 @@ def limits(ways: Ways) -> Stage | None:
     plan, snapshot = ways.plan, ways.snapshot
     if ways.outcome is not None or plan.route is None or not (snapshot.limits or snapshot.budgets):
         return None
-    decision = ways.decision
-    if decision is not None and "limits" in decision.stages:
+    if skipped(ways):
         return Stage("limits", "passes", "a rule skips them")
-    keyed = plan.keyed.key if plan.keyed is not None else None
-    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
-    facts = ways.facts or Facts(ways.request, plan.host, plan.client, None, ways.clock, snapshot.context)
-    facts.key = keyed
     rows = []
-    for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
-        if limit.named and limit.name not in named:
-            continue
-        try:
-            applies = limit.key(facts) is not None
-        except Exception as error:
-            rows.append(Named(limit.name, f"failed, and is passed over: {type(error).__name__}"))
-            continue
-        if applies:
+    for limit, found in counted(ways, chat=plan.route.dialect is not None):
+        if isinstance(found, Exception):
+            rows.append(Named(limit.name, f"failed, and is passed over: {type(found).__name__}"))
+        else:
             how = "" if limit.acts else " (mode: log)"
             rows.append(Named(limit.name, f"{limit.said}, by {', '.join(limit.model.key)}{how}"))
     if not rows:
         return Stage("limits", "passes", "none is about this request")
     return Stage("limits", "passes", "asked all at once; with no room in one of them: 429", rows)
+
+
+def skipped(ways: Ways) -> bool:
+    """A rule skips the limits."""
+    return ways.decision is not None and "limits" in ways.decision.stages
+
+
+def counted(ways: Ways, *, chat: bool) -> list[tuple[CompiledLimit, bytes | Exception]]:
+    """The limits that the request is under, each with the key that it is counted under there, or with what went wrong.
+
+    Args:
+        chat: tokens are counted there.
+    """
+    plan, snapshot, decision = ways.plan, ways.snapshot, ways.decision
+    keyed = plan.keyed.key if plan.keyed is not None else None
+    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
+    facts = ways.facts or Facts(ways.request, plan.host, plan.client, None, ways.clock, snapshot.context)
+    facts.key = keyed
+    rows: list[tuple[CompiledLimit, bytes | Exception]] = []
+    for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
+        if (limit.named and limit.name not in named) or (limit.counts == "tokens" and not chat):
+            continue
+        try:
+            found = limit.key(facts)
+        except Exception as error:
+            rows.append((limit, error))
+            continue
+        if found is not None:
+            rows.append((limit, found))
+    return rows

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, Stage
-from edgeproxy.explaining.own import answer_fault, answer_redirect
+from edgeproxy.explaining.own import answer_fault, answer_own, answer_redirect
 from edgeproxy.explaining.trace import clean
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.policy.routing import Authority, find_route
@@ -97,6 +97,21 @@ def route(ways: Ways) -> Stage | None:
     if plan.route is None:
         return Stage("route", "passes", "no route takes it: 404, unless a rule answers or rewrites the path", details)
     return Stage("route", "passes", described(plan.route), details)
+
+
+def own(ways: Ways) -> Stage | None:
+    """The edge's own path, where challenges are handed in; other requests need not know of it."""
+    challenger = ways.snapshot.challenger
+    path = challenger.serves(ways.request.target)
+    if ways.outcome is not None or path is None or (ways.plan.fault is not None and ways.plan.fault.reason != NO_ROUTE_REASON):
+        return None
+    says = "this path is the edge's own (challenge.path): no rule is asked, and no upstream"
+    if path == challenger.script:
+        answer_own(ways, 200, b"text/javascript; charset=utf-8", Outcome(says, "own", 200))
+    else:
+        says += "; refused unless what is handed in is right, or there is a clearance"
+        answer_own(ways, 403, b"application/json", Outcome(says, "own", 403))
+    return Stage("own", "answers", says)
 
 
 def described(taken: Route) -> str:

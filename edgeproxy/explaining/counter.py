@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgeproxy.explaining.question import Busy
 
 if TYPE_CHECKING:
+    from edgeproxy.explaining.counted import Counted
     from edgeproxy.explaining.desk import Desk
 
 WAITING: Final = 2  # questions behind the one that is being answered
+T = TypeVar("T")
 LIMIT: Final = 10.0  # seconds from a question to its answer
 
 
@@ -35,10 +38,17 @@ class Counter:
 
         Raises: Unclear; Busy when too many wait, or it takes too long.
         """
+        return await self._ask(self._desk.answer, content)
+
+    async def counted(self, content: bytes) -> Counted:
+        """Limits, as `Desk.counted`. Raises: as `ask`."""
+        return await self._ask(self._desk.counted, content)
+
+    async def _ask(self, work: Callable[[bytes, float], T], content: bytes) -> T:
         if self._open > WAITING:
             raise Busy("other questions are being answered: ask again in a moment")
         self._open += 1
-        task = self._thread.submit(self._desk.answer, content, time.monotonic() + self._limit)
+        task = self._thread.submit(work, content, time.monotonic() + self._limit)
         task.add_done_callback(self._on_done)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(task), self._limit)
@@ -50,7 +60,7 @@ class Counter:
         """Nobody is answered any more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _on_done(self, _task: Future[bytes]) -> None:
+    def _on_done(self, _task: Future[Any]) -> None:
         """Called in the thread, or on the loop for a question that was taken back."""
         with suppress(RuntimeError):  # the loop is gone
             self._loop.call_soon_threadsafe(self._leave)

@@ -30,6 +30,7 @@ STAGES: Final[tuple[StageOf, ...]] = (
     before.path,
     before.https,
     before.client,
+    before.own,
     before.route,
     ruled.rules,
     after.routed_again,
@@ -55,14 +56,18 @@ def explain(
 
     Raises: Unclear when the question is no request; Busy when it is too late.
     """
-    understood = understand(question, snapshot.trusted, snapshot.client)
-    request = understood.request
-    ways = Ways(
-        snapshot, question, request, understood.fault, Veil(show_secrets), clock, Plan(snapshot, request, RouteStats(NO_ROUTE)),
-        until=until,
-    )  # fmt: skip
+    ways = begin(snapshot, question, Veil(show_secrets), clock, until)
     stages = [stage for stage_of in STAGES if (stage := stage_of(ways)) is not None]
     return Explanation(_asked(ways), stages, ways.outcome or Outcome("nothing decides", ""))
+
+
+def begin(
+    snapshot: PaperSnapshot, question: Question, veil: Veil, clock: Callable[[], float] = time.time, until: float = math.inf
+) -> Ways:
+    """A request before the first stage. Raises: Unclear."""
+    understood = understand(question, snapshot.trusted, snapshot.client)
+    plan = Plan(snapshot, understood.request, RouteStats(NO_ROUTE))
+    return Ways(snapshot, question, understood.request, understood.fault, veil, clock, plan, until=until)
 
 
 def _asked(ways: Ways) -> list[Named]:

@@ -12,6 +12,7 @@ from edgeproxy.config.model import Config
 from edgeproxy.explaining.question import Question, Unclear
 
 if TYPE_CHECKING:
+    from edgeproxy.explaining.counted import Counted
     from edgeproxy.explaining.paper import PaperSnapshot
 
 
@@ -63,6 +64,19 @@ class Desk:
 
         question = _question(content)
         return to_json(explain(self._snapshot(), question, until=until))
+
+    def counted(self, content: bytes, until: float = math.inf) -> Counted:
+        """Which limits a request, or a key of the edge, is counted under.
+
+        Args, Raises: as `answer`; the content is that of /api/limits (counted.py).
+        """
+        from edgeproxy.explaining.counted import Asked, decode, of_key, of_request
+
+        asked: Asked = decode(content)
+        snapshot = self._snapshot()
+        if not bytes(asked.request):
+            return of_key(snapshot, asked)
+        return of_request(snapshot, asked, _question(bytes(asked.request)), until)
 
     def _snapshot(self) -> PaperSnapshot:
         from edgeproxy.explaining.paper import PaperSnapshot

@@ -15,6 +15,7 @@ from edgeproxy.explaining.trace import Sheet
 from edgeproxy.geo import Geo
 from edgeproxy.observe.metrics import RouteStats
 from edgeproxy.policy.altsvc import compile_alt_svc
+from edgeproxy.policy.challenge import Challenger
 from edgeproxy.policy.hsts import compile_hsts
 from edgeproxy.policy.keys import KeyRing
 from edgeproxy.policy.limits import compile_budgets, compile_limits
@@ -63,6 +64,7 @@ class PaperSnapshot(Snapshot):
         self.geo = _geo(config)
         self.rules = compile_rules(config.rules.book)
         self.context = Context(self.geo, self.router.dialect)
+        self.challenger = Challenger(config.challenge)
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = False  # of nobody who connects

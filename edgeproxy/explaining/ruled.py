@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
-from edgeproxy.explaining.own import answer_content, answer_fault, answer_redirect
+from edgeproxy.explaining.own import answer_challenge, answer_content, answer_fault, answer_redirect
 from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
 from edgeproxy.faults import client_fault
@@ -34,6 +34,8 @@ def rules(ways: Ways) -> Stage | None:
         return None
     ruleset, plan, request = ways.snapshot.rules, ways.plan, ways.request
     ways.facts = facts = Facts(request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context)
+    if plan.keyed is not None:
+        facts.key = plan.keyed.key
     if ruleset is None:
         return Stage("rules", "passes", "there are no rules")
     asked = _Asked(ways, ruleset, facts)
@@ -74,6 +76,9 @@ def _before_the_body(ruleset: Ruleset, facts: Facts, traces: list[RuleTrace]) ->
 
 def _end(ways: Ways, rule: Rule, hits: list[str]) -> str | None:
     """What the rule that ended the matter makes of the request; None: it lets it go on."""
+    if rule.challenges:
+        said = f"rule '{rule.id}' ({rule.model.action}), unless the client has a clearance"
+        return f"{answer_challenge(ways, said, 'rules', rule=rule.id, hits=hits)}: {said}"
     if rule.fault is not None:
         status = rule.fault.status
         says = f"{status}: rule '{rule.id}' ({rule.model.action})"
@@ -202,6 +207,8 @@ class _Asked:
     def deed(self, rule: Rule) -> str:
         """What it does, as a sentence."""
         model = rule.model
+        if rule.challenges:
+            return "challenges a client that has no clearance"
         if rule.fault is not None:
             return f"answers {rule.fault.status}"
         if rule.location is not None:

@@ -113,7 +113,7 @@ class Session:
         self.address = connection.paths.address
         peer = listener.peer(made.address, self)
         peer.names = handshake.names
-        if gateway.snapshot.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
+        if gateway.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
             peer.prints = Prints(made.hello, "q")
         self.app = app = H3Connection(self, connection, gateway, peer, listener.encoder, listener.decoder)
         connection.application = app

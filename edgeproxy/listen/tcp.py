@@ -99,9 +99,8 @@ class Listener:
             stats.handshakes_resumed += 1
         assert connection.transport is not None
         peer = self._peer(connection.transport, connection)
-        snapshot = self.gateway.snapshot
-        peer.names = snapshot.contexts.names(tls)
-        if snapshot.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
+        peer.names = self.gateway.snapshot.contexts.names(tls)
+        if self.gateway.prints and not peer.trusted:  # a proxy's connection tells nothing of its clients
             peer.prints = Prints(connection.hello)
         if H2Connection is not None and tls.selected_alpn_protocol() == "h2":
             protocol = H2

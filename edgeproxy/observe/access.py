@@ -8,13 +8,14 @@ cut at its query string (queries carry API keys).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar, Final
 
 import msgspec
 
 from edgeproxy.observe.lines import BATCH, LineWriter
 
-__all__ = ["BATCH", "AccessLogWriter", "line", "static_part", "with_rules"]
+__all__ = ["BATCH", "AccessLogWriter", "line", "static_part", "with_limits", "with_rules"]
 
 MAX_TEXT: Final = 2048  # characters kept of a path
 MAX_AGENT: Final = 512  # characters kept of a user agent, an outcome
@@ -22,9 +23,7 @@ _ROUTE: Final = b',"route":'
 _encode = msgspec.json.encode
 
 
-def static_part(
-    *, client: str, protocol: str, method: bytes, host: bytes, path: bytes, route: str, agent: bytes
-) -> bytes:
+def static_part(*, client: str, protocol: str, method: bytes, host: bytes, path: bytes, route: str, agent: bytes) -> bytes:
     """The end of a line, the same for every request with the same head: made once per head, not per request.
 
     Args:
@@ -56,6 +55,12 @@ def with_score(static: bytes, score: int, detections: list[int], ja4: str) -> by
     if ja4:
         more["ja4"] = ja4
     return static[:-2] + b"," + _encode(more)[1:] + b"\n"
+
+
+@lru_cache(256)  # an attack is refused with the same head again and again
+def with_limits(static: bytes, limits: tuple[str, ...]) -> bytes:
+    """A static part, with or without rules, that also names limits: those that refused, and those on trial that would have."""
+    return static[:-2] + b',"limits":' + _encode(limits) + b"}\n"
 
 
 def with_route(static: bytes, route: str) -> bytes:

@@ -1,5 +1,5 @@
 # The admin endpoints: what they answer and whom they answer. Where the numbers come from is control.py's affair.
-"""``/healthz``, ``/readyz``, ``/metrics`` and ``/api/explain`` as an aiohttp application.
+"""``/healthz``, ``/readyz``, ``/metrics`` and ``/api/explain`` as an aiohttp application, and what api.py adds.
 
 There is no login, so a web page that the operator has open must not be able to read or command it: a request whose Host
 is a foreign name (DNS rebinding) or whose Origin is another site gets 403.
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from edgeproxy.explaining.question import Busy, Unclear
+from edgeproxy.observe.api import Operator, routes
 from edgeproxy.observe.collector import CONTENT_TYPE, Scrape, render
 
 _SECURITY: Final = {
@@ -38,13 +39,11 @@ class Source(Protocol):
         """Fresh numbers of all processes; takes at most the deadline for workers to report (250 ms)."""
 
 
-def application(source: Source, host: str | None) -> web.Application:
+def application(source: Source, host: str | None, operator: Operator | None = None) -> web.Application:
     """``host``: the configured host of the admin address; None for all interfaces or a Unix socket."""
 
     @web.middleware
-    async def guard(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
         refusal = refuse(request.headers.get("Host"), request.headers.get("Origin"), host, _local_host(request))
         if refusal is not None:
             return web.json_response({"error": refusal}, status=403, headers=_SECURITY)
@@ -77,6 +76,8 @@ def application(source: Source, host: str | None) -> web.Application:
         web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics),
         web.post("/api/explain", explain),
     ])  # fmt: skip
+    if operator is not None:
+        app.add_routes(routes(operator, _SECURITY, _MOST))
     return app
 
 

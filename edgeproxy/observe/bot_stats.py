@@ -1,5 +1,5 @@
 # What a worker counts of scores and of what is done about them. Plain slots like metrics.py.
-"""`BotStats`: counters that scoring, its policy and challenges write, and how copies of them are added up."""
+"""`BotStats`: counters that scoring and its policy write, and how copies of them are added up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 SCORES: Final = 100  # values 0..99
 BotDump = dict[str, Any]
 _NUMBERS: Final = ("failures",)
-_MAPS: Final = ("detections", "challenges")
+_MAPS: Final = ("detections",)
 
 
 class BotStats:
@@ -18,17 +18,15 @@ class BotStats:
         scores: requests by the value of their score; 0: it was not computed.
         acts: what the policy did, by (act, `act` or `log`: only told).
         detections: requests by name of each heuristic that was true.
-        challenges: what became of challenges, by outcome.
         failures: scores that could not be computed because something raised.
     """
 
-    __slots__ = ("acts", "challenges", "detections", "failures", "scores")
+    __slots__ = ("acts", "detections", "failures", "scores")
 
     def __init__(self) -> None:
         self.scores: list[int] = [0] * SCORES
         self.acts: dict[tuple[str, str], int] = {}
         self.detections: dict[str, int] = {}
-        self.challenges: dict[str, int] = {}
         self.failures = 0
 
     def act(self, act: str, *, acts: bool) -> None:
@@ -39,10 +37,6 @@ class BotStats:
     def detection(self, name: str) -> None:
         """Counts a heuristic that was true; names are of our own table."""
         self.detections[name] = self.detections.get(name, 0) + 1
-
-    def challenge(self, outcome: str) -> None:
-        """Counts what became of a challenge; outcomes are names of our own."""
-        self.challenges[outcome] = self.challenges.get(outcome, 0) + 1
 
     def dump(self) -> BotDump:
         """A copy made of dicts, lists, strings and numbers only."""

@@ -19,10 +19,13 @@ from edgeproxy.ipc import State
 from edgeproxy.observe.bot_stats import BotDump
 from edgeproxy.observe.metrics import CLASS_NAMES, CLASSES, DURATION_BUCKETS, PROTOCOLS, Dump
 from edgeproxy.observe.quic_stats import RTT_BUCKETS, QuicDump
+from edgeproxy.state.stats import LATENCY_BUCKETS, SIZE_BUCKETS, StoreDump
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LE: Final = (*map(str, DURATION_BUCKETS), "+Inf")
 _RTT_LE: Final = (*map(str, RTT_BUCKETS), "+Inf")
+_STORE_LE: Final = (*map(str, LATENCY_BUCKETS), "+Inf")
+_SIZE_LE: Final = (*map(str, SIZE_BUCKETS), "+Inf")
 _UPSTREAM: Final = ("upstream", "target")
 
 
@@ -37,13 +40,14 @@ class Process(msgspec.Struct, frozen=True):
 
 class Scrape(msgspec.Struct, frozen=True):
     """All that one answer of /metrics is made of. ``ages``: how old each worker's numbers were when it
-    was asked for new ones and gave none, by process name; 0 where it answered."""
+    was asked for new ones and gave none, by process name; 0 where it answered. ``blocks``: in force, by kind."""
 
     total: Dump
     state: State
     ready: bool
     processes: Sequence[Process]
     ages: dict[str, float]
+    blocks: dict[str, int] = {}
 
 
 def render(scrape: Scrape) -> bytes:
@@ -64,6 +68,8 @@ class _Once(Collector):
         total = self._scrape.total
         yield from _clients(total)
         yield from _bots(total["bots"])
+        yield _gauge("blocks", "Blocks in force, by what they are about.", ("kind",), _by_key(self._scrape.blocks))
+        yield from _store(total["store"])
         yield from _quic(total["quic"])
         yield from _routes(total["routes"])
         yield from _upstreams(total["upstreams"])
@@ -99,6 +105,9 @@ def _clients(total: Dump) -> Iterator[Metric]:
                    [((name, outcome), n) for name, outcome, n in requests])  # fmt: skip
     yield _counter("limit_units", "Units of a limit that were corrected after the answer: settled (more), refunded (fewer).",
                    ("limit", "outcome"), [((name, outcome), n) for name, outcome, n in units])  # fmt: skip
+    yield _counter("blocked", "Requests that an operator's block refused, by its kind.", ("kind",), _by_key(total["blocked"]))
+    yield _counter("challenges", "Challenges, by what became of them, and why some were not passed.", ("outcome", "reason"),
+                   [((outcome, reason), n) for outcome, reason, n in total["challenges"]])  # fmt: skip
     yield _counter("log_dropped", "Access log lines that were dropped.", (), [((), total["log_dropped"])])
     yield _counter("events_dropped", "Event lines that were dropped.", (), [((), total["events_dropped"])])
 
@@ -115,8 +124,25 @@ def _bots(bots: BotDump) -> Iterator[Metric]:
     yield _counter("bot_detections", "Requests for which a heuristic was true.", ("detection",), _by_key(bots["detections"]))
     yield _counter("bot_acts", "Requests that the bot policy did something about (act), or would have (log).", ("act", "mode"),
                    [((act, mode), n) for act, mode, n in bots["acts"]])  # fmt: skip
-    yield _counter("challenges", "Challenges, by what became of them.", ("outcome",), _by_key(bots["challenges"]))
     yield _counter("bot_failures", "Bot scores that could not be computed.", (), [((), bots["failures"])])
+
+
+def _store(store: StoreDump) -> Iterator[Metric]:
+    yield _counter("store_decisions", "Exchanges that limits were asked about, by who decided.", ("by",),
+                   _by_key(store["decided"]))  # fmt: skip
+    latency = HistogramMetricFamily("edgeproxy_store_latency_seconds", "How long exchanges waited for the store's answer.")
+    latency.add_metric([], list(zip(_STORE_LE, accumulate(store["latencies"]), strict=True)), store["latency_sum"])
+    yield latency
+    sizes = HistogramMetricFamily("edgeproxy_store_batch_size", "Exchanges in what is sent to the store at once.")
+    sizes.add_metric([], list(zip(_SIZE_LE, accumulate(store["sizes"]), strict=True)), store["size_sum"])
+    yield sizes
+    yield _counter("store_failures", "Batches that were refused, lost or overdue.", (), [((), store["failures"])])
+    yield _counter("store_settles", "Settlements that the store has made.", (), [((), store["settles"])])
+    yield _counter("store_undone", "Exchanges that the store admitted too late, given back.", (), [((), store["undone"])])
+    yield _gauge("store_breakers", "Workers' ways to servers of the store: closed (asked), open (not asked).", ("state",),
+                 [(("closed",), store["asked"]), (("open",), store["away"])])  # fmt: skip
+    yield _gauge("store_fallback", "Workers that decide without the store, or a part of it, by their failure mode.", ("mode",),
+                 _by_key(store["fallback"]))  # fmt: skip
 
 
 def _quic(quic: QuicDump) -> Iterator[Metric]:

@@ -1,6 +1,7 @@
-# Security events: a JSON line for each rule that acts or logs, with what it saw. Nothing is done here without a hit, and
-# what may be a secret is never written, only how long it is.
-"""`Events.rule` is called for each hit; the lines go the way of the access log's (lines.py)."""
+# Security events: a JSON line for each rule that acts or logs, with what it saw, and for limits and blocks that refuse. Nothing
+# is done here without a hit, and what may be a secret is never written, only how long it is.
+"""`Events.rule` is called for each hit, `limited` and `blocked` for each refusal (of which few are told); the lines go the way of
+the access log's (lines.py)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import msgspec
 from edgeproxy.observe.access import MAX_AGENT, MAX_TEXT
 from edgeproxy.observe.lines import BATCH, LineWriter
 from edgeproxy.observe.metrics import PROTOCOLS
+from edgeproxy.observe.quiet import Quiet
 from edgeproxy.rules.addresses import show_ip
 from edgeproxy.rules.reads import private, reads, source
 from edgeproxy.rules.syntax import IP, show_value
@@ -21,7 +23,11 @@ from edgeproxy.rules.syntax import IP, show_value
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
     from edgeproxy.exchange import Exchange
+    from edgeproxy.message import Request
     from edgeproxy.observe.metrics import WorkerStats
+    from edgeproxy.plan import Plan
+    from edgeproxy.policy.blocks import Block
+    from edgeproxy.policy.limits import CompiledLimit
     from edgeproxy.policy.sightings import Sighting
     from edgeproxy.rules.facts import Facts
     from edgeproxy.rules.rule import Rule
@@ -62,11 +68,12 @@ class Events:
         writer: where they go.
     """
 
-    __slots__ = ("_reads", "writer")
+    __slots__ = ("_quiet", "_reads", "writer")
 
     def __init__(self, path: str, stats: WorkerStats) -> None:
         """Raises: OSError when the file cannot be opened."""
         self.writer = EventWriter(path, stats)
+        self._quiet = Quiet()
         # What each rule reads; a reload makes new rules, and what is known of the old ones goes with them.
         self._reads: WeakKeyDictionary[Rule, tuple[Shown, ...]] = WeakKeyDictionary()
 
@@ -76,20 +83,13 @@ class Events:
         Args:
             facts: the request as the rule saw it.
         """
-        plan, request = exchange.plan, facts.request
         event: dict[str, Any] = {
             "time": round(time.time(), 3),
             "event": "rule",
             "rule": rule.id,
             "action": rule.label,
             "mode": rule.model.mode,
-            "ray": exchange.ray.decode("ascii"),
-            "client": plan.client,
-            "protocol": PROTOCOLS[request.protocol],
-            "method": request.method.decode("latin-1"),
-            "host": request.authority.decode("latin-1")[:MAX_AGENT],
-            "path": request.target.partition(b"?")[0].decode("latin-1")[:MAX_TEXT],
-            "route": _NO_ROUTE if plan.route is None else plan.route.name,
+            **_about(exchange, facts.request),
         }
         status = answer(rule)
         if status is not None:
@@ -97,6 +97,38 @@ class Events:
         if rule.model.tags:
             event["tags"] = rule.model.tags
         event["fields"] = {each.name: seen(each, facts) for each in self._read_by(rule)}
+        self._write(event)
+
+    def limited(self, exchange: Exchange, limit: CompiledLimit, by: str) -> None:
+        """A limit refused an exchange, or would have: told once in a while for each limit and client.
+
+        Args:
+            by: who decided, as in `Admission.by`.
+        """
+        plan = exchange.plan
+        times = self._quiet.again((limit.label, plan.client), exchange.started)
+        if not times:
+            return
+        event: dict[str, Any] = {
+            "time": round(time.time(), 3), "event": "limit", "limit": limit.label, "mode": limit.model.mode, "by": by,
+            "times": times, **_about(exchange, exchange.request), **_key(plan),
+        }  # fmt: skip
+        if limit.acts:
+            event["status"] = limit.model.status
+        self._write(event)
+
+    def blocked(self, exchange: Exchange, block: Block) -> None:
+        """An exchange was refused since an operator blocked its client or its key: told once in a while for each block."""
+        plan = exchange.plan
+        times = self._quiet.again(block.name, exchange.started)
+        if times:
+            about = {**_about(exchange, exchange.request), **_key(plan)}
+            self._write({
+                "time": round(time.time(), 3), "event": "blocked", "block": f"{block.kind} {block.value}", "reason": block.reason,
+                "times": times, **about,
+            })  # fmt: skip
+
+    def _write(self, event: dict[str, Any]) -> None:
         lines = self.writer.lines
         lines.append(_encode(event) + b"\n")
         if len(lines) >= BATCH:
@@ -130,6 +162,23 @@ class Events:
         if len(lines) >= BATCH:
             self.writer.flush()
 
+    def challenge(self, exchange: Exchange, outcome: str, reason: str, facts: dict[str, int]) -> None:
+        """Somebody handed in what a challenge asked for.
+
+        Args:
+            outcome, reason: as in metrics.
+            facts: numbers about it.
+        """
+        event = {
+            "time": round(time.time(), 3), "event": "challenge", "outcome": outcome, "reason": reason,
+            "ray": exchange.ray.decode("ascii"), "client": exchange.plan.client,
+            "host": exchange.request.authority.decode("latin-1")[:MAX_AGENT], **facts,
+        }  # fmt: skip
+        lines = self.writer.lines
+        lines.append(_encode(event) + b"\n")
+        if len(lines) >= BATCH:
+            self.writer.flush()
+
     def _read_by(self, rule: Rule) -> tuple[Shown, ...]:
         known = self._reads.get(rule)
         if known is None:
@@ -139,9 +188,29 @@ class Events:
         return known
 
 
+def _about(exchange: Exchange, request: Request) -> dict[str, Any]:
+    """What every event about an exchange says of it."""
+    plan = exchange.plan
+    return {
+        "ray": exchange.ray.decode("ascii"),
+        "client": plan.client,
+        "protocol": PROTOCOLS[request.protocol],
+        "method": request.method.decode("latin-1"),
+        "host": request.authority.decode("latin-1")[:MAX_AGENT],
+        "path": request.target.partition(b"?")[0].decode("latin-1")[:MAX_TEXT],
+        "route": _NO_ROUTE if plan.route is None else plan.route.name,
+    }
+
+
+def _key(plan: Plan) -> dict[str, Any]:
+    """Whose key the exchange carries, where it is one of the edge."""
+    key = plan.keyed.key if plan.keyed is not None else None
+    return {} if key is None else {"key": key.id, "name": key.name}
+
+
 def answer(rule: Rule) -> int | None:
     """The status that a rule answers with, None for one that does not answer."""
-    if not rule.acts:
+    if not rule.acts or rule.challenges:  # challenges answer people and scripts differently
         return None
     if rule.fault is not None:
         return rule.fault.status

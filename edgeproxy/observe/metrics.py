@@ -15,6 +15,8 @@ from typing import Any, Final
 from edgeproxy.observe import bot_stats, quic_stats
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.observe.quic_stats import QuicStats
+from edgeproxy.state import stats as store_stats
+from edgeproxy.state.stats import StoreStats
 
 PROTOCOLS: Final = ("h1", "h2", "h3")
 H1: Final = 0
@@ -96,7 +98,9 @@ class WorkerStats:
     done has no protocol yet; see ``handshakes_pending``. ``handshakes`` counts completed ones, resumed included."""
 
     __slots__ = (
+        "blocked",
         "bots",
+        "challenges",
         "connections_open",
         "connections_total",
         "events_dropped",
@@ -112,6 +116,7 @@ class WorkerStats:
         "routes",
         "rule_errors",
         "rule_hits",
+        "store",
         "streams_open",
         "upstreams",
     )
@@ -133,9 +138,14 @@ class WorkerStats:
         # (limit, what became of it): allowed, limited, unasked; settled and refunded are units, the others requests.
         self.limits: dict[tuple[str, str], int] = {}
         self.bots = BotStats()
+        # Requests that an operator's block refused, by its kind.
+        self.blocked: dict[str, int] = {}
+        # (what became of it, why): of challenges; both are words of our own.
+        self.challenges: dict[tuple[str, str], int] = {}
         self.log_dropped = 0
         self.events_dropped = 0
         self.quic = QuicStats()
+        self.store = StoreStats()
         self.routes: dict[str, RouteStats] = {}
         self.upstreams: dict[tuple[str, str], UpstreamStats] = {}
 
@@ -178,6 +188,14 @@ class WorkerStats:
         key = (name, outcome)
         self.limits[key] = self.limits.get(key, 0) + n
 
+    def block(self, kind: str) -> None:
+        """Counts a request that a block refused."""
+        self.blocked[kind] = self.blocked.get(kind, 0) + 1
+    def challenge(self, outcome: str, reason: str = "") -> None:
+        """Counts what became of a challenge."""
+        key = (outcome, reason)
+        self.challenges[key] = self.challenges.get(key, 0) + 1
+
     def dump(self) -> Dump:
         """A copy made of dicts, lists, strings and numbers only; cheap enough for once a second."""
         return {
@@ -195,9 +213,12 @@ class WorkerStats:
             "rule_errors": dict(self.rule_errors),
             "limits": [[name, outcome, n] for (name, outcome), n in self.limits.items()],
             "bots": self.bots.dump(),
+            "blocked": dict(self.blocked),
+            "challenges": [[outcome, reason, n] for (outcome, reason), n in self.challenges.items()],
             "log_dropped": self.log_dropped,
             "events_dropped": self.events_dropped,
             "quic": self.quic.dump(),
+            "store": self.store.dump(),
             "routes": {
                 r.name: [list(r.requests), list(r.durations), r.duration_sum, r.bytes_in, r.bytes_out]
                 for r in self.routes.values()
@@ -215,9 +236,7 @@ class WorkerStats:
         }
 
 
-def record(
-    stats: RouteStats, protocol: int, status: int, seconds: float, bytes_in: int, bytes_out: int
-) -> None:
+def record(stats: RouteStats, protocol: int, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
     """Counts one finished request. ``status`` 0 means that the client left before any status was sent."""
     klass = status // 100
     # An upstream may answer 600…999; they are errors of its making and must not land in the next protocol's row.
@@ -246,6 +265,7 @@ def counters_only(dump: Dump) -> Dump:
     """What remains of a worker that is gone: counters as they were, gauges 0."""
     left = {**dump, "connections_open": [0] * len(PROTOCOLS), **dict.fromkeys(_GAUGES, 0)}
     left["quic"] = quic_stats.counters_only(dump["quic"])
+    left["store"] = store_stats.counters_only(dump["store"])
     left["upstreams"] = [{**u, **dict.fromkeys(_UPSTREAM_GAUGES, 0), "reporters": 0} for u in dump["upstreams"]]
     return left
 
@@ -258,12 +278,15 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         **{name: [0] * len(PROTOCOLS) for name in _LISTS},
         "handshake_failures": {},
         "rule_errors": {},
+        "blocked": {},
         "quic": QuicStats().dump(),
         "bots": BotStats().dump(),
+        "store": StoreStats().dump(),
     }
     faults: dict[tuple[str, str], int] = {}
     rule_hits: dict[tuple[str, str], int] = {}
     limits: dict[tuple[str, str], int] = {}
+    challenges: dict[tuple[str, str], int] = {}
     routes: dict[str, list[Any]] = {}
     upstreams: dict[tuple[str, str], Dump] = {}
     for dump in dumps:
@@ -274,13 +297,17 @@ def merge(dumps: Iterable[Dump]) -> Dump:
         _add_keys(total["handshake_failures"], dump["handshake_failures"])
         quic_stats.add(total["quic"], dump["quic"])
         bot_stats.add(total["bots"], dump["bots"])
+        store_stats.add(total["store"], dump["store"])
         for source, reason, n in dump["faults"]:
             faults[source, reason] = faults.get((source, reason), 0) + n
         for rule, action, n in dump["rule_hits"]:
             rule_hits[rule, action] = rule_hits.get((rule, action), 0) + n
         _add_keys(total["rule_errors"], dump["rule_errors"])
+        _add_keys(total["blocked"], dump["blocked"])
         for name, outcome, n in dump["limits"]:
             limits[name, outcome] = limits.get((name, outcome), 0) + n
+        for outcome, reason, n in dump["challenges"]:
+            challenges[outcome, reason] = challenges.get((outcome, reason), 0) + n
         for name, row in dump["routes"].items():
             have = routes.get(name)
             if have is None:
@@ -293,6 +320,7 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     total["faults"] = [[source, reason, n] for (source, reason), n in faults.items()]
     total["rule_hits"] = [[rule, action, n] for (rule, action), n in rule_hits.items()]
     total["limits"] = [[name, outcome, n] for (name, outcome), n in limits.items()]
+    total["challenges"] = [[outcome, reason, n] for (outcome, reason), n in challenges.items()]
     total["routes"] = routes
     total["upstreams"] = list(upstreams.values())
     return total

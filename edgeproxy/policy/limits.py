@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeproxy.config.limits import Limit, amount
 from edgeproxy.config.units import format_duration
-from edgeproxy.policy.rates import Rate
+from edgeproxy.policy.rates import Rate, Rates
+from edgeproxy.rules.addresses import V6, network
 from edgeproxy.rules.compiler import Check, Container, compile_test, compile_value
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from edgeproxy.policy.keys import Key
 
 _KINDS: Final = {"gcra": Kind.GCRA, "fixed-window": Kind.FIXED, "sliding-window": Kind.SLIDING}
-LEASE: Final = 60_000_000  # microseconds that a place of a concurrency limit is kept for who does not prolong it
 _MICROSECONDS: Final = 1_000_000
+
 
 class CompiledLimit:
     """One limit.
@@ -43,6 +44,7 @@ class CompiledLimit:
         acts: it refuses; else it only counts and logs.
         rate: how clients are told of it.
         said: its amount, for people.
+        reserve: tokens that an answer is taken to have where its request sets no bound.
         body, content_type: of its refusal, when it has its own.
         score: the reply's header that holds its points.
         budget: it is what a key of the edge may use up.
@@ -51,7 +53,7 @@ class CompiledLimit:
 
     __slots__ = (
         "_applies", "_keys", "_seed", "acts", "afterwards", "body", "budget", "content_type", "counters", "counts", "label",
-        "model", "name", "named", "quota", "rate", "replies", "said", "score", "stable",
+        "model", "name", "named", "quota", "rate", "replies", "reserve", "said", "score", "stable",
     )  # fmt: skip
 
     def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
@@ -65,12 +67,13 @@ class CompiledLimit:
         self.budget = False
         self._labelled(model.name)
         self.acts = model.mode == "act"
+        self.reserve = model.reserve
         concurrent = self.counts == "concurrent"
         self.quota = Quota(
             model.name,
             Kind.LEASES if concurrent else _KINDS[model.algorithm],
             number,
-            LEASE if concurrent else int(model.period * _MICROSECONDS),
+            int((model.lease if concurrent else model.period) * _MICROSECONDS),
             model.burst or 0,
             int(model.mitigation_timeout * _MICROSECONDS),
         )
@@ -85,7 +88,11 @@ class CompiledLimit:
         names = frozenset().union(*map(fields_of, values), fields_of(test) if test is not None else ())
         self.stable = all(FIELDS[name].stable for name in names)
         self._applies = compile_test(test, lists) if test is not None else None
-        self._keys: tuple[Check, ...] = tuple(compile_value(value, lists) for value in values)
+        sources = [compile_value(value, lists) for value in values]
+        self._keys: tuple[Check, ...] = tuple([
+            _network(source, model.ipv6_prefix) if text.strip() == "ip.src" else source
+            for text, source in zip(model.key, sources, strict=True)
+        ])  # fmt: skip
         self.replies = None
         if model.counting_expression is not None:
             self.replies = compile_test(parse(model.counting_expression, types, phase="response"), lists)
@@ -126,6 +133,36 @@ class CompiledLimit:
         if self.afterwards:
             return Charge(self.quota, key, 0)
         return Charge(self.quota, key, tokens if self.counts == "tokens" else 1)
+
+
+def _network(address: Check, bits: int) -> Check:
+    """The client's address, but of IPv6 only its network: who has one has 2^64 addresses."""
+    return lambda facts: network(code, bits) if (code := address(facts)) is not None and code >= V6 else code
+
+
+class Together:
+    """Limits that one exchange is under, and what follows from which they are; made once for all such exchanges.
+
+    Attributes:
+        rates: how clients are told of them.
+        leased: one is of concurrency; lease: the seconds that the shortest of those keeps a place, 0.0 without.
+        tokens: one is of tokens.
+        reads: one wants to see the reply's head.
+        settles: what was taken may have to be corrected when an exchange is over.
+    """
+
+    __slots__ = ("lease", "leased", "limits", "rates", "reads", "settles", "tokens")
+
+    def __init__(self, limits: tuple[CompiledLimit, ...]) -> None:
+        """Of at least one limit."""
+        self.limits = limits
+        self.rates = Rates([limit.rate for limit in limits])
+        leases = [limit.quota.window for limit in limits if limit.counts == "concurrent"]
+        self.leased = bool(leases)
+        self.lease = min(leases, default=0) / _MICROSECONDS
+        self.tokens = any(limit.counts == "tokens" for limit in limits)
+        self.reads = any(limit.replies is not None or limit.score is not None for limit in limits)
+        self.settles = self.leased or self.tokens or any(limit.afterwards for limit in limits)
 
 
 def compile_limits(limits: tuple[Limit, ...], book: RuleBook) -> tuple[CompiledLimit, ...]:

@@ -13,9 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from edgeproxy.message import Headers
+
+if TYPE_CHECKING:
+    from edgeproxy.state.ports import Verdict
 
 _SECOND: Final = 1_000_000
 _FAR: Final = 10 * 365 * 86400 * _SECOND  # what is owed for longer is told as this
@@ -32,20 +36,39 @@ class Rate:
         policy: its part of RateLimit-Policy.
     """
 
-    __slots__ = ("_name", "counts", "limit", "policy")
+    __slots__ = ("_amount", "_state", "counts", "limit", "policy")
 
     def __init__(self, name: str, counts: str, limit: int, window: int) -> None:
         """Compile; `window` in microseconds, 0 for none (concurrency)."""
-        self._name = b'"%b"' % name.encode("ascii")
+        said = b'"%b"' % name.encode("ascii")
+        self._state = said.replace(b"%", b"%%") + b";r=%d;t=%d"
+        self._amount = b"%d" % limit
         self.counts = counts
         self.limit = limit
         seconds = b";w=%d" % max(1, -(-window // _SECOND)) if window else b""
         unit = b"" if counts == "requests" else b';qu="%b"' % _quota_unit(counts)
-        self.policy = self._name + b";q=%d" % limit + unit + seconds
+        self.policy = said + b";q=%d" % limit + unit + seconds
 
     def state(self, remaining: int, reset: int) -> bytes:
         """Its part of RateLimit."""
-        return b"%b;r=%d;t=%d" % (self._name, remaining, -(-reset // _SECOND))
+        return self._state % (remaining, -(-reset // _SECOND))
+
+    def openai(self, unit: bytes, remaining: int, reset: int) -> Headers:
+        """Its fields for OpenAI's SDKs; `unit` is `requests` or `tokens`."""
+        return [
+            (b"x-ratelimit-limit-" + unit, self._amount),
+            (b"x-ratelimit-remaining-" + unit, b"%d" % remaining),
+            (b"x-ratelimit-reset-" + unit, go_duration(reset)),
+        ]
+
+    def anthropic(self, unit: bytes, remaining: int, reset: int, now: float) -> Headers:
+        """The same for Anthropic's; `now` in seconds since the epoch."""
+        name = b"anthropic-ratelimit-" + unit
+        return [
+            (name + b"-limit", self._amount),
+            (name + b"-remaining", b"%d" % remaining),
+            (name + b"-reset", moment(now + min(reset, _FAR) / _SECOND)),
+        ]
 
 
 def _quota_unit(counts: str) -> bytes:
@@ -53,44 +76,44 @@ def _quota_unit(counts: str) -> bytes:
     return {"bytes": b"content-bytes", "concurrent": b"concurrent-requests"}.get(counts, counts.encode("ascii"))
 
 
-State = tuple[Rate, int, int]
-"""A rate, what remains of it, and microseconds until all of it is back."""
+class Rates:
+    """The limits that one answer tells of."""
 
+    __slots__ = ("_policy", "_rates", "_units")
 
-def rate_fields(states: Sequence[State], dialect: str | None, clock: Callable[[], float] = time.time) -> Headers:
-    """The fields that tell where a client stands.
+    def __init__(self, rates: Sequence[Rate]) -> None:
+        """Keep them; there is at least one."""
+        self._rates = tuple(rates)
+        self._policy = (b"ratelimit-policy", b", ".join([rate.policy for rate in rates]))
+        places = {unit: [at for at, rate in enumerate(rates) if rate.counts == counts] for counts, unit in _UNITS.items()}
+        self._units = tuple([(unit, found) for unit, found in places.items() if found])
 
-    Args:
-        states: of the limits that the request was under; not empty.
-        clock: seconds since the epoch.
-    """
-    fields: Headers = [
-        (b"ratelimit-policy", b", ".join([rate.policy for rate, _, _ in states])),
-        (b"ratelimit", b", ".join([rate.state(remaining, reset) for rate, remaining, reset in states])),
-    ]
-    if dialect is None:
-        return fields
-    for counts, unit in _UNITS.items():
-        tightest = None
-        for state in states:
-            if state[0].counts == counts and (tightest is None or state[1] < tightest[1]):
-                tightest = state
-        if tightest is None:
-            continue
-        rate, remaining, reset = tightest
-        if dialect == "anthropic":
-            fields += [
-                (b"anthropic-ratelimit-%b-limit" % unit, b"%d" % rate.limit),
-                (b"anthropic-ratelimit-%b-remaining" % unit, b"%d" % remaining),
-                (b"anthropic-ratelimit-%b-reset" % unit, moment(clock() + min(reset, _FAR) / _SECOND)),
-            ]
+    def fields(self, verdicts: Sequence[Verdict], dialect: str | None, clock: Callable[[], float] = time.time) -> Headers:
+        """The fields that tell where a client stands.
+
+        Args:
+            verdicts: of each of the limits.
+            clock: seconds since the epoch.
+        """
+        rates = self._rates
+        if len(rates) == 1:
+            verdict = verdicts[0]
+            state = rates[0].state(verdict[1], verdict[2])
         else:
-            fields += [
-                (b"x-ratelimit-limit-%b" % unit, b"%d" % rate.limit),
-                (b"x-ratelimit-remaining-%b" % unit, b"%d" % remaining),
-                (b"x-ratelimit-reset-%b" % unit, go_duration(reset)),
-            ]
-    return fields
+            state = b", ".join([rate.state(each[1], each[2]) for rate, each in zip(rates, verdicts, strict=True)])
+        fields: Headers = [self._policy, (b"ratelimit", state)]
+        if dialect is None:
+            return fields
+        for unit, places in self._units:
+            place = places[0]
+            if len(places) > 1:  # SDKs know one: the tightest
+                place = min(places, key=lambda at: verdicts[at][1])
+            rate, verdict = rates[place], verdicts[place]
+            if dialect == "anthropic":
+                fields += rate.anthropic(unit, verdict[1], verdict[2], clock())
+            else:
+                fields += rate.openai(unit, verdict[1], verdict[2])
+        return fields
 
 
 def retry_fields(retry: int) -> Headers:
@@ -122,5 +145,10 @@ def go_duration(microseconds: int) -> bytes:
 
 def moment(seconds: float) -> bytes:
     """A time in RFC 3339, in whole seconds, rounded up."""
-    at = datetime.fromtimestamp(0, UTC) + timedelta(seconds=-(-seconds // 1))
+    return _moment(int(-(-seconds // 1)))
+
+
+@lru_cache(maxsize=256)  # 3 µs a time, and many answers tell of the same second
+def _moment(seconds: int) -> bytes:
+    at = datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)
     return at.strftime("%Y-%m-%dT%H:%M:%SZ").encode("ascii")

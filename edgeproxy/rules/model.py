@@ -297,6 +297,11 @@ class RuleBook(_Section):
     lists: tuple[LoadedList, ...] = ()
 
 
+def challenges(book: RuleBook) -> bool:
+    """Whether a rule of a book challenges somebody."""
+    return any(rule.enabled and rule.mode == "act" and rule.action in CHALLENGES for rule in book.rules)
+
+
 class RuleFiles(_Section):
     """What `rules` of a configuration comes to: the names of files, and what was read from them (config/load.py). Both
     travel to the workers, so that all of them have the same rules, whatever happens to the files meanwhile."""

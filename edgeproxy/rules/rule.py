@@ -40,6 +40,7 @@ class Rule:
         label: what counts in metrics: its action, or `log` for one that only tries.
         acts: it does something, it is not in mode `log`.
         final: it ends the matter when it acts.
+        challenges: it acts and challenges: who has passed a challenge passes it.
         sampled: it acts on a share of what it matches.
         fields: the fields its expressions read.
         stable: they, and what its action reads, follow from the head, the client and the configuration.
@@ -50,8 +51,8 @@ class Rule:
     """
 
     __slots__ = (
-        "__weakref__", "_check", "_lists", "_types", "acts", "body", "changes", "content_type", "fault", "fields", "final", "id",
-        "index", "label", "location", "model", "sampled", "stable",
+        "__weakref__", "_check", "_lists", "_types", "acts", "body", "challenges", "changes", "content_type", "fault", "fields",
+        "final", "id", "index", "label", "location", "model", "sampled", "stable",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Rule:
         self.acts = model.mode == "act"
         self.label: str = model.action if self.acts else "log"
         self.final = self.acts and model.action in _FINAL
+        self.challenges = self.acts and model.action in CHALLENGES
         self.sampled = model.sample < 1
         self.fields = fields_of(test)
         self.stable = is_stable(self.fields)
@@ -140,8 +142,7 @@ def _fault(model: RuleModel) -> Fault | None:
     if model.action == "block":
         return client_fault(model.status or 403, "rule_block", "This request was blocked by a rule of this site.")
     if model.action in CHALLENGES:
-        message = "This request has to pass a challenge, and this server cannot show one yet."
-        return edge_fault(403, "rule_challenge", message)
+        return edge_fault(403, "rule_challenge", "This request has to pass a challenge first.")
     return None
 
 

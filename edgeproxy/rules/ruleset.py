@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
     Attributes:
         parts: of the first segments; the rest is not known before earlier rules are.
         closed: no request of this plan gets behind these.
-        decision: when it is the same for all requests of the plan; else None.
+        decision: when it is the same for all requests of the plan; else None. A challenge is passed until a clearance expires.
         failed: rules that could not be asked, or carried out where the decision is the same for all; each request counts them.
     """
 
@@ -113,13 +113,13 @@ class Ruleset:
         for segment in self.segments:
             part = Part(_ask(segment.stable, facts, unasked), _ask(segment.may, facts, unasked))
             parts.append(part)
-            if settled and not part.candidates and not any(rule.sampled for rule in part.found):
+            if settled and not part.candidates and not any(rule.sampled or rule.challenges for rule in part.found):
                 facts = walk.all(part.found, facts)
                 if walk.over:
                     break
                 continue
             settled = False
-            if not self._skips and any(rule.final and rule.location is None and not rule.sampled for rule in part.found):
+            if not self._skips and any(_ends(rule) for rule in part.found):
                 break
             rewrites = segment.rewrites
             if rewrites in part.candidates or (rewrites in part.found and (self._skips or rewrites.sampled)):
@@ -270,6 +270,11 @@ def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:
 
 def _index(rule: Rule) -> int:
     return rule.index
+
+
+def _ends(rule: Rule) -> bool:
+    """Whether no request that it holds for gets behind it."""
+    return rule.final and rule.location is None and not rule.sampled and not rule.challenges
 
 
 def _never() -> float:

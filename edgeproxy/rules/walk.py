@@ -47,13 +47,13 @@ class Walk:
 
     Attributes:
         over: no later rule of this phase runs.
+        cleared: whether the client has passed what a rule challenges it with; None: nobody has.
         saw: each hit with what its rule saw, if somebody wants to know and has set a list; else None.
     """
 
     __slots__ = (
-        "_broken", "_draw", "_drawn", "final", "hits", "host", "left_out", "limits", "location", "over", "request", "saw",
-        "skip_stages",
-        "tags", "upstream", "written",
+        "_broken", "_draw", "_drawn", "cleared", "final", "hits", "host", "left_out", "limits", "location", "over", "request",
+        "saw", "skip_stages", "tags", "upstream", "written",
     )  # fmt: skip
 
     def __init__(self, request: Request, draw: Callable[[], float], broken: Broken) -> None:
@@ -68,6 +68,7 @@ class Walk:
         self._broken = broken
         self.hits: list[Rule] = []
         self.saw: list[tuple[Rule, Facts]] | None = None
+        self.cleared: Callable[[Rule], bool] | None = None
         self.left_out: set[str] = set()
         self.skip_stages: set[str] = set()
         self.final: Rule | None = None
@@ -100,7 +101,7 @@ class Walk:
 
     def take(self, rule: Rule, facts: Facts) -> Facts:
         """A rule that holds for `facts`. Returns: the facts for later rules."""
-        if self.drops(rule):
+        if self.drops(rule) or (rule.challenges and self.cleared is not None and self.cleared(rule)):
             return facts
         seen = facts
         if not rule.acts:

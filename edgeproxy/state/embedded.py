@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from edgeproxy.state.memory import Memory
 from edgeproxy.state.ports import Admitted, Change, Charge, Level
+from edgeproxy.state.stats import StoreStats
 
 Clock = Callable[[], int]
 """Microseconds since the epoch."""
@@ -27,13 +28,15 @@ def steady_clock() -> Clock:
 class EmbeddedStore:
     """See ports.py; `memory` may be shared by stores of one process, as long as they have the same clock."""
 
-    __slots__ = ("_clock", "memory")
+    __slots__ = ("_clock", "memory", "stats")
 
-    def __init__(self, memory: Memory | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, memory: Memory | None = None, clock: Clock | None = None, stats: StoreStats | None = None) -> None:
+        self.stats = stats or StoreStats()
         self._clock = clock or steady_clock()
         self.memory = Memory(self._clock()) if memory is None else memory  # an empty one is false
 
     def admit(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
+        self.stats.exchanges += 1
         done(self.memory.admit(charges, lease, self._clock()))
 
     def settle(self, changes: Sequence[Change], lease: bytes) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 from edgeproxy.state.ports import LEASE_SIZE, Admission, Change, Charge, Kind, Level, Quota, Verdict
+from edgeproxy.state.stats import StoreStats
 
 Mode = Literal["local", "open", "closed"]
 
@@ -40,11 +41,16 @@ class Fallback:
 
     Args:
         clock: microseconds since the epoch.
+        stats: what is decided here is counted there.
     """
 
-    __slots__ = ("_clock", "_mine", "_mine_before", "_mode", "_seen", "_seen_before", "_share", "_shares", "_table")
+    __slots__ = ("_clock", "_mine", "_mine_before", "_mode", "_seen", "_seen_before", "_share", "_shares", "_stats", "_table")
 
-    def __init__(self, mode: Mode, shares: int, table: Table, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, mode: Mode, shares: int, table: Table, clock: Callable[[], int], stats: StoreStats | None = None
+    ) -> None:
+        self._stats = stats or StoreStats()
+        self._stats.mode = mode
         self._mode = mode
         self._shares = shares
         self._table = table
@@ -67,6 +73,7 @@ class Fallback:
 
     def decide(self, charges: Sequence[Charge], lease: bytes) -> Admission:
         """What is to become of an exchange that the store was not asked about."""
+        self._stats.fallbacks += 1
         if self._mode == "open":
             return Admission(True, tuple([Verdict(True, c.quota.limit, 0, 0, 0) for c in charges]), "open")
         if self._mode == "closed":

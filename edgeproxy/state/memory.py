@@ -61,6 +61,16 @@ class Memory:
             self.tend(now)
         tables = self._tables
         blocks = self._blocks if self._blocked else None
+        if len(charges) == 1 and blocks is None:  # most requests: one charge of a key that is young, and it fits
+            quota, key, cost = charges[0]
+            table = tables.get(quota)
+            state = table.young.get(key) if table is not None and quota.kind is not _LEASES else None
+            if table is not None and state is not None:
+                after, verdict = TAKE[quota.kind](state, quota, cost, now, lease)
+                if verdict[0]:
+                    if cost:
+                        table.young[key] = after
+                    return _new(Admission, (True, (verdict,), "store"))
         verdicts: list[Verdict] = []
         undo: list[tuple[Table, bytes, State | None, int]] = []
         refused: list[tuple[Table, bytes, State]] = []

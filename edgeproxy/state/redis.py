@@ -25,6 +25,7 @@ from edgeproxy.state.redis_link import Link, Refusal, command
 from edgeproxy.state.redis_url import Address, Place, label
 from edgeproxy.state.refusals import Refusals
 from edgeproxy.state.shelf import Recent
+from edgeproxy.state.stats import StoreStats
 
 BLOB_SIZE: Final = 64 << 10
 _CHARGES: Final = 1600  # in a batch; each is up to two keys
@@ -52,23 +53,6 @@ class Settings:
     shares: int = 1
 
 
-class StoreStats:
-    """Counters of one store; all only grow. ``latency`` is in seconds, over ``batches``."""
-
-    __slots__ = ("batches", "exchanges", "failures", "fallbacks", "known", "latency", "resent", "settles", "undone")
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.exchanges = 0
-        self.settles = 0
-        self.latency = 0.0
-        self.failures = 0  # batches that were refused, lost or overdue
-        self.fallbacks = 0  # exchanges decided without the store
-        self.known = 0  # exchanges refused here because a key was known to be over its limit
-        self.undone = 0  # of them, those that the store admitted, too, too late
-        self.resent = 0
-
-
 class RedisStore:
     """See the module.
 
@@ -85,23 +69,26 @@ class RedisStore:
         clock: Callable[[], int],
         *,
         loop: asyncio.AbstractEventLoop | None = None,
+        stats: StoreStats | None = None,
     ) -> None:
         """Begins to connect, in the background.
 
         Args:
             table: counts what is decided here; for mode `local`.
             clock: microseconds since the epoch.
+            stats: counters to go on with.
 
         Raises: OSError (the TLS files), ValueError (the prefix).
         """
         self.loop = loop or asyncio.get_running_loop()
         self.place = place
         self.settings = settings
-        self.stats = StoreStats()
+        self.stats = stats or StoreStats()
+        self.stats.watch = self._servers
         self.lanes: list[Lane] = []
         self.names = Names(settings.prefix)
         self.packer = Packer(self.names)
-        self.fallback = Fallback(settings.mode, settings.shares, table, clock)
+        self.fallback = Fallback(settings.mode, settings.shares, table, clock, self.stats)
         self.context = place.context()
         self.refusals = Refusals(self.fallback.last)
         self._clock = clock
@@ -110,6 +97,10 @@ class RedisStore:
         self._ready = asyncio.Event()
         self._closed = False
         self._begin()
+
+    def _servers(self) -> tuple[int, int]:
+        up = sum(lane.up for lane in self.lanes)
+        return up, len(self.lanes) - up
 
     def _begin(self) -> None:
         where = self.place.name or label(self.place.addresses[0])
@@ -268,7 +259,6 @@ class RedisStore:
 
     def decide(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
         """Decide without the store."""
-        self.stats.fallbacks += 1
         self.tell(done, self.fallback.decide(charges, lease))
 
     def rise(self, lane: Lane) -> None:  # noqa: ARG002  one of several, in a cluster

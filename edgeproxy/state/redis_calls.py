@@ -39,7 +39,7 @@ class Batch:
     def prepare(self, lane: Lane) -> bytes:
         """The command, for a lane that is to send it."""
         self._lane = lane
-        self._store.stats.batches += 1
+        self._store.stats.sent(len(self.takes))
         # Twice the deadline: what is a little late is undone when it is heard; this is for what is never heard.
         not_after = lane.time() + int(self._store.settings.deadline * 2e6)
         return self._store.packer.pack(self.takes, self.gives, not_after)
@@ -72,8 +72,7 @@ class Batch:
         if self.late:
             store.undo(answer, self.takes)
             return
-        stats.exchanges += len(self.takes)
-        stats.latency += store.loop.time() - self.sent
+        stats.answered(len(self.takes), store.loop.time() - self.sent)
         store.judged(answer, self.takes)
 
     def _refused(self, reply: Any) -> None:

@@ -21,7 +21,7 @@ def _script(name: str) -> bytes:
     return b"\n".join(here.joinpath(part).read_bytes() for part in ("units.lua", name))
 
 
-SCRIPTS: Final = {name: _script(f"{name}.lua") for name in ("admit", "peek", "block", "reset")}
+SCRIPTS: Final = {name: _script(f"{name}.lua") for name in ("admit", "peek", "block", "reset", "list")}
 SHA: Final = {name: hashlib.sha1(text, usedforsecurity=False).hexdigest().encode() for name, text in SCRIPTS.items()}
 LOAD: Final = b"".join(command(b"SCRIPT", b"LOAD", text) for text in SCRIPTS.values())
 

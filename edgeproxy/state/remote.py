@@ -28,6 +28,7 @@ from edgeproxy.state.memory import BLOB_SIZE, Memory
 from edgeproxy.state.ports import Admission, Admitted, Change, Charge, Kind, Level, Quota
 from edgeproxy.state.refusals import Refusals
 from edgeproxy.state.shelf import Recent
+from edgeproxy.state.stats import StoreStats
 
 DEADLINE: Final = 0.025  # seconds
 GRACE: Final = 0.002  # seconds of the deadline in which the loop is sure to have read what lay in the socket
@@ -75,15 +76,18 @@ class RemoteStore(asyncio.Protocol):
         shares: int,
         clock: Clock | None = None,
         deadline: float = DEADLINE,
+        stats: StoreStats | None = None,
     ) -> None:
+        self.stats = stats or StoreStats()
         self._loop = loop
         self._where = where
         self._clock = clock or steady_clock()
         self._deadline = deadline
-        self._fallback = Fallback(mode, shares, Memory(self._clock(), LOCAL_KEYS, 0), self._clock)
+        self._fallback = Fallback(mode, shares, Memory(self._clock(), LOCAL_KEYS, 0), self._clock, self.stats)
         self._refusals = Refusals(self._fallback.last)
         self._settled = Recent(SETTLED)
         self._breaker = Breaker(loop.time())
+        self.stats.watch = lambda: (1, 0) if self._breaker.closed else (0, 1)
         self._transport: Any = None
         self._connecting: asyncio.Task[Any] | None = None
         self._probing: asyncio.TimerHandle | None = None
@@ -117,6 +121,7 @@ class RemoteStore(asyncio.Protocol):
     def admit(self, charges: Sequence[Charge], lease: bytes, done: Admitted) -> None:
         known = self._refusals.check(charges, self._clock())
         if known is not None:
+            self.stats.known += 1
             done(known)
         elif not self._breaker.closed or self._count >= MAX_WAITING:
             done(self._fallback.decide(charges, lease))
@@ -216,6 +221,7 @@ class RemoteStore(asyncio.Protocol):
         if self._undefined:
             data = self._define(now) + data
         self._sent.append(_Batch(now, waiting, probe=probe))
+        self.stats.sent(sum([charges is not None for _, _, charges, _ in waiting]))
         self._transport.write(data)
         if self._timer is None and waiting:
             self._timer = self._loop.call_later(self._deadline - GRACE, self._is_late, False)
@@ -258,12 +264,15 @@ class RemoteStore(asyncio.Protocol):
         batch = self._sent.popleft()
         if batch.probe:
             self._probed(batch)
+        if not batch.given_up:
+            self.stats.answered(len(answers.admissions), self._loop.time() - batch.sent)
         admissions, others = iter(answers.admissions), iter(answers.others)
         now = self._clock()
         for done, _, charges, lease in batch.waiting:
             answer = next(others if charges is None else admissions, None)
             if batch.given_up:
                 if charges is not None and answer is not None and answer.allowed:
+                    self.stats.undone += 1
                     self._refund(charges, answer, lease)
                 continue
             self._count -= 1
@@ -305,6 +314,7 @@ class RemoteStore(asyncio.Protocol):
             self._timer = self._loop.call_later(left - GRACE, self._is_late, False)
 
     def _fail(self) -> None:
+        self.stats.failures += 1
         self._breaker.fail(self._loop.time())
         self._give_up()
         self._arm()

@@ -250,6 +250,7 @@ async def test_a_stream_that_breaks_off(protocol: str, inside: bool) -> None:
         ask = read_ask("openai", STREAMED)
         assert ask is not None
         assert ask.prompt + 20 <= store.used("tokens") <= ask.prompt + 80
+        assert set(store.settled.values()) == {1}
 
 
 @pytest.mark.parametrize("status", [b"400 no", b"429 later", b"500 broken"])
@@ -266,13 +267,35 @@ async def test_errors_cost_no_tokens(protocol: str, status: bytes) -> None:
         assert store.used("tokens") == 0
 
 
-async def test_no_upstream_costs_no_tokens(protocol: str) -> None:
+async def test_no_upstream_costs_no_tokens_but_a_request(protocol: str) -> None:
     nowhere = {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}}
-    async with stand(protocol, limits=[LIMIT], routes=routed(dialect="openai"), upstreams=nowhere) as s:
+    limits = [LIMIT, {**LIMIT, "name": "requests", "tokens": None, "requests": 10}]
+    async with stand(protocol, limits=limits, routes=routed(dialect="openai"), upstreams=nowhere) as s:
         store = watched(s)
         call = (await s.dial()).call("POST", "/", body=STREAMED)
         assert await call.reply() == 502
-        assert store.used("tokens") == 0
+        assert (store.used("tokens"), store.used("requests")) == (0, 1)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"br"])
+async def test_a_coded_request_passes_as_it_is_and_is_set_aside_by_what_it_holds(protocol: str, coding: bytes) -> None:
+    async def handler(connection: Connection) -> None:
+        await connection.request()
+        whole = WHOLE["openai"]
+        connection.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(whole) + whole)
+        await connection.gone()
+
+    plain = LONG % b'"stream":false'
+    body = gzip.compress(plain) if coding == b"gzip" else bytes(range(256)) * 4
+    async with stand(protocol, handler, limits=[LIMIT], routes=routed(dialect="openai")) as s:
+        store = watched(s)
+        call = (await s.dial()).call("POST", "/", [(b"content-encoding", coding)], body)
+        assert await call.reply() == 200
+        assert s.upstream.requests[0].body == body
+        ask = read_ask("openai", plain)
+        assert ask is not None and ask.prompt > 10 * len(gzip.compress(plain)) // 4
+        assert store.charges["tokens"].cost == (ask.prompt if coding == b"gzip" else 8 * len(body) // 4) + 3000
+        assert store.used("tokens") == 42
 
 
 async def test_over_the_limit(protocol: str) -> None:

@@ -237,6 +237,26 @@ async def test_a_tunnel_holds_its_place_and_counts_its_bytes(end: str) -> None:
         assert store.used("bytes") == 2000
 
 
+async def test_a_tunnel_where_a_dialect_is_spoken_counts_all_but_tokens() -> None:
+    limits: list[dict[str, Any]] = [
+        {"name": "requests", "requests": 10, **ALL}, {"name": "tokens", "tokens": 1000, **ALL},
+        {"name": "bytes", "bytes": 100_000, **ALL}, {"name": "one", "concurrent": 1, "key": "http.host"},
+    ]  # fmt: skip
+    async with stand("h1", mirror, limits=limits, routes=routed(dialect="openai")) as s:
+        store = watched(s)
+        async with connected(s.edge.https_port) as client:
+            await client.send(ASK)
+            head = await client.take_until(b"\r\n\r\n")
+            assert head is not None and head.startswith(b"HTTP/1.1 101 ") and b"\r\nx-ratelimit-remaining-requests: 9" in head
+            assert b"tokens" not in head and "tokens" not in store.charges, "events of a socket are not read"
+            await client.send(b"x" * 1000)
+            assert await client.take(1000) == b"x" * 1000
+            refused = await (await s.dial()).get()
+            assert refused.status == 429 and json.loads(refused.body)["error"]["code"] == "rate_limit_exceeded"
+        await until(lambda: store.used("one") == 0)
+        assert (store.used("bytes"), store.used("requests")) == (2000, 1) and set(store.settled.values()) == {1}
+
+
 async def test_a_request_that_is_repeated_is_charged_once(protocol: str) -> None:
     """The upstream's connection was kept, and is gone when the next request is written to it."""
     async def handler(connection: Connection) -> None:

@@ -38,7 +38,7 @@ BLOCKS = """
 @pytest.mark.parametrize(("path", "status", "kind", "part", "rule"), [
     ("/own", 451, b"application/json", b'{"no": 1}', "own"),
     ("/text", 403, b"text/x-no", b"no", "text"),
-    ("/ask", 403, b"application/json", b"has to pass a challenge", "ask"),
+    ("/ask", 401, b"application/json", b"has to pass a challenge", "ask"),
     ("/blocked", 403, b"application/json", b"blocked by a rule", "plain"),
 ])  # fmt: skip
 async def test_a_block(protocol: str, path: str, status: int, kind: bytes, part: bytes, rule: str) -> None:

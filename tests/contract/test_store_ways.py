@@ -1,8 +1,10 @@
 # The ways into a Redis server: TLS, users with passwords, Unix sockets, databases; and what is said when one is closed.
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,9 @@ from support import redis_server
 from support.redis_server import Server, running_cluster, running_sentinel, running_server, until
 from support.stores import admit, close_all, name, open_store, quota
 
+from edgeproxy.blocklist import Shared
+from edgeproxy.blockshare import SharedList
+from edgeproxy.policy.blocks import Block
 from edgeproxy.state.ports import Charge, Kind
 from edgeproxy.state.redis import RedisStore
 
@@ -39,6 +44,10 @@ async def works(url: str) -> None:
         assert await store.ready(10)
         charges = [Charge(quota(kind), name(), 1) for kind in Kind]
         assert (await admit(store, *charges)).by == "store"
+        shared: asyncio.Future[Shared | None] = asyncio.get_running_loop().create_future()
+        block = Block("ip", "192.0.2.1", time.monotonic() + 60, 0.0, "")
+        SharedList(store, time.monotonic).sync({block.name: block}, b"", b"", shared.set_result)
+        assert await shared is not None
 
 
 async def is_told(url: str, caplog: pytest.LogCaptureFixture, what: str) -> None:

@@ -53,6 +53,12 @@ class FakePlane:
     def count(self, store: Store) -> None:
         raise AssertionError("limits are not configured")
 
+    def block(self, blocks: Any) -> None:
+        assert blocks is None
+
+    def look(self, charges: Any, reset: bool, done: Any) -> None:
+        done(None)
+
     def switch(self, snapshot: Config) -> None:
         self.snapshot = snapshot
 

@@ -217,3 +217,41 @@ async def test_redis_forgets(tmp_path: Path) -> None:
         assert load.statuses == {200} and load.slowest() < DEADLINE + SLACK
         await until(lambda: leases(server) == 0)
         assert process.popen.returncode == 0
+
+
+async def test_clients_that_leave_while_redis_is_asked_are_charged_nothing(tmp_path: Path) -> None:
+    limits = [{"name": "all", "requests": 1000, "key": "http.host", "period": "10h", "algorithm": "fixed-window"}, LIMITS[1]]
+    with running_server() as server:
+        async with running_upstream(answers) as upstream:
+            process, https, _ = serve(tmp_path, upstream.port, *limits, store=server.url, store_deadline="20s")
+            try:
+                await until(lambda: "ready after" in process.said(), 20)
+                asking = await WIRES["h1"].open(https)
+                assert await asking.call().reply(20) == 200
+                command(server, "CLIENT PAUSE 30000 WRITE")  # a script may write
+                wires = [await WIRES[("h1", "h2", "h3")[number % 3]].open(https) for number in range(6)]
+                for wire in wires:
+                    wire.call()
+                await until(lambda: stopped(server), 20)
+                for wire in wires:
+                    wire.close()
+                command(server, "CLIENT UNPAUSE")
+                asked, end = 1, time.monotonic() + 20
+                while True:
+                    call = asking.call()
+                    assert await call.reply(20) == 200
+                    asked += 1
+                    if call.values(b"ratelimit")[0].startswith(b'"all";r=%d;' % (1000 - asked)):
+                        break
+                    assert time.monotonic() < end, call.fields
+                assert len(upstream.requests) == asked and leases(server) == 0
+                await asking.leave()
+            finally:
+                process.stop()
+
+
+def stopped(server: Server) -> bool:
+    """Whether the script of a worker stands at the server."""
+    with server.client as client:
+        clients: Any = client.client_list()
+        return any(each["cmd"] == "evalsha" and "b" in each["flags"] for each in clients)

@@ -391,21 +391,6 @@ def test_used_up_tokens_refuse_nobody_else(tmp_path: Path) -> None:
     assert status(reply_with(made, [], b"/v1/models")) == 200 and status(reply_with(made, [], b"/plain")) == 200
 
 
-def test_places_are_prolonged_while_they_are_held(tmp_path: Path) -> None:
-    made = stand(tmp_path, {"name": "one", "concurrent": 1, "key": "http.host"})
-    made.pool.answers = False
-    driver = made.h1().feed(GET % (b"/", b""))
-    for _ in range(6):
-        made.now += 25_000_000  # type: ignore[attr-defined]
-        made.deadlines.sweep(made.deadlines.now + 25)
-        assert status(ask(made)) == 429
-        driver_jobs = len(made.gateway.leases)
-        assert driver_jobs == 1
-    driver.h1.connection_lost(None)
-    assert len(made.gateway.leases) == 0 and not made.deadlines.members
-    assert status(reply_with(made, [])) == 200
-
-
 def test_a_limit_cannot_read_a_body_and_rules_name_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not known where limits are asked"):
         stand(tmp_path, {"name": "a", "requests": 1, "key": "http.request.body.raw"})

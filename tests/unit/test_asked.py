@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import zlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -83,6 +86,27 @@ def test_a_prompt_behind_a_byte_order_mark() -> None:
     sent = Sent(b"\xef\xbb\xbf" + CHAT)
     assert sent.asked.ask is not None and not sent.changed
     assert 50 < sent.reserved < 80
+
+
+@pytest.mark.parametrize(("coding", "pack"), [(b"gzip", gzip.compress), (b"deflate", zlib.compress)])
+def test_a_coded_prompt_costs_what_it_says(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
+    content = CHAT.replace(b"hi", b"How are you today, and how is the weather? " * 40)
+    plain, coded = Sent(content), Sent(pack(content), fields=[(b"content-encoding", coding)])
+    assert coded.reserved == plain.reserved > 400 and not coded.changed
+    assert coded.charged == coded.asked.usage(True).prompt  # type: ignore[union-attr]  # of an upstream that was reached
+    assert Sent(content, fields=[(b"content-encoding", b"identity")]).reserved == plain.reserved
+
+
+def test_a_coded_prompt_that_is_not_read_is_taken_to_be_long() -> None:
+    br = [(b"content-encoding", b"br")]
+    assert Sent(b"x" * 400, fields=br).reserved == 8 * 400 // 4 + 1000
+    assert Sent(b"x" * 400, fields=br, truncated=True, length=8000).reserved == 8 * 8000 // 4 + 1000
+    twice = [(b"content-encoding", b"gzip"), (b"content-encoding", b"gzip")]
+    assert Sent(b"x" * 400, fields=twice).reserved == 8 * 400 // 4 + 1000
+    bomb = gzip.compress(CHAT.replace(b"hi", b"x" * 1_000_000))
+    assert Sent(bomb, fields=[(b"content-encoding", b"gzip")]).reserved == (32 * len(bomb) + 65536) // 4 + 1000
+    plain = gzip.compress(b"no JSON " * 100)
+    assert Sent(plain, fields=[(b"content-encoding", b"gzip")]).reserved == 800 // 4 + 1000
 
 
 @pytest.mark.parametrize("kind", [SSE, JSON])

@@ -15,6 +15,7 @@ from edgeproxy.config.model import Config
 from edgeproxy.config.secret import Secret
 from edgeproxy.counting import open_store
 from edgeproxy.policy.keytext import make
+from edgeproxy.rules.model import RuleBook, RuleFiles, RuleModel
 from edgeproxy.state.redis import RedisStore
 from edgeproxy.state.redis_cluster import ClusterStore
 from edgeproxy.state.remote import RemoteStore
@@ -34,6 +35,16 @@ async def test_one_worker_counts_alone_and_several_together(tmp_path: Path) -> N
     store = open_store(loop, config, path)
     assert isinstance(store, RemoteStore)
     store.close()
+
+
+@pytest.mark.parametrize(("change", "counts"), [({}, True), ({"enabled": False}, False), ({"mode": "log"}, False)])
+async def test_that_a_puzzle_is_used_once_is_known_to_all_workers(tmp_path: Path, change: dict[str, Any], counts: bool) -> None:
+    rule = RuleModel.model_validate({"id": "a", "expression": "ssl", "action": "js_challenge", **change})
+    config = configuration().model_copy(update={"rules": RuleFiles(book=RuleBook(rules=(rule,)))})
+    store = open_store(asyncio.get_running_loop(), config, str(tmp_path / "store"))
+    assert (store is not None) is counts
+    if store is not None:
+        store.close()
 
 
 async def test_nothing_is_opened_where_nothing_is_counted(tmp_path: Path) -> None:

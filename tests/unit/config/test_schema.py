@@ -104,7 +104,7 @@ def _fill(whole: dict[str, Any], section: dict[str, Any], data: dict[str, Any]) 
             if "default" in field and field["default"] is not None:
                 data.setdefault(name, field["default"])
             continue
-        value = data.setdefault(name, [] if suffix == "[]" else {})
+        value = data.setdefault(name, field.get("default", []) if suffix == "[]" else {})
         for item in value if suffix == "[]" else value.values() if suffix else (value,):
             _fill(whole, inner, item)
 

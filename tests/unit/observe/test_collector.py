@@ -24,7 +24,14 @@ def scrape() -> Scrape:
     stats.rule_hit("scanners", "block")
     stats.rule_error("scanners")
     stats.limit("per-ip", "allowed")
+    stats.challenge("refused", "replayed")
     stats.limit("tokens", "refunded", 7)
+    stats.block("network")
+    store = stats.store
+    store.mode, store.watch = "local", lambda: (1, 2)
+    store.known, store.fallbacks, store.failures, store.settles, store.undone = range(31, 36)
+    store.sent(3)
+    store.answered(3, 0.002)
     quic = stats.quic
     quic.datagrams_in, quic.datagrams_out, quic.reads, quic.writes, quic.bytes_in, quic.bytes_out = range(101, 107)
     quic.handshakes, quic.handshakes_resumed, quic.passed_in, quic.passed_on = 9, 4, 7, 8
@@ -52,7 +59,7 @@ def scrape() -> Scrape:
         keys=KeysState(time.time() - 100, 5),
     )
     total = merge([stats.dump(), other.dump(), counters_only(stats.dump())])
-    return Scrape(total, state, True, [Process("worker-0", 1000, 1.5, 9)], {"worker-0": 0.25})
+    return Scrape(total, state, True, [Process("worker-0", 1000, 1.5, 9)], {"worker-0": 0.25}, {"ip": 7})
 
 
 def samples() -> dict[tuple[str, ...], float]:
@@ -98,6 +105,21 @@ def test_quic_is_told_with_every_number_in_its_place() -> None:
     }  # fmt: skip
     assert (buckets["rtt_seconds_bucket 0.001"], buckets["rtt_seconds_bucket 0.032"]) == (2, 4)
     assert (buckets["rtt_seconds_bucket 4.096"], buckets["rtt_seconds_bucket +Inf"]) == (4, 6)
+
+
+def test_the_store_and_blocks() -> None:
+    found = samples()
+    store = {name.removeprefix("edgeproxy_store_"): n for (name, *rest), n in found.items() if not rest}
+    assert (store["failures_total"], store["settles_total"], store["undone_total"]) == (66, 68, 70)
+    assert {by[0]: n for (name, *by), n in found.items() if name == "edgeproxy_store_decisions_total"} == {
+        "store": 6, "known": 62, "local": 64,
+    }  # fmt: skip
+    assert (found["edgeproxy_store_breakers", "closed"], found["edgeproxy_store_breakers", "open"]) == (1, 2)  # gauges: one lives
+    assert found["edgeproxy_store_fallback", "local"] == 1
+    assert (found["edgeproxy_store_latency_seconds_bucket", "0.001"], store["latency_seconds_count"]) == (0, 6)
+    assert (found["edgeproxy_store_latency_seconds_bucket", "0.0025"], store["latency_seconds_sum"]) == (6, pytest.approx(0.012))
+    assert (found["edgeproxy_store_batch_size_bucket", "2"], found["edgeproxy_store_batch_size_bucket", "4"]) == (0, 2)
+    assert (found["edgeproxy_blocks", "ip"], found["edgeproxy_blocked_total", "network"]) == (7, 2)
 
 
 def test_every_family_has_help_and_a_type_once() -> None:

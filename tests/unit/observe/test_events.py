@@ -64,7 +64,7 @@ def test_statuses_and_modes(tmp_path: Path) -> None:
         {"expression": "ssl", "action": "block", "status": 451}, {"expression": "ssl", "action": "allow"},
     ).lines()  # fmt: skip
     assert [(line["action"], line["mode"], line.get("status")) for line in lines] == [
-        ("log", "log", None), ("log", "act", None), ("redirect", "act", 302), ("challenge", "act", 403), ("block", "act", 451),
+        ("log", "log", None), ("log", "act", None), ("redirect", "act", 302), ("challenge", "act", None), ("block", "act", 451),
         ("allow", "act", None),
     ]  # fmt: skip
     assert lines[0]["fields"] == {"ssl": True}

@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.policy.rates import Rate, go_duration, moment, rate_fields, retry_fields
+from edgeproxy.message import Headers
+from edgeproxy.policy.rates import Rate, Rates, go_duration, moment, retry_fields
+from edgeproxy.state.ports import Verdict
 
 REQUESTS = Rate("per-key", "requests", 600, 60_000_000)
 TOKENS = Rate("tokens", "tokens", 100_000, 86_400_000_000)
 AT_ONCE = Rate("at-once", "concurrent", 10, 0)
+
+
+def rate_fields(states: list[tuple[Rate, int, int]], dialect: str | None, now: float = 0.0) -> Headers:
+    verdicts = [Verdict(True, remaining, reset, 0, 1) for _, remaining, reset in states]
+    return Rates([rate for rate, _, _ in states]).fields(verdicts, dialect, lambda: now)
 
 
 @pytest.mark.parametrize(("microseconds", "text"), [
@@ -44,7 +51,7 @@ def test_the_tightest_limit_is_told_to_sdks() -> None:
         (b"x-ratelimit-limit-tokens", b"100000"), (b"x-ratelimit-remaining-tokens", b"7"),
         (b"x-ratelimit-reset-tokens", b"6m0s"),
     ]  # fmt: skip
-    assert rate_fields(states[:2], "anthropic", lambda: 1_750_000_000.0)[2:] == [
+    assert rate_fields(states[:2], "anthropic", 1_750_000_000.0)[2:] == [
         (b"anthropic-ratelimit-requests-limit", b"600"), (b"anthropic-ratelimit-requests-remaining", b"5"),
         (b"anthropic-ratelimit-requests-reset", b"2025-06-15T15:07:40Z"),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from support.stores import SECOND, answer, name
 from support.waiting import until
 
 from edgeproxy.state.ports import Admission, Change
-from edgeproxy.state.redis_dial import SHA
+from edgeproxy.state.redis_dial import SCRIPTS, SHA
 from edgeproxy.state.redis_link import Refusal
 
 
@@ -174,8 +174,8 @@ async def test_scripts_are_loaded_again(stand: Stand) -> None:
     await rounds()
     link.reply(Refusal("NOSCRIPT No matching script."))
     assert not stand.told
-    assert [words[0] for words in link.sent] == [b"SCRIPT"] * 4 + [b"EVALSHA"]
-    for _ in range(4):
+    assert [words[0] for words in link.sent] == [b"SCRIPT"] * len(SCRIPTS) + [b"EVALSHA"]
+    for _ in SCRIPTS:
         link.reply(b"sha")
     link.reply(verdicts(1))
     assert [a.by for a in stand.told] == ["store"]

@@ -1,0 +1,1 @@
+# What browsers are sent of the edge's own; read once, when a process begins.

@@ -1,0 +1,85 @@
+# The session cookie: a name that the edge gave a client itself, so that its requests can be looked at together.
+"""`Sessions` reads and writes it; when it is wanted, and what is counted under it, is the business of the bots' behaviour.
+
+It is bound to nothing: it says who somebody was, and opens no door. Nobody but the edge can read or make one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edgeproxy.policy.seals import Seals, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeproxy.message import Headers
+
+NAME: Final = b"__Host-edge_session"
+LIFETIME: Final = 1800  # seconds without a request
+REWRITTEN: Final = 60  # seconds after which a reply carries it anew
+MAX_COUNT: Final = 0xFFFF
+_LAYOUT: Final = struct.Struct(">B16sIIHH")
+_VERSION: Final = 1
+
+
+class Session(NamedTuple):
+    """What a client carries.
+
+    Attributes:
+        id: 16 random bytes.
+        first: when it was begun, in seconds since the epoch.
+        seen: when it was last written.
+        requests: about how many requests were seen until then; at most `MAX_COUNT`.
+        flagged: how many of them somebody found remarkable.
+    """
+
+    id: bytes
+    first: int
+    seen: int
+    requests: int
+    flagged: int
+
+
+class Sessions:
+    """Reads and writes the cookie."""
+
+    __slots__ = ("_lifetime", "_seals")
+
+    def __init__(self, secrets: Sequence[bytes] = (), lifetime: int = LIFETIME) -> None:
+        """Args: see `Seals`; `lifetime` in seconds, at most a day."""
+        self._seals = Seals(secrets, b"session")
+        self._lifetime = lifetime
+
+    def read(self, headers: Headers, now: float) -> Session | None:
+        """The session of a request's field lines; None where there is none that is right and young enough."""
+        for name, value in headers:
+            if name == b"cookie":
+                for text in values_of(value, NAME):
+                    session = self._session(text, now)
+                    if session is not None:
+                        return session
+        return None
+
+    def begin(self, now: float) -> Session:
+        """A new session."""
+        return Session(os.urandom(16), int(now), int(now), 0, 0)
+
+    def due(self, session: Session, now: float) -> bool:
+        """Whether a reply should carry it: it is new, or was written a while ago."""
+        return session.requests == 0 or now - session.seen >= REWRITTEN
+
+    def write(self, session: Session, now: float) -> bytes:
+        """The value of a Set-Cookie that keeps it for its lifetime from now on."""
+        first, requests, flagged = session.first, min(session.requests, MAX_COUNT), min(session.flagged, MAX_COUNT)
+        text = self._seals.seal(_LAYOUT.pack(_VERSION, session.id, first, int(now), requests, flagged), now)
+        return b"%b=%b; Path=/; Max-Age=%d; Secure; HttpOnly; SameSite=Lax" % (NAME, text, self._lifetime)
+
+    def _session(self, text: bytes, now: float) -> Session | None:
+        content = self._seals.open(text, now)
+        if content is None or len(content) != _LAYOUT.size or content[0] != _VERSION:
+            return None
+        session = Session(*_LAYOUT.unpack(content)[1:])
+        return session if session.seen + self._lifetime > now else None

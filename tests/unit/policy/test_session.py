@@ -1,0 +1,69 @@
+"""Session cookies: read again as they were written, for half an hour after the last one, and by nobody else."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.policy.seals import Seals
+from edgeproxy.policy.session import LIFETIME, MAX_COUNT, NAME, REWRITTEN, Session, Sessions
+
+NOW = 1_800_000_000.0
+SECRET = b"s" * 32
+
+
+def carried(cookie: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"x", b"y"), (b"cookie", b"a=b; " + cookie.partition(b";")[0])]
+
+
+def test_it_is_read_as_it_was_written() -> None:
+    sessions = Sessions([SECRET])
+    session = sessions.begin(NOW)
+    assert len(session.id) == 16 and session != sessions.begin(NOW)
+    cookie = sessions.write(session._replace(requests=7, flagged=2), NOW + 5)
+    assert cookie.startswith(NAME + b"=")
+    assert cookie.endswith(b"; Path=/; Max-Age=1800; Secure; HttpOnly; SameSite=Lax")
+    assert sessions.read(carried(cookie), NOW + 6) == Session(session.id, int(NOW), int(NOW) + 5, 7, 2)
+    assert session.id not in cookie
+
+
+def test_it_ends_without_requests_and_rolls_with_them() -> None:
+    sessions = Sessions([SECRET])
+    session = sessions.begin(NOW)
+    headers = carried(sessions.write(session, NOW))
+    assert sessions.read(headers, NOW + LIFETIME - 1) is not None
+    assert sessions.read(headers, NOW + LIFETIME) is None
+    again = carried(sessions.write(session, NOW + LIFETIME - 1))
+    found = sessions.read(again, NOW + LIFETIME + 60)
+    assert found is not None and found.first == int(NOW)
+
+
+def test_when_it_is_written_again() -> None:
+    sessions = Sessions([SECRET])
+    session = sessions.begin(NOW)
+    assert sessions.due(session, NOW)
+    seen = session._replace(requests=1)
+    assert not sessions.due(seen, NOW + REWRITTEN - 1) and sessions.due(seen, NOW + REWRITTEN)
+
+
+def test_counters_have_a_bound() -> None:
+    sessions = Sessions([SECRET])
+    cookie = sessions.write(Session(b"i" * 16, 1, 1, MAX_COUNT + 9, 10**9), NOW)
+    found = sessions.read(carried(cookie), NOW)
+    assert found is not None and (found.requests, found.flagged) == (MAX_COUNT, MAX_COUNT)
+
+
+@given(st.binary(max_size=300))
+def test_nothing_else_is_a_session(noise: bytes) -> None:
+    sessions = Sessions([SECRET])
+    assert sessions.read([(b"cookie", noise)], NOW) is None
+    assert sessions.read([(b"cookie", NAME + b"=" + noise)], NOW) is None
+    foreign = Seals([SECRET], b"clearance").seal(noise, NOW)
+    assert sessions.read([(b"cookie", NAME + b"=" + foreign)], NOW) is None
+    assert sessions.read([(b"cookie", NAME + b"=" + Seals([SECRET], b"session").seal(noise, NOW))], NOW) is None
+
+
+def test_the_first_that_is_right_counts() -> None:
+    sessions = Sessions([SECRET])
+    cookie = sessions.write(sessions.begin(NOW), NOW).partition(b";")[0]
+    assert sessions.read([(b"cookie", NAME + b"=rubbish"), (b"cookie", cookie)], NOW) is not None
