@@ -9,14 +9,16 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy import challenging
 from edgeproxy.bots.model import ModelError, load_once
 from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
 from edgeproxy.config.bots import model_path
-from edgeproxy.faults import client_fault, edge_fault
+from edgeproxy.faults import client_fault
 from edgeproxy.lookups.identifying import known
 from edgeproxy.observe.access import with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Act, Policy
+from edgeproxy.policy.session import Sessions
 from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
@@ -28,13 +30,16 @@ if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
+    from edgeproxy.policy.challenge import Challenger
+    from edgeproxy.policy.session import Session
     from edgeproxy.watching import Watch
 
 STAGE: Final = "bots"
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _log = logging.getLogger("edgeproxy")
 BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
-_CHALLENGED: Final = edge_fault(403, "bot_challenge", "This request has to pass a challenge; this server cannot show one yet.")
+_ACTION: Final = "managed_challenge"  # what a policy challenges with
+_CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
 
 
 class BotSettings:
@@ -43,13 +48,14 @@ class BotSettings:
     Attributes:
         policy: where a route has none of its own; policies: by route's name.
         known: what identities are made of.
+        challenger: who knows clearances; sessions: who makes session cookies, None where nobody does.
         stats: where failures are counted; watch: who remembers what clients did; identity: who knows declared bots; all
             three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("identity", "known", "policies", "policy", "scorer", "stats", "watch")
+    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, challenger: Challenger) -> None:
         """Compile.
 
         Raises: ValueError (the operator's own model cannot be used).
@@ -59,6 +65,8 @@ class BotSettings:
         self.identity: Identity | None = None
         self.known = known(config.bots.identity)
         self.scorer = Scorer(_model(config.bots), self.broken)
+        self.challenger = challenger
+        self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 
@@ -90,9 +98,12 @@ class Scored:
         signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
-    __slots__ = ("_lines", "_marks", "_moved", "_moved_at", "_request", "_settings", "_static", "client", "signed")
+    __slots__ = (
+        "_carries", "_host", "_lines", "_marks", "_moved", "_moved_at", "_passed", "_request", "_session", "_settings", "_static",
+        "client", "signed",
+    )  # fmt: skip
 
-    def __init__(self, settings: BotSettings, request: Request, client: str) -> None:
+    def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
         """Nothing is computed yet."""
         self._settings = settings
         self._request = request
@@ -100,13 +111,17 @@ class Scored:
         self._marks: Marks | None = None
         self._moved = 0.0
         self._moved_at = 0.0
+        self._passed = False
+        self._session: Session | None = None
+        self._host = host
+        self._carries = any(name == b"cookie" and _CLEARANCE in value for name, value in request.headers)
         self._lines: dict[int, tuple[bytes, bytes]] = {}
         self.client = client
         self.signed = request.header(b"signature-input") is not None
 
     def again(self) -> Scored:
         """The same for one exchange alone."""
-        return Scored(self._settings, self._request, self.client)
+        return Scored(self._settings, self._request, self.client, self._host)
 
     def current(self) -> Score:
         """The score as it is now."""
@@ -124,7 +139,30 @@ class Scored:
         if now - self._moved_at > _HOLDS:
             self._moved_at = now
             self._moved = watch.moved(self.marks(), now)
-        return static.with_evidence(self._moved) if self._moved else static
+            self._passed = self._carries and self._cleared()
+        return static.with_evidence(self._moved, passed=self._passed)
+
+    def _cleared(self) -> bool:
+        """Whether the request carries a clearance that holds."""
+        try:
+            return challenging.cleared(self._settings.challenger, self._request, self.client, self._host)
+        except Exception as error:
+            self._settings.broken(error)
+            return False
+
+    def cookie(self) -> bytes | None:
+        """The Set-Cookie of the session, where a reply should carry it: to browsers, and not with parts of pages."""
+        sessions = self._settings.sessions
+        if sessions is None:
+            return None
+        marks = self.marks()
+        if not marks.browser or marks.static:
+            return None
+        now = time.time()
+        session = self._session or sessions.begin(now)
+        if not sessions.due(session, now):
+            return None
+        return sessions.write(session._replace(requests=session.requests + 1), now)
 
     def _identified(self, now: float) -> Verified | None:
         identity = self._settings.identity
@@ -140,7 +178,9 @@ class Scored:
         """What is counted of the head."""
         marks = self._marks
         if marks is None:
-            marks = self._marks = Marks(self._request, self.client, b"")
+            sessions = self._settings.sessions
+            self._session = session = sessions.read(self._request.headers, time.time()) if sessions is not None else None
+            marks = self._marks = Marks(self._request, self.client, session.id if session is not None else b"")
         return marks
 
     def signal(self) -> Signal | None:
@@ -185,6 +225,8 @@ class Botting:
         """Carry it out. True when the exchange needs nobody else."""
         score = score_of(exchange)
         act = self._policy.verdict(score, keyed=self._keyed) if score is not None else ""
+        if act == "challenge" and self._policy.acts and challenging.passes(exchange, _ACTION):
+            act = ""
         if not act or score is None:
             return False
         gateway, acts = exchange.gateway, self._policy.acts or act == "log"
@@ -198,8 +240,7 @@ class Botting:
             exchange.gateway.fail(exchange, BLOCKED)
             return True
         if act == "challenge":
-            exchange.gateway.fail(exchange, _CHALLENGED)
-            return True
+            return challenging.challenge(exchange, _ACTION)
         if act == "slow":
             self._slow(exchange)
         return False

@@ -1,5 +1,5 @@
 # The step of the pipeline that shows challenges and takes their solutions; what is right is policy/challenge.py's business.
-"""`passes` and `challenge` serve rules that challenge; `Desk` answers at the edge's own path, before any rule is asked.
+"""`passes` and `challenge` serve rules and policies; `Desk` answers at the edge's own path, before any rule is asked.
 
 Nothing here takes a request down: when something of ours fails, the request goes on as if there were no challenge, and that is
 counted.
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
-    from edgeproxy.rules.rule import Rule
 
 _log = logging.getLogger("edgeproxy")
 MAX_FORM: Final = 8 * 1024  # bytes of what is handed in
@@ -56,22 +55,22 @@ class Client:
 
     def __init__(self, exchange: Exchange) -> None:
         peer, plan = exchange.request.peer, exchange.plan
-        prints = None if peer.trusted else getattr(peer, "prints", None)
-        self.ja4: str = getattr(prints, "ja4n", "") or ""
+        prints = None if peer.trusted else peer.prints
+        self.ja4: str = prints.ja4n if prints is not None else ""
         self.whom: Holder = holder(plan.client, self.ja4, plan.host)
 
 
 # -- rules -----------------------------------------------------------------------------------------------------------
 
 
-def passes(exchange: Exchange, rule: Rule) -> bool:
-    """Whether the client has passed what a rule challenges it with."""
+def passes(exchange: Exchange, action: str) -> bool:
+    """Whether the client has passed such a challenge."""
     try:
         level = _level(exchange)
         if isinstance(level, str):
             exchange.gateway.stats.challenge("refused", level)
             return False
-        if level < LEVELS[rule.model.action]:
+        if level < LEVELS[action]:
             return False
     except Exception as error:  # see the module
         _failed(exchange, error)
@@ -79,10 +78,22 @@ def passes(exchange: Exchange, rule: Rule) -> bool:
     return True
 
 
-def challenge(exchange: Exchange, rule: Rule) -> bool:
+def cleared(challenger: Challenger, request: Request, address: str, host: str) -> bool:
+    """Whether a request carries a clearance, of whichever challenge.
+
+    Args:
+        address: of the client; host: in one form.
+    """
+    prints = None if request.peer.trusted else request.peer.prints
+    ja4 = prints.ja4n if prints is not None else ""
+    level = challenger.level(request.headers, holder(address, ja4, host), ja4, time.time(), upgrade=request.upgrade)
+    return not isinstance(level, str)
+
+
+def challenge(exchange: Exchange, action: str) -> bool:
     """Answer a request with a challenge: a page, or JSON for a script. False: that failed, and the request goes on."""
     try:
-        _serve(exchange, rule)
+        _serve(exchange, action)
     except Exception as error:  # see the module
         if exchange.sink is None or exchange.status:
             raise  # the answer had begun: this is not about challenges
@@ -91,10 +102,9 @@ def challenge(exchange: Exchange, rule: Rule) -> bool:
     return True
 
 
-def _serve(exchange: Exchange, rule: Rule) -> None:
+def _serve(exchange: Exchange, action: str) -> None:
     request, challenger, client = exchange.request, exchange.plan.snapshot.challenger, Client(exchange)
     score = exchange.plan.facts(request, exchange.ray).cf_bot_management_score or 0
-    action = rule.model.action
     puzzle = challenger.puzzle(client.whom, score, time.time(), LEVELS[action])
     shown = puzzle.shown(challenger.path)
     _unruled(exchange)

@@ -36,7 +36,7 @@ def open_store(
 
     Raises: OSError (the files of the store's TLS).
     """
-    if not config.limits and not _budgets(config) and not challenges(config.rules.book):
+    if not config.limits and not _budgets(config) and not challenges(config.rules.book) and not config.bots.enabled:
         return None
     deadline, mode = config.store_deadline, config.on_store_failure
     if config.store is not None:

@@ -107,7 +107,7 @@ class Plan:
         self._routed(no_route)
         self.host = "" if authority is None else authority.host
         self.client = client_address(request, snapshot.trusted)
-        self.scored = Scored(snapshot.bots, request, self.client) if snapshot.bots is not None else None
+        self.scored = Scored(snapshot.bots, request, self.client, self.host) if snapshot.bots is not None else None
         route = self.route
         self.log = self._bare = static_part(
             client=self.client,

@@ -63,7 +63,7 @@ class Ruling:
         asking = Asking(self._rules, self._prepared, _facts(exchange), random.random, self._broken)  # no secret is drawn
         if exchange.gateway.events is not None:
             asking.walk.saw = []
-        asking.walk.cleared = partial(challenging.passes, exchange)
+        asking.walk.cleared = lambda rule: challenging.passes(exchange, rule.model.action)
         return self._ask(exchange, asking)
 
     def _ask(self, exchange: Exchange, asking: Asking) -> bool:
@@ -118,7 +118,7 @@ class Ruling:
         if final is None:
             return False
         if final.challenges:
-            return challenging.challenge(exchange, final)
+            return challenging.challenge(exchange, final.model.action)
         if decision.location is not None:
             gateway.redirect(exchange, final.model.status or _REDIRECT, decision.location)
         elif final.fault is None:

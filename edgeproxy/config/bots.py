@@ -53,6 +53,9 @@ class Bots(BotPolicy):
         default="shipped", description="The model that scores what no heuristic catches; or the path of your own, off: none."
     )
 
+    session_cookie: StrictBool = Field(
+        default=True, description="true: browsers get a cookie (__Host-edge_session, for 30 minutes), by which their requests belong together."
+    )
     identity: BotIdentity = Field(default_factory=BotIdentity, description="By what declared bots are verified.")
 
     @model_validator(mode="after")

@@ -209,7 +209,7 @@ class Snapshot:
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = _wants_prints(config)
-        self.bots = BotSettings(config) if config.bots.enabled else None
+        self.bots = BotSettings(config, self.challenger) if config.bots.enabled else None
         self.instance = f"cdn-loop: edgeproxy;id={instance or secrets.token_hex(6)}".encode("ascii")
 
     def with_keys(self, book: KeyBook) -> Snapshot:

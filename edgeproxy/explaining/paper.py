@@ -68,7 +68,7 @@ class PaperSnapshot(Snapshot):
         self.limits = compile_limits(config.limits, config.rules.book)
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = False  # of nobody who connects
-        self.bots = BotSettings(config) if config.bots.enabled else None
+        self.bots = BotSettings(config, self.challenger) if config.bots.enabled else None
         self.instance = INSTANCE
         self._sheets: dict[tuple[str, bool], Sheet] = {}
         self._may: dict[str, Check] = {}
