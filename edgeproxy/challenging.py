@@ -78,18 +78,6 @@ def passes(exchange: Exchange, action: str) -> bool:
     return True
 
 
-def cleared(challenger: Challenger, request: Request, address: str, host: str) -> bool:
-    """Whether a request carries a clearance, of whichever challenge.
-
-    Args:
-        address: of the client; host: in one form.
-    """
-    prints = None if request.peer.trusted else request.peer.prints
-    ja4 = prints.ja4n if prints is not None else ""
-    level = challenger.level(request.headers, holder(address, ja4, host), ja4, time.time(), upgrade=request.upgrade)
-    return not isinstance(level, str)
-
-
 def challenge(exchange: Exchange, action: str) -> bool:
     """Answer a request with a challenge: a page, or JSON for a script. False: that failed, and the request goes on."""
     try:

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 from edgeproxy import keying
-from edgeproxy.botting import Scored
 from edgeproxy.faults import Fault, client_fault, edge_fault
 from edgeproxy.listen.contexts import covers
 from edgeproxy.message import Headers
@@ -24,6 +23,7 @@ from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
 from edgeproxy.rules.facts import Facts
+from edgeproxy.scoring import Scored
 
 if TYPE_CHECKING:
     from edgeproxy.admission import Admitting

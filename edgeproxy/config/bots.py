@@ -54,7 +54,8 @@ class Bots(BotPolicy):
     )
 
     session_cookie: StrictBool = Field(
-        default=True, description="true: browsers get a cookie (__Host-edge_session, for 30 minutes), by which their requests belong together."
+        default=True,
+        description="true: browsers get a cookie (__Host-edge_session, for 30 minutes), by which their requests belong together.",
     )
     identity: BotIdentity = Field(default_factory=BotIdentity, description="By what declared bots are verified.")
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeproxy.botting import BotSettings
 from edgeproxy.config.keys_shared import usable
 from edgeproxy.geo import Geo
 from edgeproxy.listen.contexts import TICKET_KEYS, Contexts, client_context
@@ -26,6 +25,7 @@ from edgeproxy.quic.certificates import QuicCertificates
 from edgeproxy.rules.facts import Context
 from edgeproxy.rules.model import challenges
 from edgeproxy.rules.ruleset import compile_rules
+from edgeproxy.scoring import BotSettings
 
 if TYPE_CHECKING:
     from edgeproxy.config.keys import KeyBook, RouteKeys, UpstreamKey

@@ -7,7 +7,6 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.botting import BotSettings
 from edgeproxy.config.keys_shared import usable
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
 from edgeproxy.explaining.question import Unclear
@@ -25,6 +24,7 @@ from edgeproxy.rules.facts import Context
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.may import may_hold
 from edgeproxy.rules.ruleset import compile_rules
+from edgeproxy.scoring import BotSettings
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Config

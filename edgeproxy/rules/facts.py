@@ -15,10 +15,10 @@ from edgeproxy.rules.syntax import BYTES
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
     from edgeproxy.bots.signals import Signal
-    from edgeproxy.botting import Scored
     from edgeproxy.geo import Geo
     from edgeproxy.message import Reply, Request
     from edgeproxy.policy.keys import Key
+    from edgeproxy.scoring import Scored
 
 
 class Context:

@@ -1,0 +1,222 @@
+# Who sent a request: what stays the same for its head is found out once a plan; what is done about it is botting.py's.
+"""`BotSettings` (one a snapshot) scores; `Scored` (one a plan) keeps the score of a head. What it is made of, bots/ knows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.bots.model import ModelError, load_once
+from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
+from edgeproxy.config.bots import model_path
+from edgeproxy.lookups.identifying import known
+from edgeproxy.observe.access import with_score
+from edgeproxy.observe.bot_stats import BotStats
+from edgeproxy.policy.bots import Policy
+from edgeproxy.policy.challenge import Challenger, holder
+from edgeproxy.policy.session import Sessions
+from edgeproxy.watching import Marks
+
+if TYPE_CHECKING:
+    from edgeproxy.bots.identity import Identity, Verified
+    from edgeproxy.bots.model import Model
+    from edgeproxy.bots.signals import Signal
+    from edgeproxy.config.bots import Bots
+    from edgeproxy.config.model import Config
+    from edgeproxy.exchange import Exchange
+    from edgeproxy.message import Request
+    from edgeproxy.policy.session import Session
+    from edgeproxy.watching import Watch
+
+_HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
+_CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
+_log = logging.getLogger("edgeproxy")
+
+
+class BotSettings:
+    """What scoring needs, compiled for a snapshot.
+
+    Attributes:
+        policy: where a route has none of its own; policies: by route's name.
+        known: what identities are made of.
+        challenger: who knows clearances; sessions: who makes session cookies, None where nobody does.
+        stats: where failures are counted; watch: who remembers what clients did; identity: who knows declared bots; all
+            three a worker's, bound when it switches to the snapshot.
+    """
+
+    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
+
+    def __init__(self, config: Config, challenger: Challenger) -> None:
+        """Compile.
+
+        Raises: ValueError (the operator's own model cannot be used).
+        """
+        self.stats = BotStats()
+        self.watch: Watch | None = None
+        self.identity: Identity | None = None
+        self.known = known(config.bots.identity)
+        self.scorer = Scorer(_model(config.bots), self.broken)
+        self.challenger = challenger
+        self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
+        self.policy = Policy(config.bots)
+        self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
+
+    def broken(self, error: Exception) -> None:
+        """Something raised: nothing was computed, and the request goes on."""
+        if not self.stats.failures:
+            _log.error("A bot score could not be computed (told once; see edgeproxy_bot_failures_total).", exc_info=error)
+        self.stats.failures += 1
+
+
+def _model(bots: Bots) -> Model | None:
+    if bots.model == "off":
+        return None
+    own = model_path(bots)
+    try:
+        return load_once(own) if own is not None else load_once()
+    except ModelError as error:
+        if own is not None:
+            raise ValueError(str(error)) from error
+        _log.warning("Bots are scored by heuristics alone: %s; or set bots.model to off.", error)
+        return None
+
+
+class Scored:
+    """The score of a plan's head.
+
+    Attributes:
+        client: textual address.
+        signed: the request is signed: what is known of it is not known of the next one with the same head.
+    """
+
+    __slots__ = (
+        "_carries", "_host", "_lines", "_marks", "_moved", "_moved_at", "_passed", "_request", "_session", "_settings", "_static",
+        "client", "signed",
+    )  # fmt: skip
+
+    def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
+        """Nothing is computed yet."""
+        self._settings = settings
+        self._request = request
+        self._static: Score | None = None
+        self._marks: Marks | None = None
+        self._moved = 0.0
+        self._moved_at = 0.0
+        self._passed = False
+        self._session: Session | None = None
+        self._host = host
+        self._carries = any(name == b"cookie" and _CLEARANCE in value for name, value in request.headers)
+        self._lines: dict[int, tuple[bytes, bytes]] = {}
+        self.client = client
+        self.signed = request.header(b"signature-input") is not None
+
+    def again(self) -> Scored:
+        """The same for one exchange alone."""
+        return Scored(self._settings, self._request, self.client, self._host)
+
+    def current(self) -> Score:
+        """The score as it is now."""
+        static, settings = self._static, self._settings
+        if static is None:
+            now = time.time()
+            identity = self._identified(now)
+            static = settings.scorer.score(self._request, now, identity)
+            if static is not NOT_COMPUTED and (identity is None or not identity.pending):
+                self._static = static  # else it may be another one the next time
+        watch = settings.watch
+        if watch is None or static.value == 0:
+            return static
+        now = time.monotonic()
+        if now - self._moved_at > _HOLDS:
+            self._moved_at = now
+            self._moved = watch.moved(self.marks(), now)
+            self._passed = self._carries and self._cleared()
+        return static.with_evidence(self._moved, passed=self._passed)
+
+    def _cleared(self) -> bool:
+        """Whether the request carries a clearance that holds."""
+        try:
+            return cleared(self._settings.challenger, self._request, self.client, self._host)
+        except Exception as error:
+            self._settings.broken(error)
+            return False
+
+    def cookie(self) -> bytes | None:
+        """The Set-Cookie of the session, where a reply should carry it: to browsers, and not with parts of pages."""
+        sessions = self._settings.sessions
+        if sessions is None:
+            return None
+        marks = self.marks()
+        if not marks.browser or marks.static:
+            return None
+        now = time.time()
+        session = self._session or sessions.begin(now)
+        if not sessions.due(session, now):
+            return None
+        return sessions.write(session._replace(requests=session.requests + 1), now)
+
+    def _identified(self, now: float) -> Verified | None:
+        identity = self._settings.identity
+        if identity is None:
+            return None
+        try:
+            return identity.of(self._request, self.client, now)
+        except Exception as error:
+            self._settings.broken(error)
+            return None
+
+    def marks(self) -> Marks:
+        """What is counted of the head."""
+        marks = self._marks
+        if marks is None:
+            sessions = self._settings.sessions
+            self._session = session = sessions.read(self._request.headers, time.time()) if sessions is not None else None
+            marks = self._marks = Marks(self._request, self.client, session.id if session is not None else b"")
+        return marks
+
+    def signal(self) -> Signal | None:
+        """How the programs of its fingerprint behave together; None: nobody knows."""
+        watch = self._settings.watch
+        return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+
+    def ended(self, exchange: Exchange, now: float) -> None:
+        """An exchange is over: it counts."""
+        score, settings = score_of(exchange), self._settings
+        if score is None:
+            return
+        settings.stats.scores[score.value] += 1
+        for each in score.detections:
+            settings.stats.detection(each.name)
+        if settings.watch is not None:
+            settings.watch.ended(self.marks(), score, exchange.status, now)
+
+    def line(self, static: bytes, score: Score | None) -> bytes:
+        """The end of a log line with the score in it; made once for each value."""
+        if score is None:
+            return static
+        known = self._lines.get(score.value)
+        if known is None or known[0] is not static:
+            prints = self._request.peer.prints
+            made = with_score(static, score.value, score.ids, prints.ja4 if prints is not None else "")
+            self._lines[score.value] = known = (static, made)
+        return known[1]
+
+
+def score_of(exchange: Exchange) -> Score | None:
+    """The score of an exchange, computed when it is first asked for; None where nobody scores."""
+    if exchange.score is None and exchange.plan.scored is not None:
+        exchange.score = exchange.plan.scored.current()
+    return exchange.score
+
+
+def cleared(challenger: Challenger, request: Request, address: str, host: str) -> bool:
+    """Whether a request carries a clearance, of whichever challenge.
+
+    Args:
+        address: of the client; host: in one form.
+    """
+    prints = None if request.peer.trusted else request.peer.prints
+    ja4 = prints.ja4n if prints is not None else ""
+    level = challenger.level(request.headers, holder(address, ja4, host), ja4, time.time(), upgrade=request.upgrade)
+    return not isinstance(level, str)
