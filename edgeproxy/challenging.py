@@ -20,7 +20,7 @@ from edgeproxy.faults import client_fault, edge_fault
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.policy.challenge import EARLY, LEVELS, SOLVED, WAITED, Challenger, Holder, Passed, holder
 from edgeproxy.policy.challenge_page import FIELDS, PAGE, SCRIPT, SCRIPTED, is_navigation, local, page
-from edgeproxy.preview import Preview
+from edgeproxy.preview import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +192,7 @@ class Desk:
         gateway, method = exchange.gateway, exchange.request.method
         if method == b"POST" and not self._script:
             if not gateway.oversized(exchange, MAX_FORM):
-                Preview(exchange, MAX_FORM, partial(self._handed_in, exchange)).begin()
+                hold(exchange, MAX_FORM, partial(self._handed_in, exchange))
         elif method not in {b"GET", b"HEAD"}:
             fault = client_fault(405, "method", "This method is not available here.")
             fault.fields = [(b"allow", b"GET, HEAD" if self._script else b"GET, HEAD, POST")]
