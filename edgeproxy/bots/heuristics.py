@@ -186,5 +186,5 @@ BY_ID: Final = {each.id: each for each in HEURISTICS}
 
 
 def detect(view: View) -> tuple[Heuristic, ...]:
-    """Those that are true. One that raises is left out, and told by who asks (`Scorer.broken`)."""
+    """Those that are true."""
     return tuple(each for each in HEURISTICS if each.test(view))
