@@ -1,7 +1,8 @@
 # A request as the numbers that the model reads. Pure: a request and a time in, floats out; no address, path, cookie or JA3.
 """`vector(request, now)`: NAMES in order. The connection's part comes from `wire`; what a head says is compared with its claim.
 
-A claim is the User-Agent. "Agrees" is 1, "contradicts" 0, "cannot be said" -1.
+A claim is the User-Agent. Where something is compared with it, 1 agrees, 0 contradicts and 0.5 cannot be said; elsewhere -1 stands
+for what is not known.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ NAMES: Final = wire.NAMES + REQUEST_NAMES
 """The features' list; a model says which list it was trained with."""
 VERSION: Final = 1
 UNKNOWN: Final = wire.UNKNOWN
+UNSAID: Final = 0.5  # between contradiction and agreement
+AGREEMENTS: Final = frozenset(name for name in REQUEST_NAMES if name.endswith(("_agrees", "_agree", "_style", "_legal"))) | {
+    "hints_expected", "hints_version", "hints_platform", "hints_mobile",
+}  # fmt: skip
+"""Features of 0, 0.5 and 1: more of them speaks for a human, never against one."""
 _BLANK: Final = (0.0, *[UNKNOWN] * (len(wire.NAMES) - 1))  # without prints: plain HTTP, or behind a trusted proxy
 _HINTS: Final = {"windows": b"Windows", "mac": b"macOS", "linux": b"Linux", "android": b"Android", "chromeos": b"Chrom"}
 _SITES: Final = {b"none": 1.0, b"same-origin": 2.0, b"same-site": 3.0, b"cross-site": 4.0}
@@ -45,16 +51,19 @@ def vector(request: Request, now: float) -> list[float]:
         now: seconds since 1970.
     """
     prints = request.peer.prints
-    numbers = wire.connection(prints) if prints is not None else _BLANK
-    return [*numbers, *_request(request, numbers, now)]
-
-
-def _request(request: Request, numbers: tuple[float, ...], now: float) -> tuple[float, ...]:
     fields: dict[bytes, bytes] = {}
     for name, value in request.headers:
         fields.setdefault(name, value)
+    agent = read_agent(fields.get(b"user-agent"))
+    # Of Safari's QUIC nothing was measured: what it looks like must not be held against it.
+    numbers = _BLANK if prints is None or (prints.h3 is not None and agent.family == SAFARI) else wire.connection(prints)
+    return [*numbers, *_request(request, fields, agent, numbers, now)]
+
+
+def _request(
+    request: Request, fields: dict[bytes, bytes], agent: Agent, numbers: tuple[float, ...], now: float
+) -> tuple[float, ...]:
     get = fields.get
-    agent = read_agent(get(b"user-agent"))
     family = agent.family
     first = request.protocol == 0
     secure = request.peer.secure
@@ -83,15 +92,15 @@ def _request(request: Request, numbers: tuple[float, ...], now: float) -> tuple[
         _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
         _version(hints, agent),
         _platform(platform, agent),
-        _agree(small == b"?1", agent.mobile) if small is not None else UNKNOWN,
-        _agree(b"upgrade-insecure-requests" in fields, True) if navigates and family in {CHROMIUM, FIREFOX} else UNKNOWN,
+        _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
+        _agree(b"upgrade-insecure-requests" in fields, True) if navigates and family in {CHROMIUM, FIREFOX} else UNSAID,
         _priority(get(b"priority"), agent, first, navigates),
-        _agree(b"origin" in fields, True) if family != OTHER and request.method not in _READING and mode == b"cors" else UNKNOWN,
-        _agree(tls == family, True) if known[0] and family != OTHER else UNKNOWN,
-        _agree(h2 == family, True) if known[1] and family != OTHER else UNKNOWN,
-        _agree(h3 == family, True) if known[2] and family != OTHER else UNKNOWN,
-        _agree(tls == (h2 if known[1] else h3), True) if known[0] and (known[1] or known[2]) else UNKNOWN,
-        _era(numbers, agent) if known[0] else UNKNOWN,
+        _agree(b"origin" in fields, True) if family != OTHER and request.method not in _READING and mode == b"cors" else UNSAID,
+        _agree(tls == family, True) if known[0] and family != OTHER else UNSAID,
+        _agree(h2 == family, True) if known[1] and family != OTHER else UNSAID,
+        _agree(h3 == family, True) if known[2] and family != OTHER else UNSAID,
+        _agree(tls == (h2 if known[1] else h3), True) if known[0] and (known[1] or known[2]) else UNSAID,
+        _era(numbers, agent) if known[0] else 0.0,
     )
 
 
@@ -109,9 +118,9 @@ def _agree(one: bool, other: bool) -> float:
 def _present(value: bytes | None, expected: bool, family: int, *never: int) -> float:
     """A field that a claimed browser sends with everything, or never."""
     if family == OTHER:
-        return UNKNOWN
+        return UNSAID
     if value is None:
-        return 0.0 if expected else UNKNOWN
+        return 0.0 if expected else UNSAID
     return 0.0 if family in never else 1.0
 
 
@@ -133,13 +142,13 @@ def _accept(value: bytes | None) -> float:
 def _coding(value: bytes | None, agent: Agent, dest: bytes | None) -> tuple[float, float]:
     """Codings as bits (gzip 1, deflate 2, br 4, zstd 8, others 16), and whether the claimed browser would say so."""
     if value is None:
-        return UNKNOWN, 0.0 if agent.family != OTHER else UNKNOWN
+        return UNKNOWN, 0.0 if agent.family != OTHER else UNSAID
     bits = 0
     for word in value.split(b",", 8):
         bits |= _CODINGS.get(word.strip(), 16)
     family, major = agent.family, agent.major
     if family == OTHER or dest in {b"video", b"audio"}:  # ranges of media are asked for with `identity`
-        return float(bits), UNKNOWN
+        return float(bits), UNSAID
     zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
     if family == SAFARI:
         return float(bits), float(bits in {7, 15})
@@ -152,10 +161,10 @@ _CODINGS: Final = {b"gzip": 1, b"deflate": 2, b"br": 4, b"zstd": 8}
 def _language(value: bytes | None, family: int) -> tuple[float, float]:
     """Number of languages, and whether their weights are written as the claimed family writes them."""
     if not value:
-        return 0.0, UNKNOWN if family == OTHER else 0.0
+        return 0.0, UNSAID if family == OTHER else 0.0
     parts = value.split(b",", 16)
     if family == OTHER:
-        return float(len(parts)), UNKNOWN
+        return float(len(parts)), UNSAID
     if b", " in value or b"; " in value or b"*" in value:
         return float(len(parts)), 0.0
     plain = b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:])
@@ -168,7 +177,7 @@ def _fetch(
     """Number of sec-fetch fields, the site's, and whether together they are what the Fetch standard can make."""
     count = float((site is not None) + (mode is not None) + (dest is not None) + (user is not None))
     if count == 0.0:
-        return 0.0, 0.0, UNKNOWN
+        return 0.0, 0.0, UNSAID
     code = _SITES.get(site, 5.0) if site is not None else 0.0
     if site is None or mode is None or dest is None or code == 5.0 or mode not in _MODES:
         return count, code, 0.0
@@ -183,25 +192,25 @@ def _fetch(
 def _version(hints: bytes | None, agent: Agent) -> float:
     """Whether sec-ch-ua names Chromium with the version of the User-Agent."""
     if hints is None or agent.family != CHROMIUM:
-        return UNKNOWN
+        return UNSAID
     return float(b'Chromium";v="%d"' % agent.major in hints)
 
 
 def _platform(platform: bytes | None, agent: Agent) -> float:
     if platform is None or agent.family != CHROMIUM:
-        return UNKNOWN
+        return UNSAID
     expected = _HINTS.get(agent.system)
-    return UNKNOWN if expected is None else float(expected in platform)
+    return UNSAID if expected is None else float(expected in platform)
 
 
 def _priority(value: bytes | None, agent: Agent, first: bool, navigates: bool) -> float:
     """RFC 9218's field: with pages Chromium since 124 and Firefox since 128 send it, but over HTTP/1.1 nobody but Firefox."""
     family, major = agent.family, agent.major
     if family == OTHER:
-        return UNKNOWN
+        return UNSAID
     since = {CHROMIUM: 124, FIREFOX: 128, SAFARI: 17}[family]
     if value is None:
-        return UNKNOWN if first or major < since or family == SAFARI or not navigates else 0.0
+        return UNSAID if first or major < since or family == SAFARI or not navigates else 0.0
     return float(major >= since - 2 and (not first or family != CHROMIUM))
 
 
@@ -222,5 +231,5 @@ def _era(numbers: tuple[float, ...], agent: Agent) -> float:
     elif agent.family == SAFARI:
         wrong += numbers[_PQ] == 1.0 and major < 26
     else:
-        return UNKNOWN
+        return 0.0
     return float(wrong)

@@ -29,6 +29,7 @@ _UNSTABLE: Final = frozenset({0x15, 0x29, 0x2A})
 _SCSV: Final = 0x00FF
 _PSEUDO: Final = {"m,a,s,p": 1.0, "m,p,a,s": 2.0, "m,s,p,a": 3.0, "m,s,a,p": 4.0}
 _GOOGLE: Final = frozenset({0x3127, 0x3128, 0x3129, 0x4752, 0xFF04DE1B, 0xFF73DB})  # transport parameters of Chromium's own
+_MAX_ACK_DELAY, _DATAGRAM, _LARGEST = 0x0B, 0x20, 65_535
 _NO_H2: Final = (0.0, *[UNKNOWN] * 11, 0.0)
 _NO_H3: Final = (0.0, *[UNKNOWN] * 8, 0.0)
 
@@ -92,8 +93,11 @@ def _tls(hello: Hello) -> tuple[float, ...]:
 def tls_family(hello: Hello) -> int:
     """Whose stack a hello is built like. By what versions of a browser have in common, not by a list of hashes."""
     has = frozenset(hello.extensions)
+    alps = 0x44CD in has or 0x4469 in has
+    if alps and 0x39 in has:
+        return CHROMIUM  # in QUIC it sends no GREASE here
     if not GREASE.isdisjoint(hello.ciphers):
-        if 0x44CD in has or 0x4469 in has or (0x39 in has and 2 in hello.compressions):
+        if alps:
             return CHROMIUM
         if 1 in hello.compressions or (not {0xC008, 0xC012}.isdisjoint(hello.ciphers) and 0x23 not in has):
             return SAFARI
@@ -151,12 +155,12 @@ def _h3(h3: H3Print) -> tuple[float, ...]:
 
 
 def h3_family(h3: H3Print) -> int:
-    """Whose QUIC it is."""
+    """Whose QUIC it is. Of Safari's nothing was measured: OTHER."""
     parameters = dict(h3.parameters)
     if not _GOOGLE.isdisjoint(parameters) and h3.pseudo == "m,a,s,p":
         return CHROMIUM
-    if h3.pseudo == "m,s,a,p" or h3.pseudo == "m,p,a,s":
-        return FIREFOX if 0x2AB2 in parameters else SAFARI if h3.pseudo == "m,s,a,p" else OTHER
+    if h3.pseudo == "m,s,a,p" and _MAX_ACK_DELAY in parameters and _integer(parameters.get(_DATAGRAM)) == _LARGEST:
+        return FIREFOX
     return OTHER
 
 

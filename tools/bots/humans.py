@@ -35,6 +35,9 @@ _TYPES: Final = {
 }  # fmt: skip
 _VERSIONS: Final = {"TLS_VERSION_1_3": 0x0304, "TLS_VERSION_1_2": 0x0303, "TLS_VERSION_1_1": 0x0302, "TLS_VERSION_1_0": 0x0301}
 _MLKEM: Final = 0x11EC
+_NEAR: Final = 9  # majors; a signature of the other kind of device that is nearer is better than one that is further away
+_LATE: Final = (0.25, 52 * _WEEK)  # share of people whose browser was not updated for up to so long
+_FAMILIES: Final = {CHROMIUM: 0.55, SAFARI: 0.25, FIREFOX: 0.2}  # Firefox's real share is too small to learn it from
 _MISSING: Final = "*MISSING_VALUE*"
 
 
@@ -149,13 +152,19 @@ def people(count: int, random_: random.Random) -> list[dict[str, str]]:
 
     first, second = Network(apify.get_input_network()), Network(apify.get_header_network())
     found: list[dict[str, str]] = []
-    while len(found) < count:
+    quotas = {family: round(share * count) for family, share in _FAMILIES.items()}
+    while sum(quotas.values()) > 0:
         chosen = first.draw(random_, {})
         known = {name: chosen[name] for name in ("*BROWSER", "*OPERATING_SYSTEM", "*DEVICE", "*HTTP_VERSION") if name in chosen}
         drawn = second.draw(random_, known)
         headers = {name.lower(): value for name, value in drawn.items() if not name.startswith("*") and value != _MISSING}
-        if "user-agent" in headers:
+        agent = read_agent(headers.get("user-agent", "").encode())
+        # Chromium says its hints to everybody who has TLS: who does not is no Chromium, whatever apify took it for.
+        false = agent.family == CHROMIUM and agent.major >= 90 and "sec-ch-ua" not in headers
+        if quotas.get(agent.family, 0) > 0 and agent.major and not agent.tool and not false:
+            quotas[agent.family] -= 1
             found.append(headers)
+    random_.shuffle(found)
     return found
 
 
@@ -198,7 +207,7 @@ _WEBKIT_PAGE: Final = {
 
 def webkit(order: tuple[str, ...], person: dict[str, str], tongue: bytes, random_: random.Random) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """A request of Safari: method and fields."""
-    asks = random_.choice(["page", "page", "link", "get", "get", "post", "post", "image"])
+    asks = random_.choices(["page", "link", "get", "post", "image"], weights=[30, 15, 20, 20, 15])[0]
     values = dict(_WEBKIT_PAGE if asks in {"page", "link"} else _WEBKIT_FETCH)
     if asks == "link":
         values[b"sec-fetch-site"] = random_.choice([b"same-origin", b"cross-site"])
@@ -241,8 +250,8 @@ def worn(template: Sample, person: dict[str, str], tongue: bytes, random_: rando
 def nearest(found: list[Signature], family: int, major: int, phone: bool, random_: random.Random) -> Signature | None:
     """The signature of that version, or of the newest before it, or of the oldest there is."""
     same = [s for s in found if s.family == family]
-    if family != FIREFOX and any(s.phone == phone for s in same if s.major <= major):
-        same = [s for s in same if s.phone == phone] or same
+    alike = [s for s in same if s.phone == phone and abs(s.major - major) <= _NEAR]
+    same = alike or same
     if not same:
         return None
     below = [s for s in same if s.major <= major] or [min(same, key=lambda s: s.major)]
@@ -264,12 +273,13 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
     random_ = random.Random(seed)  # noqa: S311  samples, no secrets
     templates = {(family, p): [s for s in captured if s.group == group and s.protocol == p]
                  for family, group in ((CHROMIUM, "chromium"), (FIREFOX, "firefox")) for p in (0, 1, 2)}  # fmt: skip
+    kinds = {place: _kinds(rows) for place, rows in templates.items()}
     made: list[Sample] = []
     for person in people(count // 3 + 1, random_):
         agent = read_agent(person["user-agent"].encode())
-        if agent.family not in {CHROMIUM, FIREFOX, SAFARI} or agent.major == 0:
-            continue
         when = max(random_.uniform(*COLLECTED), agent.released * _WEEK)
+        if random_.random() < _LATE[0]:
+            when += random_.uniform(0, _LATE[1])
         protocol = random_.choices((0, 1, 2), weights=(10, 70, 20))[0]
         if agent.family == SAFARI and protocol == 2:
             protocol = 1
@@ -282,11 +292,28 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
                 assert one is not None
                 method, fields = webkit(one.order, person, tongue, random_)
             else:
-                template = random_.choice(templates[agent.family, protocol])
+                known = kinds[agent.family, protocol]
+                template = random_.choice(known[random_.choices(list(known), weights=[_KINDS[kind] for kind in known])[0]])
                 method, fields = template.method, worn(template, person, tongue, random_)
             variant = f"{person['user-agent'][-40:]}"
             made.append(Sample("synthesised", group, "human", variant, protocol, method, fields, prints, when))
     return made
+
+
+_KINDS: Final = {"first": 30, "page": 15, "script": 40, "part": 15}  # what people's browsers ask an edge for, in percent
+
+
+def _kinds(captured: list[Sample]) -> dict[str, list[Sample]]:
+    """Captured requests by what asked: the person, a link, a script, a page for its parts."""
+    found: dict[str, list[Sample]] = {}
+    for sample in captured:
+        fields = dict(sample.headers)
+        mode, site = fields.get(b"sec-fetch-mode"), fields.get(b"sec-fetch-site")
+        navigates = mode == b"navigate"
+        script = fields.get(b"sec-fetch-dest") == b"empty"
+        kind = "first" if navigates and site == b"none" else "page" if navigates else "script" if script else "part"
+        found.setdefault(kind, []).append(sample)
+    return found
 
 
 def _connection(
