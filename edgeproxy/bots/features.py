@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.bots import wire
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI, Agent, age, read_agent
+from edgeproxy.bots.hints import hinted, hints_order
 from edgeproxy.bots.orders import disorder
 
 if TYPE_CHECKING:
     from edgeproxy.message import Request
 
 REQUEST_NAMES: Final = (
-    "protocol", "post", "fields", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen",
-    "order", "accept", "coding", "coding_agrees", "language", "language_style", "fetch_fields", "fetch_site", "fetch_legal",
-    "fetch_agrees", "hints", "hints_expected", "hints_version", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
-    "origin_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "tls_era",
+    "protocol", "post", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen", "order",
+    "accept", "accept_agrees", "coding", "coding_agrees", "language_agrees", "fetch_fields", "fetch_site", "fetch_legal",
+    "fetch_agrees", "hints", "hints_expected", "hints_version", "hints_grease", "hints_brand", "hints_order", "hints_platform",
+    "hints_mobile", "upgrade_agrees", "priority_agrees", "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees",
+    "h2_agrees", "h3_agrees", "layers_agree", "tls_era",
 )  # fmt: skip
 NAMES: Final = wire.NAMES + REQUEST_NAMES
 """The features' list; a model says which list it was trained with."""
 VERSION: Final = 1
 UNKNOWN: Final = wire.UNKNOWN
 UNSAID: Final = 0.5  # between contradiction and agreement
-AGREEMENTS: Final = frozenset(name for name in REQUEST_NAMES if name.endswith(("_agrees", "_agree", "_style", "_legal"))) | {
-    "hints_expected", "hints_version", "hints_platform", "hints_mobile",
+AGREEMENTS: Final = frozenset(name for name in REQUEST_NAMES if name.endswith(("_agrees", "_agree", "_legal"))) | {
+    "hints_expected", "hints_version", "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile",
 }  # fmt: skip
 """Features of 0, 0.5 and 1: more of them speaks for a human, never against one."""
 _BLANK: Final = (0.0, *[UNKNOWN] * (len(wire.NAMES) - 1))  # without prints: plain HTTP, or behind a trusted proxy
@@ -72,30 +74,37 @@ def _request(
     mode, dest = get(b"sec-fetch-mode"), get(b"sec-fetch-dest")
     hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
     navigates = mode == b"navigate"
+    site = get(b"sec-fetch-site")
+    accept, kind = get(b"accept"), get(b"content-type")
+    names = tuple(fields)
+    writes = request.method not in _READING
     return (
         float(request.protocol),
-        float(request.method not in _READING),
-        float(len(request.headers)),
+        float(writes),
         float(family),
         float(agent.tool),
         float(agent.mozilla),
         float(agent.mobile),
         age(agent, now),
         float(agent.frozen) if family == CHROMIUM else UNKNOWN,
-        disorder(family, first, tuple(fields)),
-        _accept(get(b"accept")),
+        disorder(family, names),
+        _accept(accept),
+        _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and family != OTHER else UNSAID,
         *_coding(get(b"accept-encoding"), agent, dest),
-        *_language(get(b"accept-language"), family),
-        *_fetch(get(b"sec-fetch-site"), mode, dest, get(b"sec-fetch-user"), get(b"accept")),
+        _language(get(b"accept-language"), family),
+        *_fetch(site, mode, dest, get(b"sec-fetch-user"), accept),
         _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
         float((hints is not None) + (platform is not None) + (small is not None)),
         _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
-        _version(hints, agent),
+        *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
+        hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
         _platform(platform, agent),
         _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
-        _agree(b"upgrade-insecure-requests" in fields, True) if navigates and family in {CHROMIUM, FIREFOX} else UNSAID,
-        _priority(get(b"priority"), agent, first, navigates),
-        _agree(b"origin" in fields, True) if family != OTHER and request.method not in _READING and mode == b"cors" else UNSAID,
+        _agree(b"upgrade-insecure-requests" in fields, navigates) if mode is not None and family in _UPGRADING else UNSAID,
+        _priority(get(b"priority"), agent, first, mode, dest),
+        _origin(b"origin" in fields, writes, mode, site) if family != OTHER else UNSAID,
+        0.0 if site == b"none" and b"referer" in fields else UNSAID,
+        float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
         _agree(tls == family, True) if known[0] and family != OTHER else UNSAID,
         _agree(h2 == family, True) if known[1] and family != OTHER else UNSAID,
         _agree(h3 == family, True) if known[2] and family != OTHER else UNSAID,
@@ -104,6 +113,9 @@ def _request(
     )
 
 
+_NO_HINTS: Final = (UNSAID, UNSAID, UNSAID)
+_UPGRADING: Final = frozenset({CHROMIUM, FIREFOX})  # Safari does not say it over TLS
+_FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")  # what a form can send
 _READING: Final = frozenset({b"GET", b"HEAD"})
 _AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
 _TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
@@ -158,17 +170,14 @@ def _coding(value: bytes | None, agent: Agent, dest: bytes | None) -> tuple[floa
 _CODINGS: Final = {b"gzip": 1, b"deflate": 2, b"br": 4, b"zstd": 8}
 
 
-def _language(value: bytes | None, family: int) -> tuple[float, float]:
-    """Number of languages, and whether their weights are written as the claimed family writes them."""
-    if not value:
-        return 0.0, UNSAID if family == OTHER else 0.0
-    parts = value.split(b",", 16)
+def _language(value: bytes | None, family: int) -> float:
+    """Whether languages are weighed as browsers do; every person has some. Which they are must not matter."""
     if family == OTHER:
-        return float(len(parts)), UNSAID
-    if b", " in value or b"; " in value or b"*" in value:
-        return float(len(parts)), 0.0
-    plain = b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:])
-    return float(len(parts)), float(plain)
+        return UNSAID
+    if not value or b", " in value or b"; " in value or b"*" in value:
+        return 0.0
+    parts = value.split(b",", 16)
+    return float(b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:]))
 
 
 def _fetch(
@@ -189,13 +198,6 @@ def _fetch(
     return count, code, float(legal)
 
 
-def _version(hints: bytes | None, agent: Agent) -> float:
-    """Whether sec-ch-ua names Chromium with the version of the User-Agent."""
-    if hints is None or agent.family != CHROMIUM:
-        return UNSAID
-    return float(b'Chromium";v="%d"' % agent.major in hints)
-
-
 def _platform(platform: bytes | None, agent: Agent) -> float:
     if platform is None or agent.family != CHROMIUM:
         return UNSAID
@@ -203,15 +205,31 @@ def _platform(platform: bytes | None, agent: Agent) -> float:
     return UNSAID if expected is None else float(expected in platform)
 
 
-def _priority(value: bytes | None, agent: Agent, first: bool, navigates: bool) -> float:
-    """RFC 9218's field: with pages Chromium since 124 and Firefox since 128 send it, but over HTTP/1.1 nobody but Firefox."""
+def _priority(value: bytes | None, agent: Agent, first: bool, mode: bytes | None, dest: bytes | None) -> float:
+    """RFC 9218's field: pages have the highest urgency and scripts' requests a lower one, in Chromium since 124, in Firefox since
+    128; over HTTP/1.1 only in Firefox. Of Safari not enough was measured."""
     family, major = agent.family, agent.major
-    if family == OTHER:
+    since = _SINCE_PRIORITY.get(family)
+    if since is None or mode is None:
         return UNSAID
-    since = {CHROMIUM: 124, FIREFOX: 128, SAFARI: 17}[family]
+    page = mode == b"navigate" and dest == b"document"
     if value is None:
-        return UNSAID if first or major < since or family == SAFARI or not navigates else 0.0
-    return float(major >= since - 2 and (not first or family != CHROMIUM))
+        return 0.0 if page and major >= since and not first else UNSAID
+    if major < since - 2 or (first and family == CHROMIUM):
+        return 0.0
+    if page:
+        return float(value == b"u=0, i")
+    return float(value != b"u=0, i") if dest == b"empty" else UNSAID
+
+
+_SINCE_PRIORITY: Final = {CHROMIUM: 124, FIREFOX: 128}
+
+
+def _origin(present: bool, writes: bool, mode: bytes | None, site: bytes | None) -> float:
+    """Scripts' writing requests have an Origin, what a person asks for has none (the Fetch standard, §3.2)."""
+    if mode == b"cors" and writes:
+        return float(present)
+    return 0.0 if present and site == b"none" else UNSAID
 
 
 def _era(numbers: tuple[float, ...], agent: Agent) -> float:

@@ -159,9 +159,7 @@ def people(count: int, random_: random.Random) -> list[dict[str, str]]:
         drawn = second.draw(random_, known)
         headers = {name.lower(): value for name, value in drawn.items() if not name.startswith("*") and value != _MISSING}
         agent = read_agent(headers.get("user-agent", "").encode())
-        # Chromium says its hints to everybody who has TLS: who does not is no Chromium, whatever apify took it for.
-        false = agent.family == CHROMIUM and agent.major >= 90 and "sec-ch-ua" not in headers
-        if quotas.get(agent.family, 0) > 0 and agent.major and not agent.tool and not false:
+        if quotas.get(agent.family, 0) > 0 and agent.major:
             quotas[agent.family] -= 1
             found.append(headers)
     random_.shuffle(found)
@@ -242,7 +240,7 @@ def worn(template: Sample, person: dict[str, str], tongue: bytes, random_: rando
             made = None
         if made is not None:
             fields.append((name, made))
-    if random_.random() < 0.2 and template.method == b"POST":
+    if random_.random() < 0.2 and template.method == b"POST" and (b"sec-fetch-mode", b"cors") in template.headers:
         fields.insert(random_.randrange(len(fields)), random_.choice([(b"x-requested-with", b"XMLHttpRequest"), (b"x-csrf-token", b"x")]))
     return fields
 
