@@ -17,22 +17,22 @@ from edgeproxy.bots.orders import disorder
 if TYPE_CHECKING:
     from edgeproxy.message import Request
 
-REQUEST_NAMES: Final = (
+FACTS: Final = (
     "protocol", "post", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen", "order",
-    "accept", "accept_agrees", "coding", "coding_agrees", "language_agrees", "fetch_fields", "fetch_site", "fetch_legal",
-    "fetch_agrees", "hints", "hints_expected", "hints_version", "hints_grease", "hints_brand", "hints_order", "hints_platform",
-    "hints_mobile", "upgrade_agrees", "priority_agrees", "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees",
-    "h2_agrees", "h3_agrees", "layers_agree", "tls_era",
+    "accept", "coding", "fetch_fields", "fetch_site", "hints", "tls_era",
 )  # fmt: skip
+AGREEMENTS: Final = (
+    "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected", "hints_expected", "hints_version",
+    "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
+    "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "alpn_agrees",
+)  # fmt: skip
+"""Features of 0, 0.5 and 1: more of them speaks for a human, never against one."""
+REQUEST_NAMES: Final = (*FACTS, *AGREEMENTS, "contradictions")
 NAMES: Final = wire.NAMES + REQUEST_NAMES
 """The features' list; a model says which list it was trained with."""
 VERSION: Final = 1
 UNKNOWN: Final = wire.UNKNOWN
 UNSAID: Final = 0.5  # between contradiction and agreement
-AGREEMENTS: Final = frozenset(name for name in REQUEST_NAMES if name.endswith(("_agrees", "_agree", "_legal"))) | {
-    "hints_expected", "hints_version", "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile",
-}  # fmt: skip
-"""Features of 0, 0.5 and 1: more of them speaks for a human, never against one."""
 _BLANK: Final = (0.0, *[UNKNOWN] * (len(wire.NAMES) - 1))  # without prints: plain HTTP, or behind a trusted proxy
 _HINTS: Final = {"windows": b"Windows", "mac": b"macOS", "linux": b"Linux", "android": b"Android", "chromeos": b"Chrom"}
 _SITES: Final = {b"none": 1.0, b"same-origin": 2.0, b"same-site": 3.0, b"cross-site": 4.0}
@@ -66,18 +66,40 @@ def _request(
     request: Request, fields: dict[bytes, bytes], agent: Agent, numbers: tuple[float, ...], now: float
 ) -> tuple[float, ...]:
     get = fields.get
-    family = agent.family
-    first = request.protocol == 0
-    secure = request.peer.secure
+    family, first, secure = agent.family, request.protocol == 0, request.peer.secure
+    browser = family != OTHER
     tls, h2, h3 = numbers[_TLS_FAMILY], numbers[_H2_FAMILY], numbers[_H3_FAMILY]
-    known = (numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0)
-    mode, dest = get(b"sec-fetch-mode"), get(b"sec-fetch-dest")
+    has_tls, has_h2, has_h3 = numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0
+    site, mode, dest, user = get(b"sec-fetch-site"), get(b"sec-fetch-mode"), get(b"sec-fetch-dest"), get(b"sec-fetch-user")
     hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
+    accept, kind, coding = get(b"accept"), get(b"content-type"), get(b"accept-encoding")
     navigates = mode == b"navigate"
-    site = get(b"sec-fetch-site")
-    accept, kind = get(b"accept"), get(b"content-type")
-    names = tuple(fields)
     writes = request.method not in _READING
+    names = tuple(fields)
+    bits = _coding(coding)
+    agreements = (
+        _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and browser else UNSAID,
+        _coding_agrees(bits, agent, dest),
+        _language(get(b"accept-language"), family),
+        _fetch_legal(site, mode, dest, user, accept),
+        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
+        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
+        *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
+        hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
+        _platform(platform, agent),
+        _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
+        _agree(b"upgrade-insecure-requests" in fields, navigates) if mode is not None and family in _UPGRADING else UNSAID,
+        _priority(get(b"priority"), agent, first, mode, dest),
+        _origin(b"origin" in fields, writes, mode, site) if browser else UNSAID,
+        0.0 if site == b"none" and b"referer" in fields else UNSAID,
+        float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
+        _agree(tls == family, True) if has_tls and browser else UNSAID,
+        _agree(h2 == family, True) if has_h2 and browser else UNSAID,
+        _agree(h3 == family, True) if has_h3 and browser else UNSAID,
+        _agree(tls == (h2 if has_h2 else h3), True) if has_tls and (has_h2 or has_h3) else UNSAID,
+        # Only for WebSockets a browser offers HTTP/1.1 alone.
+        _agree(numbers[_ALPN] == 2.0, True) if has_tls and browser and request.protocol < 2 and not request.upgrade else UNSAID,
+    )
     return (
         float(request.protocol),
         float(writes),
@@ -89,27 +111,13 @@ def _request(
         float(agent.frozen) if family == CHROMIUM else UNKNOWN,
         disorder(family, names),
         _accept(accept),
-        _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and family != OTHER else UNSAID,
-        *_coding(get(b"accept-encoding"), agent, dest),
-        _language(get(b"accept-language"), family),
-        *_fetch(site, mode, dest, get(b"sec-fetch-user"), accept),
-        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
+        bits,
+        float((site is not None) + (mode is not None) + (dest is not None) + (user is not None)),
+        _SITES.get(site, 5.0) if site is not None else 0.0,
         float((hints is not None) + (platform is not None) + (small is not None)),
-        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
-        *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
-        hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
-        _platform(platform, agent),
-        _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
-        _agree(b"upgrade-insecure-requests" in fields, navigates) if mode is not None and family in _UPGRADING else UNSAID,
-        _priority(get(b"priority"), agent, first, mode, dest),
-        _origin(b"origin" in fields, writes, mode, site) if family != OTHER else UNSAID,
-        0.0 if site == b"none" and b"referer" in fields else UNSAID,
-        float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
-        _agree(tls == family, True) if known[0] and family != OTHER else UNSAID,
-        _agree(h2 == family, True) if known[1] and family != OTHER else UNSAID,
-        _agree(h3 == family, True) if known[2] and family != OTHER else UNSAID,
-        _agree(tls == (h2 if known[1] else h3), True) if known[0] and (known[1] or known[2]) else UNSAID,
-        _era(numbers, agent) if known[0] else 0.0,
+        _era(numbers, agent) if has_tls else 0.0,
+        *agreements,
+        float(agreements.count(0.0)),
     )
 
 
@@ -119,7 +127,7 @@ _FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data", b
 _READING: Final = frozenset({b"GET", b"HEAD"})
 _AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
 _TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
-_H2, _H3 = _AT["h2"], _AT["h3"]
+_H2, _H3, _ALPN = _AT["h2"], _AT["h3"], _AT["tls_alpn"]
 _PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT["tls_alps_old"], _AT["tls_ech"]
 
 
@@ -151,22 +159,32 @@ def _accept(value: bytes | None) -> float:
     return 5.0 if value.startswith(b"text/event-stream") else 6.0
 
 
-def _coding(value: bytes | None, agent: Agent, dest: bytes | None) -> tuple[float, float]:
-    """Codings as bits (gzip 1, deflate 2, br 4, zstd 8, others 16), and whether the claimed browser would say so."""
+def _coding(value: bytes | None) -> float:
+    """Codings as bits: gzip 1, deflate 2, br 4, zstd 8, others 16; -1 for none."""
     if value is None:
-        return UNKNOWN, 0.0 if agent.family != OTHER else UNSAID
+        return UNKNOWN
+    found = _KNOWN_CODINGS.get(value)
+    if found is not None:
+        return found
     bits = 0
     for word in value.split(b",", 8):
         bits |= _CODINGS.get(word.strip(), 16)
+    return float(bits)
+
+
+def _coding_agrees(bits: float, agent: Agent, dest: bytes | None) -> float:
+    """Whether the claimed browser would say so."""
     family, major = agent.family, agent.major
-    if family == OTHER or dest in {b"video", b"audio"}:  # ranges of media are asked for with `identity`
-        return float(bits), UNSAID
-    zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
+    if family == OTHER or dest in _MEDIA:  # ranges of media are asked for as they are
+        return UNSAID
     if family == SAFARI:
-        return float(bits), float(bits in {7, 15})
-    return float(bits), float(bits == (15 if zstd else 7))
+        return float(bits in {7.0, 15.0})
+    zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
+    return float(bits == (15.0 if zstd else 7.0))
 
 
+_MEDIA: Final = frozenset({b"video", b"audio"})
+_KNOWN_CODINGS: Final = {b"gzip, deflate, br, zstd": 15.0, b"gzip, deflate, br": 7.0}
 _CODINGS: Final = {b"gzip": 1, b"deflate": 2, b"br": 4, b"zstd": 8}
 
 
@@ -180,22 +198,18 @@ def _language(value: bytes | None, family: int) -> float:
     return float(b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:]))
 
 
-def _fetch(
+def _fetch_legal(
     site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None
-) -> tuple[float, float, float]:
-    """Number of sec-fetch fields, the site's, and whether together they are what the Fetch standard can make."""
-    count = float((site is not None) + (mode is not None) + (dest is not None) + (user is not None))
-    if count == 0.0:
-        return 0.0, 0.0, UNSAID
-    code = _SITES.get(site, 5.0) if site is not None else 0.0
-    if site is None or mode is None or dest is None or code == 5.0 or mode not in _MODES:
-        return count, code, 0.0
+) -> float:
+    """Whether sec-fetch-* together are what the Fetch standard can make."""
+    if site is None and mode is None and dest is None and user is None:
+        return UNSAID
+    if site not in _SITES or mode not in _MODES or dest is None:
+        return 0.0
     if mode == b"navigate":
-        legal = dest in _PAGES and (user is None or user == b"?1") and accept is not None and b"html" in accept
-    else:
-        # Without a page there is nobody who could ask for a part of one; icons are the one exception.
-        legal = user is None and (dest in _PARTS or mode == b"websocket") and (code != 1.0 or dest == b"image")
-    return count, code, float(legal)
+        return float(dest in _PAGES and (user is None or user == b"?1") and accept is not None and b"html" in accept)
+    # Without a page there is nobody who could ask for a part of one; icons are the one exception.
+    return float(user is None and (dest in _PARTS or mode == b"websocket") and (site != b"none" or dest == b"image"))
 
 
 def _platform(platform: bytes | None, agent: Agent) -> float:

@@ -7,6 +7,7 @@ from math import log2
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
+from edgeproxy.bots.stacks import h2_strange, tls_strange
 from edgeproxy.listen.hello import GREASE
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ NAMES: Final = (
     "tls_known", "tls_13", "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers", "tls_grease_extensions",
     "tls_grease_groups", "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech", "tls_trust_anchors",
     "tls_compress_zlib", "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket",
-    "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_family",
+    "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_strange", "tls_family",
     "h2", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams", "h2_list", "h2_frame", "h2_no_priorities",
-    "h2_increment", "h2_tree", "h2_pseudo", "h2_family",
+    "h2_increment", "h2_tree", "h2_pseudo", "h2_strange", "h2_family",
     "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo", "h3_family",
 )  # fmt: skip
 UNKNOWN: Final = -1.0  # a number that cannot be had
@@ -30,7 +31,7 @@ _SCSV: Final = 0x00FF
 _PSEUDO: Final = {"m,a,s,p": 1.0, "m,p,a,s": 2.0, "m,s,p,a": 3.0, "m,s,a,p": 4.0}
 _GOOGLE: Final = frozenset({0x3127, 0x3128, 0x3129, 0x4752, 0xFF04DE1B, 0xFF73DB})  # transport parameters of Chromium's own
 _MAX_ACK_DELAY, _DATAGRAM, _LARGEST = 0x0B, 0x20, 65_535
-_NO_H2: Final = (0.0, *[UNKNOWN] * 11, 0.0)
+_NO_H2: Final = (0.0, *[UNKNOWN] * 12, 0.0)
 _NO_H3: Final = (0.0, *[UNKNOWN] * 8, 0.0)
 
 
@@ -42,7 +43,7 @@ def connection(prints: Prints) -> tuple[float, ...]:
         return kept[2]
     hello = prints.hello
     made = (
-        *(_tls(hello) if hello is not None else (0.0, *[UNKNOWN] * 28, 0.0)),
+        *(_tls(hello) if hello is not None else (0.0, *[UNKNOWN] * 29, 0.0)),
         *(_h2(h2) if h2 is not None else _NO_H2),
         *(_h3(h3) if h3 is not None else _NO_H3),
     )
@@ -56,6 +57,7 @@ def _tls(hello: Hello) -> tuple[float, ...]:
     groups = [each for each in hello.groups if each not in GREASE]
     shares = [each for each in hello.shares if each not in GREASE]
     has = frozenset(extensions)
+    family = tls_family(hello)
     return (
         1.0,
         float(0x0304 in hello.versions),
@@ -86,7 +88,8 @@ def _tls(hello: Hello) -> tuple[float, ...]:
         float(len(hello.formats)),
         float(0x0807 in hello.sigalgs),
         float(len(hello.alpn)) if b"h3" not in hello.alpn else 5.0,
-        float(tls_family(hello)),
+        float(tls_strange(hello, family)),
+        float(family),
     )
 
 
@@ -109,6 +112,7 @@ def tls_family(hello: Hello) -> int:
 
 def _h2(h2: H2Print) -> tuple[float, ...]:
     settings = dict(h2.settings)
+    family = h2_family(h2)
     return (
         1.0,
         float(len(h2.settings)),
@@ -122,7 +126,8 @@ def _h2(h2: H2Print) -> tuple[float, ...]:
         _log(h2.window or None),
         float(len(h2.priorities)),
         _PSEUDO.get(h2.pseudo, 0.0),
-        float(h2_family(h2)),
+        float(h2_strange(h2, family)),
+        float(family),
     )
 
 

@@ -20,6 +20,7 @@ import uvloop
 
 from edgeproxy.listen.hello import Hello
 from tools.bots.clients import CLIENTS, Client
+from tools.bots.drivers.lies import ROBOTS
 from tools.bots.edge import Edges, Recording, Seen, recording
 from tools.bots.samples import Sample, clean, made_of, read, write
 from tools.bots.starting import Command, Missing, commands, environment, prepare
@@ -130,7 +131,7 @@ def _samples(client: Client, seen: list[Seen]) -> list[Sample]:
         kept[place] = kept.get(place, 0) + 1
         if kept[place] > _PER_VARIANT * (5 if client.tier == "human" else 1):
             continue
-        tier = "declared" if one.variant.startswith("robot-") else client.tier
+        tier = "declared" if (request.header(b"user-agent") or b"").decode("latin-1") in ROBOTS else client.tier
         headers = clean(request.headers, request.authority)
         made.append(Sample(one.client, client.group, tier, one.variant, request.protocol, request.method, headers, prints, one.when))
     return made

@@ -35,8 +35,8 @@ SETTINGS: Final[dict[str, Any]] = {
     "num_threads": 1, "deterministic": True, "force_row_wise": True, "feature_pre_filter": False,
 }  # fmt: skip
 # Directions that hold for reasons: agreement never speaks against a human, contradiction and age never for one.
-_RISING: Final = AGREEMENTS
-_FALLING: Final = frozenset({"tls_era", "order", "agent_tool", "agent_age"})
+_RISING: Final = frozenset(AGREEMENTS)
+_FALLING: Final = frozenset({"tls_era", "tls_strange", "h2_strange", "order", "agent_tool", "agent_age", "contradictions"})
 _POINTS: Final = ((0.001, 30.0), (0.01, 45.0), (0.1, 75.0), (0.5, 90.0))  # shares of held-out humans below a score
 
 
