@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 FACTS: Final = (
     "protocol", "post", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen", "order",
-    "accept", "coding", "fetch_fields", "fetch_site", "hints", "tls_era",
+    "accept", "coding", "fetch_fields", "fetch_site", "referer", "hints", "tls_era",
 )  # fmt: skip
 AGREEMENTS: Final = (
-    "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected", "hints_expected", "hints_version",
+    "agent_browser", "agent_plain", "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected", "hints_expected", "hints_version",
     "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
     "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "alpn_agrees",
 )  # fmt: skip
@@ -53,9 +53,7 @@ def vector(request: Request, now: float) -> list[float]:
         now: seconds since 1970.
     """
     prints = request.peer.prints
-    fields: dict[bytes, bytes] = {}
-    for name, value in request.headers:
-        fields.setdefault(name, value)
+    fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
     agent = read_agent(fields.get(b"user-agent"))
     # Of Safari's QUIC nothing was measured: what it looks like must not be held against it.
     numbers = _BLANK if prints is None or (prints.h3 is not None and agent.family == SAFARI) else wire.connection(prints)
@@ -78,6 +76,8 @@ def _request(
     names = tuple(fields)
     bits = _coding(coding)
     agreements = (
+        float(browser and agent.mozilla),
+        0.0 if agent.tool or (hints is not None and b"Headless" in hints) else UNSAID,
         _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and browser else UNSAID,
         _coding_agrees(bits, agent, dest),
         _language(get(b"accept-language"), family),
@@ -114,6 +114,7 @@ def _request(
         bits,
         float((site is not None) + (mode is not None) + (dest is not None) + (user is not None)),
         _SITES.get(site, 5.0) if site is not None else 0.0,
+        float(b"referer" in fields),
         float((hints is not None) + (platform is not None) + (small is not None)),
         _era(numbers, agent) if has_tls else 0.0,
         *agreements,

@@ -138,4 +138,13 @@ def h2_strange(h2: H2Print, family: int) -> int:
         return 0
     settings = tuple([pair for pair in h2.settings if pair[0] not in GREASE and pair[0] < 0x0A0A])
     nearest = min(len(set(settings) ^ set(each)) for each in known)
-    return nearest + (nearest == 0 and settings not in known) + bool(h2.priorities)
+    return nearest + (nearest == 0 and settings not in known) + bool(h2.priorities) + _weight(h2, family)
+
+
+def _weight(h2: H2Print, family: int) -> int:
+    """Chromium asks with weights that are exclusive, Firefox with others (measured on the versions of docs/bot-model.md)."""
+    exclusive = _EXCLUSIVE.get(family)
+    return 0 if exclusive is None else int(h2.priority is None or h2.priority[0] != exclusive)
+
+
+_EXCLUSIVE: Final = {CHROMIUM: 1, FIREFOX: 0}

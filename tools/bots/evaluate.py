@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeproxy.bots.model import scaled
 from tools.bots.matrix import TIERS, Matrix, matrix
 from tools.bots.samples import Sample
-from tools.bots.train import HELD, SEED, held_out, knots, load
+from tools.bots.train import HELD, SEED, basis, held_out, knots, load
 
 Scorer = Callable[[Sample, int], int]
 Numbers = NDArray[np.float64]
@@ -58,14 +58,18 @@ def _share(hits: int, of: int) -> str:
     return f"{100 * hits / max(of, 1):.1f} % ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def tiers(data: Matrix, said: Numbers, humans: Numbers) -> list[str]:
-    """A table of the tiers, and the impersonators one by one."""
+def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> list[str]:
+    """A table of the tiers, and the impersonators one by one; of rows with or without their connection."""
     lines = ["| tier | implementations | requests | AUC | recall at 0.1 % FPR | recall at 1 % FPR |", "|---|---|---|---|---|---|"]
     kinds, groups = np.array(data.tiers), np.array(data.groups)
     rows = [(tier, kinds == tier) for tier in TIERS]
-    rows += [(f"– {group}", (kinds == "impersonator") & (groups == group)) for group in sorted(set(groups[kinds == "impersonator"]))]
-    for name, chosen in rows:
+    if not bare:
+        rows += [(f"– {group}", (kinds == "impersonator") & (groups == group)) for group in sorted(set(groups[kinds == "impersonator"]))]
+    for name, of in rows:
+        chosen = of & (data.bare == bare)
         bots = said[chosen]
+        if not len(bots):
+            continue
         few, more = recall(bots, humans, 0.001)[0], recall(bots, humans, 0.01)[0]
         many = len(set(groups[chosen]))
         lines.append(f"| {name} | {many} | {len(bots)} | {auc(bots, humans):.4f} | {_share(few, len(bots))} | {_share(more, len(bots))} |")
@@ -77,7 +81,7 @@ def corpora(data: Matrix, said: Numbers) -> list[str]:
     lines = ["| human corpus | requests | kinds of client | below 30 | lowest | median |", "|---|---|---|---|---|---|"]
     found: dict[str, list[int]] = {}
     for at, (sample, tier) in enumerate(zip(data.samples, data.tiers, strict=True)):
-        if tier == "human":
+        if tier == "human" and not data.bare[at]:
             name = f"synthesised on {data.groups[at]}" if sample.client == "synthesised" else f"{sample.client}, captured"
             found.setdefault(name, []).append(at)
     for name, where in sorted(found.items()):
@@ -90,20 +94,25 @@ def corpora(data: Matrix, said: Numbers) -> list[str]:
 
 def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
     """The figures as markdown."""
-    people = np.array([s.client == "synthesised" for s in data.samples])
-    drawn = tuple(knots(raw[people]))
+    drawn = tuple(knots(raw[basis(data)]))
     model = np.array([scaled(float(p), drawn) for p in raw], dtype=float)
     human = np.array([tier == "human" and group not in HELD for tier, group in zip(data.tiers, data.groups, strict=True)])
-    distinct = len({(s.variant, s.group, s.protocol) for s, h in zip(data.samples, human, strict=True) if h})
-    sums = Counter(data.tiers)
+    seen = human & ~data.bare
+    bots = sum(tier in TIERS and not bare for tier, bare in zip(data.tiers, data.bare, strict=True))
+    distinct = len({(s.variant, s.group, s.protocol) for s, h in zip(data.samples, seen, strict=True) if h})
+    odd = int((seen & ~data.consistent).sum())
     lines = [
-        f"{sums['human']} requests of humans ({distinct} distinct combinations of User-Agent, connection and protocol), "
-        f"{sum(sums[tier] for tier in TIERS)} of programs; each scored by a model that never saw its implementation.",
-        "", "The model alone:", "", *tiers(data, raw, raw[human]), "", "Its scores of humans:", "", *corpora(data, model),
+        f"{int(seen.sum())} requests of humans ({distinct} distinct combinations of User-Agent, connection and protocol), {bots} of "
+        "programs; each scored by a model that never saw its implementation. Intervals are Wilson's, 95 %.",
+        "", "**The model alone**, against all humans:", "", *tiers(data, raw, raw[seen]), "",
+        f"Against the humans whose head does not contradict itself ({odd} do, {100 * odd / seen.sum():.1f} %):", "",
+        *tiers(data, raw, raw[seen & data.consistent]), "",
+        "Behind a trusted proxy, where connections say nothing:", "", *tiers(data, raw, raw[human & data.bare], bare=True), "",
+        "Scores of humans:", "", *corpora(data, model),
     ]  # fmt: skip
     if scorer is not None:
         both = np.array([scorer(s, int(m)) for s, m in zip(data.samples, model, strict=True)], dtype=float)
-        lines += ["", "With heuristics (score 1):", "", *tiers(data, both, both[human]), "", *corpora(data, both)]
+        lines += ["", "**With heuristics** (score 1):", "", *tiers(data, both, both[seen]), "", *corpora(data, both)]
     if distinct < 3000:
         lines += ["", f"A bound of 0.1 % with 95 % confidence takes 3,000 independent humans; there are {distinct} distinct ones here."]
     return "\n".join(lines) + "\n"

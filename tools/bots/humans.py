@@ -10,6 +10,7 @@ nearest version that there is a signature of; nobody has seen it as a whole. The
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import zipfile
@@ -23,7 +24,8 @@ from edgeproxy.listen.hello import Hello
 from edgeproxy.prints import H2Print, Prints
 from tools.bots.samples import HOST, Sample
 
-SIGNATURES = Path(__file__).parents[3] / "shared/data/browser-signatures"
+SHARED = Path(os.environ.get("EDGEPROXY_SHARED", Path(__file__).parents[3] / "shared"))
+SIGNATURES = SHARED / "data/browser-signatures"
 COLLECTED: Final = (1_776_600_000, 1_780_600_000)  # seconds since 1970 between which apify's data was collected, by its versions
 _WEEK: Final = 604_800
 _TYPES: Final = {
@@ -37,6 +39,7 @@ _VERSIONS: Final = {"TLS_VERSION_1_3": 0x0304, "TLS_VERSION_1_2": 0x0303, "TLS_V
 _MLKEM: Final = 0x11EC
 _NEAR: Final = 9  # majors; a signature of the other kind of device that is nearer is better than one that is further away
 _LATE: Final = (0.25, 52 * _WEEK)  # share of people whose browser was not updated for up to so long
+_SILENT: Final = 0.06  # share of people on sites, or with settings, that say no Referer
 _FAMILIES: Final = {CHROMIUM: 0.55, SAFARI: 0.25, FIREFOX: 0.2}  # Firefox's real share is too small to learn it from
 _MISSING: Final = "*MISSING_VALUE*"
 
@@ -285,6 +288,7 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
         if prints is None:
             continue
         tongue = language(agent.family, agent.major, random_)
+        silent = random_.random() < _SILENT
         for _ in range(3):
             if agent.family == SAFARI:
                 assert one is not None
@@ -294,6 +298,8 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
                 template = random_.choice(known[random_.choices(list(known), weights=[_KINDS[kind] for kind in known])[0]])
                 method, fields = template.method, worn(template, person, tongue, random_)
             variant = f"{person['user-agent'][-40:]}"
+            if silent:
+                fields = [(name, value) for name, value in fields if name != b"referer"]
             made.append(Sample("synthesised", group, "human", variant, protocol, method, fields, prints, when))
     return made
 
@@ -334,5 +340,5 @@ def _connection(
     prints = Prints(b"", "t")
     prints.hello = hello_of(one.hello, random_, mlkem)
     if protocol == 1:
-        prints.h2 = one.h2
+        prints.h2 = one.h2._replace(priority=random_.choice(here).prints.h2.priority) if here else one.h2
     return one.name, prints, one

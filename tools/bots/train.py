@@ -69,6 +69,11 @@ def held_out(data: Matrix, seed: int) -> NDArray[np.float64]:
     return said
 
 
+def basis(data: Matrix) -> NDArray[np.bool_]:
+    """The humans that scores are drawn by: with a connection, and not contradicting themselves."""
+    return np.array([s.client == "synthesised" for s in data.samples]) & data.consistent & ~data.bare
+
+
 def knots(human: NDArray[np.float64]) -> list[tuple[float, float]]:
     """Score over probability: so that of held-out humans one in a thousand is below 30, half are above 90."""
     made = [(0.0, 2.0)]
@@ -86,8 +91,7 @@ def main() -> None:
     given = parser.parse_args()
     samples = load(given.seed)
     data = matrix(samples, given.seed)
-    people = np.array([s.client == "synthesised" for s in data.samples])
-    drawn = knots(held_out(data, given.seed)[people])
+    drawn = knots(held_out(data, given.seed)[basis(data)])
     booster = train(data, np.ones(len(data.groups), dtype=bool), given.seed)
     name = f"edgeproxy-bots-{features.VERSION}"
     content = to_onnx(booster, list(NAMES), name)
