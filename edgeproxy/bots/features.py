@@ -93,9 +93,9 @@ def _request(
         _origin(b"origin" in fields, writes, mode, site) if browser else UNSAID,
         0.0 if site == b"none" and b"referer" in fields else UNSAID,
         float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
-        _agree(tls == family, True) if has_tls and browser else UNSAID,
-        _agree(h2 == family, True) if has_h2 and browser else UNSAID,
-        _agree(h3 == family, True) if has_h3 and browser else UNSAID,
+        _layer(tls, family) if has_tls else UNSAID,
+        _layer(h2, family) if has_h2 else UNSAID,
+        _layer(h3, family) if has_h3 else UNSAID,
         _agree(tls == (h2 if has_h2 else h3), True) if has_tls and (has_h2 or has_h3) else UNSAID,
         # Only for WebSockets a browser offers HTTP/1.1 alone.
         _agree(numbers[_ALPN] == 2.0, True) if has_tls and browser and request.protocol < 2 and not request.upgrade else UNSAID,
@@ -136,10 +136,17 @@ def _agree(one: bool, other: bool) -> float:
     return 1.0 if one == other else 0.0
 
 
-def _present(value: bytes | None, expected: bool, family: int, *never: int) -> float:
-    """A field that a claimed browser sends with everything, or never."""
-    if family == OTHER:
+def _layer(built: float, family: int) -> float:
+    """A layer built like that family's, or like no browser's where none is claimed (libraries: nothing is said)."""
+    if family == OTHER and built == OTHER:
         return UNSAID
+    return _agree(built == family, True)
+
+
+def _present(value: bytes | None, expected: bool, family: int, *never: int) -> float:
+    """A field that a claimed browser sends with everything, or never; nobody but browsers has a reason to send it."""
+    if family == OTHER:
+        return UNSAID if value is None else 0.0
     if value is None:
         return 0.0 if expected else UNSAID
     return 0.0 if family in never else 1.0

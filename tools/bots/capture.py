@@ -28,6 +28,7 @@ from tools.bots.upstream import serve
 
 DATA = Path(__file__).parent / "data"
 CACHE = Path(tempfile.gettempdir()) / "edgeproxy-bots"
+_SHOWN = ("version", "requests", "samples", "missing")  # of a client's note, in the manifest; complaints name paths
 _POLL = 0.25  # seconds between two looks at whether a page came to its end
 _PER_VARIANT = 40  # samples of a variant and protocol that are kept; browsers make hundreds
 
@@ -76,7 +77,7 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
                 complaints = complaints or bad
     except Missing as e:
         return {"missing": str(e)}
-    return {"version": version or await _version(client, folder), "complaints": complaints[-400:]}
+    return {"version": version if version and client.way != "command" else await _version(client, folder), "complaints": complaints[-400:]}
 
 
 async def _play(command: Command, done: set[str]) -> tuple[str, str]:
@@ -145,10 +146,11 @@ def _merge(parts: Path, data: Path) -> None:
         note = parts / f"{client.name}.json"
         if not note.exists():
             continue
+        said = json.loads(note.read_text())
         found = read(parts / f"{client.name}.jsonl.xz")
         names = sorted({hashlib.sha256(json.dumps(made_of(s.prints)).encode()).hexdigest()[:8] for s in found})
         rows[client.name] = {
-            "group": client.group, "tier": client.tier, **json.loads(note.read_text()),
+            "group": client.group, "tier": client.tier, **{key: said[key] for key in _SHOWN if key in said},
             "ja4": sorted({s.prints.ja4n for s in found})[:12], "connections": len(names),
         }  # fmt: skip
         samples += found

@@ -85,8 +85,6 @@ CLIENTS: tuple[Client, ...] = (
     _liar("got-scraping", "got-scraping", "node", "got-scraping"),
     Client("chromium", "chromium", "human", "browser", ("headed",), "123"),
     Client("firefox", "firefox", "human", "browser", ("headed",), "123"),
-    Client("epiphany", "webkitgtk", "human", "browser", ("headed",), "12"),
-    Client("falkon", "qtwebengine", "human", "browser", ("headed",), "12"),
     Client("chromium-headless", "chromium", "automation", "browser", ("headless", "disguised"), "123"),
     Client("firefox-headless", "firefox", "automation", "browser", ("headless",), "123"),
     Client("playwright", "chromium", "automation", "playwright", ("playwright",), "12"),

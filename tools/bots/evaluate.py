@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeproxy.bots.model import scaled
 from tools.bots.matrix import TIERS, Matrix, matrix
 from tools.bots.samples import Sample
-from tools.bots.train import HELD, SEED, basis, held_out, knots, load
+from tools.bots.train import SEED, basis, held_out, knots, load
 
 Scorer = Callable[[Sample, int], int]
 Numbers = NDArray[np.float64]
@@ -96,7 +96,7 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
     """The figures as markdown."""
     drawn = tuple(knots(raw[basis(data)]))
     model = np.array([scaled(float(p), drawn) for p in raw], dtype=float)
-    human = np.array([tier == "human" and group not in HELD for tier, group in zip(data.tiers, data.groups, strict=True)])
+    human = data.human == 1
     seen = human & ~data.bare
     bots = sum(tier in TIERS and not bare for tier, bare in zip(data.tiers, data.bare, strict=True))
     distinct = len({(s.variant, s.group, s.protocol) for s, h in zip(data.samples, seen, strict=True) if h})

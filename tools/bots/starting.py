@@ -175,15 +175,9 @@ def _browser(client: Client, folder: Path, highest: str, port: int, ca: Path, gi
         profile = Path(tempfile.mkdtemp(prefix="profile-", dir=folder))
         if client.group == "chromium":
             argv = _chromium_argv(variant, profile, highest, port, url, _key(ca.parent / "edge.pem"))
-        elif client.group == "firefox":
-            argv = _firefox_argv(profile, highest, port, ca, url, variant)
         else:
-            name = {"webkitgtk": "epiphany", "qtwebengine": "falkon"}[client.group]
-            if shutil.which(name) is None:
-                raise Missing(f"no {name} here")
-            flags = ["--profile=" + str(profile), "--private-instance"] if name == "epiphany" else ["--no-sandbox", "-p", "x"]
-            argv = ["dbus-run-session", "--", name, *flags, url] if shutil.which("dbus-run-session") else [name, *flags, url]
-        home = {**given, "HOME": str(profile), "XDG_DATA_HOME": str(profile), "QTWEBENGINE_CHROMIUM_FLAGS": "--ignore-certificate-errors"}
+            argv = _firefox_argv(profile, highest, port, ca, url, variant)
+        home = {**given, "HOME": str(profile)}
         yield Command(argv if "headless" in client.name else _headed(argv), folder, home, 60.0, done)
 
 
