@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 EXTRAS ?= test
 
-.PHONY: help demo demo-llm test lint bench lock clean
+.PHONY: help demo demo-llm test lint bench bots-capture bots-train bots-eval lock clean
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
 	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
 	@echo "make test    all tests (about six minutes)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy"
+	@echo "make bots-eval   how good the bot model is on clients that it never saw (into docs/bot-model.md)"
+	@echo "make bots-train  train the bot model anew from tools/bots/data"
+	@echo "make bots-capture  run the clients of tools/bots/clients.py against the edge again (a quarter of an hour)"
 	@echo "make lock    resolve constraints.txt anew"
 
 # One stamp per set of extras: installed again when what is wanted changes.
@@ -39,9 +42,18 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --json bench/out/all.json $(ARGS)
 	$(BIN)/python -m bench --markdown bench/out/all.json > docs/benchmarks.md
 
+bots-capture: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.capture $(ARGS)
+
+bots-train: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.train $(ARGS)
+
+bots-eval: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.evaluate --markdown docs/bot-model.md $(ARGS)
+
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --extra llm --python-version 3.11 --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --extra llm --extra bots --extra bots-tools --python-version 3.11 --universal \
 		--no-header --no-annotate --no-emit-index-url -o constraints.txt --upgrade --quiet
 
 clean:

@@ -1,8 +1,8 @@
 # A request as the numbers that the model reads. Pure: a request and a time in, floats out; no address, path, cookie or JA3.
 """`vector(request, now)`: NAMES in order. The connection's part comes from `wire`; what a head says is compared with its claim.
 
-A claim is the User-Agent. Where something is compared with it, 1 agrees, 0 contradicts and 0.5 cannot be said; elsewhere -1 stands
-for what is not known.
+A claim is the User-Agent. Where something is compared with it, 1 agrees, 0 contradicts and 0.5 cannot be said; elsewhere -1
+stands for what is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ FACTS: Final = (
     "accept", "coding", "fetch_fields", "fetch_site", "referer", "hints", "tls_era",
 )  # fmt: skip
 AGREEMENTS: Final = (
-    "agent_browser", "agent_plain", "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected", "hints_expected", "hints_version",
+    "agent_browser", "agent_plain", "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected",
+    "hints_expected", "hints_version",
     "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
     "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "alpn_agrees",
 )  # fmt: skip
@@ -40,7 +41,8 @@ _MODES: Final = frozenset({b"navigate", b"cors", b"no-cors", b"same-origin", b"w
 _PAGES: Final = frozenset({b"document", b"iframe", b"frame", b"embed", b"object", b"fencedframe"})
 _PARTS: Final = frozenset({
     b"audio", b"audioworklet", b"empty", b"font", b"image", b"json", b"manifest", b"paintworklet", b"report", b"script",
-    b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object", b"embed",
+    b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object",
+    b"embed",
 })  # fmt: skip
 _SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
 
@@ -206,9 +208,7 @@ def _language(value: bytes | None, family: int) -> float:
     return float(b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:]))
 
 
-def _fetch_legal(
-    site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None
-) -> float:
+def _fetch_legal(site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None) -> float:
     """Whether sec-fetch-* together are what the Fetch standard can make."""
     if site is None and mode is None and dest is None and user is None:
         return UNSAID

@@ -1,8 +1,8 @@
 # What Chromium's client hints say, and whether Chromium would say it so. Pure; results are kept per text.
 """`hinted`: three agreements of sec-ch-ua with the User-Agent. `hints_order`: where Chromium puts its hints.
 
-Chromium makes its list of brands by its major version (components/embedder_support/user_agent_utils.cc): which characters the false
-brand has, its version, and the order of the brands. Who copies a list and changes the number gets it wrong.
+Chromium makes its list of brands by its major version (components/embedder_support/user_agent_utils.cc): which characters the
+false brand has, its version, and the order of the brands. Who copies a list and changes the number gets it wrong.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _brand(hints: bytes, agent: Agent) -> float:
 
 
 def hints_order(names: tuple[bytes, ...], navigates: bool) -> float:
-    """Whether the hints stand where they stand in that kind of request: in a row before the User-Agent when a person goes somewhere,
-    scattered when a script or a page asks.
+    """Whether the hints stand where they stand in that kind of request: in a row before the User-Agent when a person goes
+    somewhere, scattered when a script or a page asks.
 
     Args:
         names: of the fields, in order.

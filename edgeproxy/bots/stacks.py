@@ -1,4 +1,5 @@
-# How the TLS and HTTP/2 of browsers are built, as measured on real ones (docs/bot-model.md). Tables and counting; nothing is decided.
+# How the TLS and HTTP/2 of browsers are built, as measured on real ones (docs/bot-model.md). Tables and counting; nothing is
+# decided.
 """`tls_strange`, `h2_strange`: in how many places a connection differs from every version of the family it is built like.
 
 A new version of a browser may differ in one: that is why it is a number for a model and not a verdict.
@@ -36,7 +37,25 @@ _HYBRIDS: Final = (0x11EC, 0x6399)  # ML-KEM, and Kyber of 2024
 _CHROMIUM_SIGALGS: Final = (0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601)
 _CHROMIUM_GROUPS: Final = ((29, 23, 24), *((hybrid, 29, 23, 24) for hybrid in _HYBRIDS))
 _FIREFOX_SIGALGS: Final = (0x0403, 0x0503, 0x0603, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0203, 0x0201)
-_FIREFOX_CIPHERS: Final = (4865, 4867, 4866, 49195, 49199, 52393, 52392, 49196, 49200, 49162, 49161, 49171, 49172, 156, 157, 47, 53)
+_FIREFOX_CIPHERS: Final = (
+    4865,
+    4867,
+    4866,
+    49195,
+    49199,
+    52393,
+    52392,
+    49196,
+    49200,
+    49162,
+    49161,
+    49171,
+    49172,
+    156,
+    157,
+    47,
+    53,
+)
 _STACKS: Final = {
     (CHROMIUM, False): Stack(
         frozenset({0, 5, 10, 11, 13, 16, 18, 23, 27, 35, 43, 45, 51, 0xFF01}),
@@ -63,7 +82,8 @@ _STACKS: Final = {
         frozenset({18, 27, 35, 0xFE0D}),
         (_FIREFOX_CIPHERS, tuple(each for each in _FIREFOX_CIPHERS if each != 49161)),
         ((29, 23, 24, 25, 256, 257), (0x11EC, 29, 23, 24, 25, 256, 257)),
-        (_FIREFOX_SIGALGS, (*_FIREFOX_SIGALGS[:9], 0x0201, 0x0203), (*_FIREFOX_SIGALGS[:3], *_FIREFOX_SIGALGS[3:9], 0x0203, 0x0201)),
+        (_FIREFOX_SIGALGS, (*_FIREFOX_SIGALGS[:9], 0x0201, 0x0203), (*_FIREFOX_SIGALGS[:3], *_FIREFOX_SIGALGS[3:9], 0x0203,
+        0x0201)),
         (0x0304, 0x0303),
         ((1, 2, 3), ()),
         False,
@@ -81,7 +101,8 @@ _STACKS: Final = {
     (SAFARI, False): Stack(
         frozenset({0, 5, 10, 11, 13, 16, 18, 23, 27, 43, 45, 51, 0xFF01}),
         frozenset(),
-        ((4865, 4866, 4867, 49196, 49195, 52393, 49200, 49199, 52392, 49162, 49161, 49172, 49171, 157, 156, 53, 47, 49160, 49170, 10),),
+        ((4865, 4866, 4867, 49196, 49195, 52393, 49200, 49199, 52392, 49162, 49161, 49172, 49171, 157, 156, 53, 47, 49160,
+        49170, 10),),
         ((29, 23, 24, 25), (0x11EC, 29, 23, 24, 25)),
         (
             (0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0805, 0x0501, 0x0806, 0x0601, 0x0201),

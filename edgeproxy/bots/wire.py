@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from edgeproxy.prints import H2Print, H3Print, Prints
 
 NAMES: Final = (
-    "tls_known", "tls_13", "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers", "tls_grease_extensions",
-    "tls_grease_groups", "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech", "tls_trust_anchors",
+    "tls_known", "tls_13", "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers",
+    "tls_grease_extensions",
+    "tls_grease_groups", "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech",
+    "tls_trust_anchors",
     "tls_compress_zlib", "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket",
     "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_strange", "tls_family",
     "h2", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams", "h2_list", "h2_frame", "h2_no_priorities",
     "h2_increment", "h2_tree", "h2_pseudo", "h2_strange", "h2_family",
-    "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo", "h3_family",
+    "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo",
+    "h3_family",
 )  # fmt: skip
 UNKNOWN: Final = -1.0  # a number that cannot be had
 _PQ: Final = frozenset({0x11EB, 0x11EC, 0x11ED, 0x6399, 0x639A})  # ML-KEM and Kyber hybrids

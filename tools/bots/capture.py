@@ -1,5 +1,6 @@
 # Runs real clients against the edge and keeps what it saw. One client after the other, each bounded in time and in requests.
-"""`python -m tools.bots.capture [--only NAME …] [--cache DIR] [--data DIR]`: what was captured before is kept, unless `--again`."""
+"""`python -m tools.bots.capture [--only NAME …] [--cache DIR] [--data DIR]`: what was captured before is kept, unless
+`--again`."""
 
 from __future__ import annotations
 
@@ -77,7 +78,10 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
                 complaints = complaints or bad
     except Missing as e:
         return {"missing": str(e)}
-    return {"version": version if version and client.way != "command" else await _version(client, folder), "complaints": complaints[-400:]}
+    return {
+        "version": version if version and client.way not in {"command", "browser"} else await _version(client, folder),
+        "complaints": complaints[-400:],
+    }
 
 
 async def _play(command: Command, done: set[str]) -> tuple[str, str]:
@@ -134,7 +138,9 @@ def _samples(client: Client, seen: list[Seen]) -> list[Sample]:
             continue
         tier = "declared" if (request.header(b"user-agent") or b"").decode("latin-1") in ROBOTS else client.tier
         headers = clean(request.headers, request.authority)
-        made.append(Sample(one.client, client.group, tier, one.variant, request.protocol, request.method, headers, prints, one.when))
+        made.append(
+            Sample(one.client, client.group, tier, one.variant, request.protocol, request.method, headers, prints, one.when)
+        )
     return made
 
 

@@ -63,9 +63,10 @@ CLIENTS: tuple[Client, ...] = (
     _library("ruby", "ruby", "plan", "ruby", "drivers/client.rb", highest="1"),
     _library("perl-lwp", "perl", "plan", "perl", "drivers/client.pl", highest="1"),
     _library("curl", "libcurl", "command", "curl", "-sk", "-o", "/dev/null", "-m", "10", "{url}"),
-    _library("wget", "wget", "command", "wget", "-q", "--no-check-certificate", "-O", "/dev/null", "-T", "10", "-t", "1", "{url}"),
-    _library("aria2", "aria2", "command", "aria2c", "-q", "--check-certificate=false", "--dir={tmp}", "--allow-overwrite", "{url}",
-             highest="1"),  # fmt: skip
+    _library(
+        "wget", "wget", "command", "wget", "-q", "--no-check-certificate", "-O", "/dev/null", "-T", "10", "-t", "1", "{url}"
+    ),
+    _library("aria2", "aria2", "command", "aria2c", "-q", "--check-certificate=false", "--dir={tmp}", "{url}", highest="1"),
     _library("lynx", "lynx", "command", "lynx", "-dump", "{url}", highest="1"),
     _library("w3m", "w3m", "command", "w3m", "-dump", "-o", "ssl_verify_server=0", "{url}", highest="1"),
     _library("nghttp", "nghttp2", "command", "nghttp", "-n", "--no-verify-peer", "{url}", highest="2"),

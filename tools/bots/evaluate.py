@@ -1,8 +1,9 @@
 # How good the model is on implementations that it never saw. Figures with their intervals; nothing that the data cannot show.
-"""`python -m tools.bots.evaluate [--markdown FILE] [--scorer MODULE:FUNCTION]`: per tier, with clients held out by implementation.
+"""`python -m tools.bots.evaluate [--markdown FILE] [--scorer MODULE:FUNCTION]`: per tier, with clients held out by
+implementation.
 
-A scorer is `score(sample, model) -> int`: what the edge would say of a sample that the held-out model gave `model` (2..99), 1 for what
-is certain. It is shown beside the model alone.
+A scorer is `score(sample, model) -> int`: what the edge would say of a sample that the held-out model gave `model` (2..99), 1
+for what is certain. It is shown beside the model alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> l
     kinds, groups = np.array(data.tiers), np.array(data.groups)
     rows = [(tier, kinds == tier) for tier in TIERS]
     if not bare:
-        rows += [(f"– {group}", (kinds == "impersonator") & (groups == group)) for group in sorted(set(groups[kinds == "impersonator"]))]
+        rows += [
+            (f"– {group}", (kinds == "impersonator") & (groups == group))
+            for group in sorted(set(groups[kinds == "impersonator"]))
+        ]
     for name, of in rows:
         chosen = of & (data.bare == bare)
         bots = said[chosen]
@@ -72,7 +75,9 @@ def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> l
             continue
         few, more = recall(bots, humans, 0.001)[0], recall(bots, humans, 0.01)[0]
         many = len(set(groups[chosen]))
-        lines.append(f"| {name} | {many} | {len(bots)} | {auc(bots, humans):.4f} | {_share(few, len(bots))} | {_share(more, len(bots))} |")
+        lines.append(
+            f"| {name} | {many} | {len(bots)} | {auc(bots, humans):.4f} | {_share(few, len(bots))} | {_share(more, len(bots))} |"
+        )
     return lines
 
 
@@ -88,7 +93,9 @@ def corpora(data: Matrix, said: Numbers) -> list[str]:
         scores = said[where]
         kinds = len({(data.samples[at].variant, data.samples[at].protocol) for at in where})
         below = int((scores < 30).sum())
-        lines.append(f"| {name} | {len(where)} | {kinds} | {_share(below, len(where))} | {scores.min():.0f} | {np.median(scores):.0f} |")
+        lines.append(
+            f"| {name} | {len(where)} | {kinds} | {_share(below, len(where))} | {scores.min():.0f} | {np.median(scores):.0f} |"
+        )
     return lines
 
 
@@ -102,8 +109,8 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
     distinct = len({(s.variant, s.group, s.protocol) for s, h in zip(data.samples, seen, strict=True) if h})
     odd = int((seen & ~data.consistent).sum())
     lines = [
-        f"{int(seen.sum())} requests of humans ({distinct} distinct combinations of User-Agent, connection and protocol), {bots} of "
-        "programs; each scored by a model that never saw its implementation. Intervals are Wilson's, 95 %.",
+        f"{int(seen.sum())} requests of humans ({distinct} distinct combinations of User-Agent, connection and protocol), "
+        f"{bots} of programs; each scored by a model that never saw its implementation. Intervals are Wilson's, 95 %.",
         "", "**The model alone**, against all humans:", "", *tiers(data, raw, raw[seen]), "",
         f"Against the humans whose head does not contradict itself ({odd} do, {100 * odd / seen.sum():.1f} %):", "",
         *tiers(data, raw, raw[seen & data.consistent]), "",
@@ -114,7 +121,10 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
         both = np.array([scorer(s, int(m)) for s, m in zip(data.samples, model, strict=True)], dtype=float)
         lines += ["", "**With heuristics** (score 1):", "", *tiers(data, both, both[seen]), "", *corpora(data, both)]
     if distinct < 3000:
-        lines += ["", f"A bound of 0.1 % with 95 % confidence takes 3,000 independent humans; there are {distinct} distinct ones here."]
+        lines += [
+            "",
+            f"A bound of 0.1 % with 95 % confidence takes 3,000 independent humans; there are {distinct} distinct ones here.",
+        ]
     return "\n".join(lines) + "\n"
 
 

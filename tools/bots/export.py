@@ -19,7 +19,8 @@ def to_onnx(booster: Any, features: list[str], name: str) -> bytes:
     Raises: ValueError for others.
     """
     nodes: dict[str, list[Any]] = {key: [] for key in (
-        "nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_values", "nodes_modes", "nodes_truenodeids", "nodes_falsenodeids",
+        "nodes_treeids", "nodes_nodeids", "nodes_featureids", "nodes_values", "nodes_modes", "nodes_truenodeids",
+        "nodes_falsenodeids",
         "target_treeids", "target_nodeids", "target_ids", "target_weights",
     )}  # fmt: skip
     for tree, info in enumerate(booster.dump_model()["tree_info"]):

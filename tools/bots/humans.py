@@ -1,10 +1,10 @@
 # The human side of training: what real browsers send, put together from parts that were each measured on real ones.
 """`humans`: synthesised connections and requests of browsers, for training and evaluation.
 
-Parts: TLS and HTTP/2 of `../shared/data/browser-signatures` (real browsers) and of the Chromium and Firefox that were captured here;
-User-Agents and client hints by browser, version and system with their real frequencies from apify-fingerprint-datapoints; orders and
-kinds of requests from the captured browsers (Safari's from its signatures). A combination is of one family and version, or of the
-nearest version that there is a signature of; nobody has seen it as a whole. The model card says so.
+Parts: TLS and HTTP/2 of `../shared/data/browser-signatures` (real browsers) and of the Chromium and Firefox that were captured
+here; User-Agents and client hints by browser, version and system with their real frequencies from apify-fingerprint-datapoints;
+orders and kinds of requests from the captured browsers (Safari's from its signatures). A combination is of one family and
+version, or of the nearest version that there is a signature of; nobody has seen it as a whole. The model card says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _TYPES: Final = {
     "application_layer_protocol_negotiation": 0x10, "signed_certificate_timestamp": 0x12, "padding": 0x15,
     "extended_master_secret": 0x17, "compress_certificate": 0x1B, "record_size_limit": 0x1C, "delegated_credentials": 0x22,
     "session_ticket": 0x23, "pre_shared_key": 0x29, "supported_versions": 0x2B, "psk_key_exchange_modes": 0x2D, "keyshare": 0x33,
-    "application_settings": 0x4469, "application_settings_new": 0x44CD, "encrypted_client_hello": 0xFE0D, "renegotiation_info": 0xFF01,
+    "application_settings": 0x4469, "application_settings_new": 0x44CD, "encrypted_client_hello": 0xFE0D, "renegotiation_info":
+    0xFF01,
 }  # fmt: skip
 _VERSIONS: Final = {"TLS_VERSION_1_3": 0x0304, "TLS_VERSION_1_2": 0x0303, "TLS_VERSION_1_1": 0x0302, "TLS_VERSION_1_0": 0x0301}
 _MLKEM: Final = 0x11EC
@@ -206,14 +207,20 @@ _WEBKIT_PAGE: Final = {
 }  # fmt: skip
 
 
-def webkit(order: tuple[str, ...], person: dict[str, str], tongue: bytes, random_: random.Random) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def webkit(
+    order: tuple[str, ...], person: dict[str, str], tongue: bytes, random_: random.Random
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """A request of Safari: method and fields."""
     asks = random_.choices(["page", "link", "get", "post", "image"], weights=[30, 15, 20, 20, 15])[0]
     values = dict(_WEBKIT_PAGE if asks in {"page", "link"} else _WEBKIT_FETCH)
     if asks == "link":
         values[b"sec-fetch-site"] = random_.choice([b"same-origin", b"cross-site"])
     if asks == "image":
-        values |= {b"sec-fetch-mode": b"no-cors", b"sec-fetch-dest": b"image", b"accept": b"image/webp,image/avif,image/*,*/*;q=0.5"}
+        values |= {
+            b"sec-fetch-mode": b"no-cors",
+            b"sec-fetch-dest": b"image",
+            b"accept": b"image/webp,image/avif,image/*,*/*;q=0.5",
+        }
     if asks in {"get", "post"} and random_.random() < 0.4:
         values[b"accept"] = random_.choice([b"application/json", b"text/event-stream", b"application/json, text/plain, */*"])
     values |= {b"user-agent": person["user-agent"].encode(), b"accept-language": tongue, b"accept-encoding": b"gzip, deflate, br"}
@@ -244,7 +251,9 @@ def worn(template: Sample, person: dict[str, str], tongue: bytes, random_: rando
         if made is not None:
             fields.append((name, made))
     if random_.random() < 0.2 and template.method == b"POST" and (b"sec-fetch-mode", b"cors") in template.headers:
-        fields.insert(random_.randrange(len(fields)), random_.choice([(b"x-requested-with", b"XMLHttpRequest"), (b"x-csrf-token", b"x")]))
+        fields.insert(
+            random_.randrange(len(fields)), random_.choice([(b"x-requested-with", b"XMLHttpRequest"), (b"x-csrf-token", b"x")])
+        )
     return fields
 
 
@@ -271,7 +280,7 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
     found = signatures()
     if not found:
         return []
-    random_ = random.Random(seed)  # noqa: S311  samples, no secrets
+    random_ = random.Random(seed)
     templates = {(family, p): [s for s in captured if s.group == group and s.protocol == p]
                  for family, group in ((CHROMIUM, "chromium"), (FIREFOX, "firefox")) for p in (0, 1, 2)}  # fmt: skip
     kinds = {place: _kinds(rows) for place, rows in templates.items()}
@@ -321,7 +330,12 @@ def _kinds(captured: list[Sample]) -> dict[str, list[Sample]]:
 
 
 def _connection(
-    family: int, major: int, phone: bool, protocol: int, found: list[Signature], templates: dict[tuple[int, int], list[Sample]],
+    family: int,
+    major: int,
+    phone: bool,
+    protocol: int,
+    found: list[Signature],
+    templates: dict[tuple[int, int], list[Sample]],
     random_: random.Random,
 ) -> tuple[str, Prints | None, Signature | None]:
     """Group, prints, and the signature if they are from one."""

@@ -20,8 +20,8 @@ _SHARES = {"human": 1.0, "declared": 0.15, "library": 0.35, "impersonator": 0.5}
 
 
 class Matrix(NamedTuple):
-    """Attributes: rows × features (float32), 1 for a human, weights, implementations, tiers, the samples themselves, and which rows
-    were made without their connection."""
+    """Attributes: rows × features (float32), 1 for a human, weights, implementations, tiers, the samples themselves, and which
+    rows were made without their connection."""
 
     rows: NDArray[np.float32]
     human: NDArray[np.int8]
@@ -33,8 +33,8 @@ class Matrix(NamedTuple):
 
     @property
     def consistent(self) -> NDArray[np.bool_]:
-        """Rows whose head does not contradict itself. Of apify's people three in a thousand do: a User-Agent changed by hand or by a
-        program that was taken for a person."""
+        """Rows whose head does not contradict itself. Of apify's people three in a thousand do: a User-Agent changed by hand or
+        by a program that was taken for a person."""
         return self.rows[:, NAMES.index("contradictions")] == 0
 
 
@@ -59,10 +59,12 @@ def side(sample: Sample) -> str:
 
 def matrix(samples: list[Sample], seed: int) -> Matrix:
     """All samples; one in twelve once more without its connection."""
-    random_ = random.Random(seed)  # noqa: S311  samples, no secrets
+    random_ = random.Random(seed)
     samples = [early(sample) if sample.protocol == 2 and random_.random() < 0.3 else sample for sample in samples]
     chosen = [(sample, False) for sample in samples] + [(s, True) for s in samples if random_.random() < 1 / 12]
-    chosen += [(s, True) for s in samples if s.client == "synthesised" and s.group.startswith("safari") and random_.random() < 0.15]
+    chosen += [
+        (s, True) for s in samples if s.client == "synthesised" and s.group.startswith("safari") and random_.random() < 0.15
+    ]
     rows = np.array([row(sample, without) for sample, without in chosen], dtype=np.float32)
     assert rows.shape[1] == len(NAMES)
     kept = [sample for sample, _ in chosen]

@@ -33,12 +33,17 @@ SETTINGS: Final[dict[str, Any]] = {
     "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 63, "use_missing": False, "verbosity": -1,
     "num_threads": 1, "deterministic": True, "force_row_wise": True, "feature_pre_filter": False,
 }  # fmt: skip
-# Numbers that name one implementation rather than a contradiction: with them a model knows the clients that it saw, and fewer others.
+# Numbers that name one implementation rather than a contradiction: with them a model knows the clients that it saw, and fewer
+# others.
 UNREAD: Final = frozenset({
-    "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers", "tls_grease_extensions", "tls_grease_groups",
-    "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech", "tls_trust_anchors", "tls_compress_zlib",
-    "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket", "tls_etm", "tls_scsv",
-    "tls_weak_ciphers", "tls_formats", "tls_ed25519", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams", "h2_list",
+    "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers", "tls_grease_extensions",
+    "tls_grease_groups",
+    "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech", "tls_trust_anchors",
+    "tls_compress_zlib",
+    "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket", "tls_etm",
+    "tls_scsv",
+    "tls_weak_ciphers", "tls_formats", "tls_ed25519", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams",
+    "h2_list",
     "h2_frame", "h2_no_priorities", "h2_increment", "h2_tree", "h2_pseudo", "h3_parameters", "h3_settings", "h3_datagram",
     "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo", "coding",
 })  # fmt: skip
