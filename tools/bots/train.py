@@ -20,9 +20,8 @@ from edgeproxy.bots.features import AGREEMENTS, NAMES
 from tools.bots.export import to_onnx
 from tools.bots.humans import humans
 from tools.bots.matrix import Matrix, folds, matrix
-from tools.bots.samples import Sample, read
+from tools.bots.samples import ABOUT, CAPTURED, Sample, read
 
-DATA: Final = Path(__file__).parent / "data"
 OUT: Final = Path(__file__).parents[2] / "edgeproxy/bots/data"
 SEED: Final = 20_261_122
 PEOPLE: Final = 12_000  # synthesised samples of humans
@@ -57,7 +56,7 @@ _POINTS: Final = ((0.001, 30.0), (0.01, 45.0), (0.1, 75.0), (0.5, 90.0))  # shar
 
 def load(seed: int = SEED) -> list[Sample]:
     """Everything there is. Raises: FileNotFoundError without captured samples, RuntimeError without the human side."""
-    captured = read(DATA / "captured.jsonl.xz")
+    captured = read(CAPTURED)
     made = humans(PEOPLE, [s for s in captured if s.tier == "human"], seed)
     if not made:
         raise RuntimeError("training needs ../shared/data/browser-signatures and apify-fingerprint-datapoints")
@@ -117,7 +116,7 @@ def main() -> None:
     content = to_onnx(booster, READ, name)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "model.onnx").write_bytes(content)
-    about = json.loads((DATA / "captured.json").read_text())
+    about = json.loads(ABOUT.read_text())
     gains = booster.feature_importance("gain")
     manifest = {
         "name": name,
