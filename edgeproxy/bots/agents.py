@@ -60,7 +60,8 @@ class Agent(NamedTuple):
 NOBODY: Final = Agent(OTHER, 0, 0, False, False, "", False, False, "", 0.0)
 _known: dict[bytes, Agent] = {}
 _SYSTEMS: Final = (
-    (b"Windows", "windows"), (b"iPhone", "ios"), (b"iPad", "ios"), (b"iPod", "ios"), (b"Android", "android"), (b"CrOS", "chromeos"),
+    (b"Windows", "windows"), (b"iPhone", "ios"), (b"iPad", "ios"), (b"iPod", "ios"), (b"Android", "android"), (b"CrOS",
+    "chromeos"),
     (b"Macintosh", "mac"), (b"Linux", "linux"), (b"X11", "linux"),
 )  # fmt: skip
 _BRANDS: Final = (

@@ -31,8 +31,10 @@ _ORDERS: Final[dict[int, tuple[tuple[bytes, ...], ...]]] = {
             b"sec-fetch-dest", b"user-agent", b"accept", b"sec-fetch-site", b"sec-fetch-mode", b"accept-language", b"priority",
             b"accept-encoding",
         ),
-        (b"accept", b"sec-fetch-site", b"accept-encoding", b"sec-fetch-mode", b"user-agent", b"accept-language", b"sec-fetch-dest"),
-        (b"accept", b"sec-fetch-site", b"sec-fetch-dest", b"accept-language", b"sec-fetch-mode", b"user-agent", b"accept-encoding"),
+        (b"accept", b"sec-fetch-site", b"accept-encoding", b"sec-fetch-mode", b"user-agent", b"accept-language",
+        b"sec-fetch-dest"),
+        (b"accept", b"sec-fetch-site", b"sec-fetch-dest", b"accept-language", b"sec-fetch-mode", b"user-agent",
+        b"accept-encoding"),
         (b"accept", b"accept-encoding", b"user-agent", b"accept-language"),
         (b"accept", b"user-agent", b"accept-language", b"accept-encoding"),
     ),
@@ -41,14 +43,12 @@ _PLACES: Final = {family: [{name: at for at, name in enumerate(row)} for row in 
 _known: dict[tuple[int, tuple[bytes, ...]], float] = {}
 
 
-def disorder(family: int, first: bool, names: tuple[bytes, ...]) -> float:
+def disorder(family: int, names: tuple[bytes, ...]) -> float:
     """0..1 for the nearest order of a family, -1 where the family has none.
 
     Args:
-        first: HTTP/1.1.
         names: of the fields, in order, each once.
     """
-    del first  # browsers keep these fields' order over all versions of HTTP
     if family not in _PLACES:
         return UNKNOWN
     key = (family, names)
