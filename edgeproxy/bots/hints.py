@@ -19,7 +19,7 @@ _LONGEST: Final = 512  # bytes of a list that is read
 _KEPT: Final = 2048  # texts that are remembered; more, and all are forgotten
 _BRANDS: Final = ((b"Microsoft Edge", "edge"), (b"Opera", "opera"), (b"Samsung Internet", "samsung"), (b"Headless", "headless"))
 _NAVIGATION: Final = (b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform")
-_known: dict[tuple[bytes, Agent], tuple[float, float, float]] = {}
+_known: dict[tuple[bytes, int, str], tuple[float, float, float]] = {}
 
 
 def hinted(hints: bytes, agent: Agent) -> tuple[float, float, float]:
@@ -30,7 +30,7 @@ def hinted(hints: bytes, agent: Agent) -> tuple[float, float, float]:
     """
     if len(hints) > _LONGEST:
         return CONTRADICTS, CONTRADICTS, CONTRADICTS  # no list of a browser's is half as long
-    key = (hints, agent)
+    key = (hints, agent.major, agent.brand)
     found = _known.get(key)
     if found is None:
         if len(_known) >= _KEPT:
