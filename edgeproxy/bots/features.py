@@ -202,10 +202,28 @@ def _language(value: bytes | None, family: int) -> float:
     """Whether languages are weighed as browsers do; every person has some. Which they are must not matter."""
     if family == OTHER:
         return UNSAID
-    if not value or b", " in value or b"; " in value or b"*" in value:
+    if not value:
+        return 0.0
+    found = _languages.get(value)
+    if found is None:
+        if len(_languages) >= _KEPT:
+            _languages.clear()
+        found = _weighed(value)
+        if len(value) <= _LONGEST:
+            _languages[value] = found
+    return found
+
+
+def _weighed(value: bytes) -> float:
+    if b", " in value or b"; " in value or b"*" in value:
         return 0.0
     parts = value.split(b",", 16)
     return float(b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:]))
+
+
+_KEPT: Final = 1024  # texts that are remembered; more, and all are forgotten
+_LONGEST: Final = 128  # bytes of one
+_languages: dict[bytes, float] = {}
 
 
 def _fetch_legal(site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None) -> float:

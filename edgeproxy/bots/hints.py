@@ -15,11 +15,11 @@ AGREES, CONTRADICTS, UNSAID = 1.0, 0.0, 0.5
 _CHARACTERS: Final = (b" ", b"(", b":", b"-", b".", b"/", b")", b";", b"=", b"?", b"_")
 _VERSIONS: Final = (b"8", b"99", b"24")
 _SINCE: Final = 115  # before, the false brand was made in other ways
+_LONGEST: Final = 512  # bytes of a list that is read
 _KEPT: Final = 2048  # texts that are remembered; more, and all are forgotten
 _BRANDS: Final = ((b"Microsoft Edge", "edge"), (b"Opera", "opera"), (b"Samsung Internet", "samsung"), (b"Headless", "headless"))
 _NAVIGATION: Final = (b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform")
-_known: dict[tuple[bytes, Agent], tuple[float, float, float]] = {}
-_orders: dict[tuple[bool, tuple[bytes, ...]], float] = {}
+_known: dict[tuple[bytes, int, str], tuple[float, float, float]] = {}
 
 
 def hinted(hints: bytes, agent: Agent) -> tuple[float, float, float]:
@@ -28,7 +28,9 @@ def hinted(hints: bytes, agent: Agent) -> tuple[float, float, float]:
     Args:
         hints: `sec-ch-ua` as sent.
     """
-    key = (hints, agent)
+    if len(hints) > _LONGEST:
+        return CONTRADICTS, CONTRADICTS, CONTRADICTS  # no list of a browser's is half as long
+    key = (hints, agent.major, agent.brand)
     found = _known.get(key)
     if found is None:
         if len(_known) >= _KEPT:
@@ -63,13 +65,7 @@ def hints_order(names: tuple[bytes, ...], navigates: bool) -> float:
     Args:
         names: of the fields, in order.
     """
-    key = (navigates, names)
-    found = _orders.get(key)
-    if found is None:
-        if len(_orders) >= _KEPT:
-            _orders.clear()
-        found = _orders[key] = AGREES if _in_a_row(names) is navigates else CONTRADICTS
-    return found
+    return AGREES if _in_a_row(names) is navigates else CONTRADICTS
 
 
 def _in_a_row(names: tuple[bytes, ...]) -> bool:

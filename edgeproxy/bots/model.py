@@ -12,6 +12,7 @@ import json
 import math
 from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -43,12 +44,12 @@ class Manifest(NamedTuple):
 class Model:
     """One loaded model. Not to be shared between threads."""
 
-    __slots__ = ("_array", "_feeds", "_outputs", "_run", "_same", "manifest")
+    __slots__ = ("_array", "_feeds", "_outputs", "_pick", "_run", "manifest")
 
     def __init__(self, session: Any, numpy: Any, manifest: Manifest) -> None:
         self.manifest = manifest
         picked = [NAMES.index(name) for name in manifest.features]
-        self._same = None if picked == list(range(len(NAMES))) else picked
+        self._pick = itemgetter(*picked) if len(picked) > 1 else lambda vector: (vector[picked[0]],)
         self._array = numpy.zeros((1, len(picked)), dtype=numpy.float32)
         self._feeds = {session.get_inputs()[0].name: self._array}
         self._outputs = [session.get_outputs()[-1].name]
@@ -57,7 +58,7 @@ class Model:
     def predict(self, vector: list[float]) -> float | None:
         """The probability that a human asks, 0..1; None when it cannot be said."""
         try:
-            self._array[0] = vector if self._same is None else [vector[at] for at in self._same]
+            self._array[0] = self._pick(vector)
             value = float(self._run(self._outputs, self._feeds)[0].ravel()[-1])
         except Exception:  # whatever the engine raises: a request must not fail for its score
             return None

@@ -92,7 +92,21 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
     ]  # fmt: skip
     if scorer is not None:
         both = np.array([scorer(s, int(m)) for s, m in zip(data.samples, model, strict=True)], dtype=float)
-        lines += ["", "**With heuristics** (score 1):", "", *tiers(data, both, both[seen]), "", *corpora(data, both)]
+        certain = both == 1
+        both_raw = np.where(certain, -1.0, raw)
+        lines += [
+            "",
+            f"**With heuristics** (score 1; {int((certain & seen).sum())} of the humans, all contradicting themselves: ",
+        ]
+        if (certain & seen & data.consistent).any():
+            lines[-1] = lines[-1].replace("all contradicting themselves", "not all of them contradicting themselves")
+        lines[-1] += "the first table is against the others):"
+        lines += ["", *tiers(data, both_raw, both_raw[seen & data.consistent]), "", "Shares by score:", ""]
+        lines += ["| | certain (1) | below 30 |", "|---|---|---|"]
+        for name in ("human", *TIERS):
+            of = (np.array(data.tiers) == name) & ~data.bare
+            many = int(of.sum())
+            lines.append(f"| {name} | {_share(int(certain[of].sum()), many)} | {_share(int((both[of] < 30).sum()), many)} |")
     if distinct < 3000:
         lines += [
             "",
@@ -116,13 +130,15 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--scorer", help="module:function")
+    parser.add_argument("--scorer", help="module:function", default="tools.bots.combined:score")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args()
-    scorer: Any = None
-    if given.scorer:
-        module, _, name = given.scorer.partition(":")
-        scorer = getattr(importlib.import_module(module), name)
+    module, _, name = given.scorer.partition(":")
+    try:
+        scorer: Any = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as e:  # an edge without heuristics
+        print(f"bots-eval: the model alone ({e})")
+        scorer = None
     try:
         samples = load(given.seed)
     except RuntimeError as e:

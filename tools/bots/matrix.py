@@ -44,9 +44,14 @@ def row(sample: Sample, without: bool = False) -> list[float]:
     Args:
         without: as behind a trusted proxy, where connections say nothing.
     """
+    return vector(request_of(sample, without), sample.when)
+
+
+def request_of(sample: Sample, without: bool = False) -> Request:
+    """A sample as a request of the edge."""
     peer = Peer("", trusted=False, secure=True)
     peer.prints = None if without else sample.prints
-    return vector(Request(sample.method, b"edge.test", b"/", sample.headers, None, sample.protocol, peer), sample.when)
+    return Request(sample.method, b"edge.test", b"/", sample.headers, None, sample.protocol, peer)
 
 
 def side(sample: Sample) -> str:

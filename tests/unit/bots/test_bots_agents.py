@@ -69,3 +69,11 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(agents._KEPT + 10):
         read_agent(b"agent/%d" % number)
     assert len(agents._known) <= agents._KEPT
+
+
+def test_long_texts_are_read_and_not_kept() -> None:
+    from edgeproxy.bots import agents
+
+    text = b"Mozilla/5.0 (X11; Linux x86_64) Chrome/156.0.0.0 Safari/537.36 " + b"x" * 4000
+    assert read_agent(text).family == CHROMIUM
+    assert text not in agents._known
