@@ -2,7 +2,8 @@
 """`HEURISTICS`, by number, and `detect(view)`.
 
 A test is certain only if it is false for everything that real browsers are known to send (tests/unit/bots/test_heuristics.py asks
-every browser signature at hand, tools/bots every corpus): of a thousand people about three have changed their User-Agent. Numbers are never used again for something else: rules and logs name them.
+every browser signature at hand, tools/bots every corpus): of a thousand people about three have changed their User-Agent.
+Numbers are never used again for something else: rules and logs name them.
 1000: what a client says of itself. 3000: TLS. 4000: HTTP/2. 5000: QUIC. 6000: header fields. 7000: who it claims to be.
 """
 
