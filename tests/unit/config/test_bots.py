@@ -46,11 +46,12 @@ def test_everything_that_can_be_said(files: Writer) -> None:
 
 @pytest.mark.parametrize(("section", "said"), [
     ({"block": 100}, "99"), ({"block": -1}, "0"), ({"challenge": True}, "challenge"), ({"log": "x"}, "log"),
-    ({"block": 30, "challenge": 29}, "'block' is above 'challenge'"), ({"mode": "act-not"}, "mode"), ({"enable": True}, "'enabled'"),
+    ({"block": 30, "challenge": 29}, "'block' is above 'challenge'"), ({"mode": "act-not"}, "mode"), ({"enable": 1}, "'enabled'"),
     ({"slow": {}}, "needs the key 'score'"), ({"slow": {"score": 9, "limits": ["fwe"]}}, "the limit 'fwe' is not there"),
     ({"slow": {"score": 9, "limits": ["few", "all"]}}, "the limit 'all' is not named"), ({"session_cookie": 1}, "session_cookie"),
-    ({"slow": {"score": 9, "upstream": "caht"}}, "unknown upstream 'caht' (did you mean 'chat'?)"), ({"verified": "block"}, "verified"),
-    ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "model"),
+    ({"slow": {"score": 9, "upstream": "caht"}}, "unknown upstream 'caht' (did you mean 'chat'?)"),
+    ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "or the path of a file"),
+    ({"model": 5}, "path of a file, not"), ({"model": None}, "not nothing"),
     ({"identity": {"agents": ["http://a.example"]}}, "is not an agent"), ({"identity": {"dsn": True}}, "'dns'"),
     ([], "bots"), (5, "bots"),
 ])  # fmt: skip
