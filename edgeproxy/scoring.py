@@ -130,7 +130,10 @@ class Scored:
         now = time.monotonic()
         if now - self._moved_at > _HOLDS:
             self._moved_at = now
-            self._moved = watch.moved(self.marks(), now)
+            try:
+                self._moved = watch.moved(self.marks(), now)
+            except Exception as error:
+                settings.broken(error)
             self._passed = self._carries and self._cleared()
         return static.with_evidence(self._moved, passed=self._passed)
 
@@ -147,6 +150,13 @@ class Scored:
         sessions = self._settings.sessions
         if sessions is None:
             return None
+        try:
+            return self._cookie(sessions)
+        except Exception as error:
+            self._settings.broken(error)
+            return None
+
+    def _cookie(self, sessions: Sessions) -> bytes | None:
         marks = self.marks()
         if not marks.browser or marks.static:
             return None
@@ -178,7 +188,11 @@ class Scored:
     def signal(self) -> Signal | None:
         """How the programs of its fingerprint behave together; None: nobody knows."""
         watch = self._settings.watch
-        return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+        try:
+            return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+        except Exception as error:
+            self._settings.broken(error)
+            return None
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: it counts."""
@@ -189,7 +203,10 @@ class Scored:
         for each in score.detections:
             settings.stats.detection(each.name)
         if settings.watch is not None:
-            settings.watch.ended(self.marks(), score, exchange.status, now)
+            try:
+                settings.watch.ended(self.marks(), score, exchange.status, now)
+            except Exception as error:
+                settings.broken(error)
 
     def line(self, static: bytes, score: Score | None) -> bytes:
         """The end of a log line with the score in it; made once for each value."""
