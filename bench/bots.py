@@ -35,6 +35,7 @@ from edgeproxy.scoring import Scored
 from edgeproxy.watching import Marks
 
 ADDED, CONNECTION, ROW = 25.0, 150.0, 50.0  # µs that are to be reached
+NO_MODEL = "without the model: there is none in this tree, or onnxruntime is not installed (the extra `bots`)"
 WINDOW = 0.2  # of --seconds: there are many rows
 TURNS = 6  # of each gateway in a run
 BOTS = {"bots": {"enabled": True, "mode": "act", "block": 0, "challenge": 0, "log": 0, "slow": {"score": 1}}}
@@ -212,7 +213,7 @@ def requests(paths: CertificatePaths, seconds: float, *, new: bool) -> tuple[Tab
         score = pair[1].plan.scored.current() if pair[1].plan.scored is not None else None
         table.notes.append(f"{head.name}: scored {score.value} by {score.source}" if score is not None else "not scored")
     if model() is None:
-        table.notes.append("without the model: there is none in this tree, or onnxruntime is not installed")
+        table.notes.append(NO_MODEL)
     return table, actions
 
 
@@ -295,7 +296,7 @@ def rows(paths: CertificatePaths, seconds: float) -> tuple[Table, Actions]:
     table = Table("bots, model", "one row", "p99 CPU µs", [Target(None, ROW, "", EDGE)], against="")
     found = model()
     if found is None:
-        table.notes.append("there is no model in this tree, or onnxruntime is not installed")
+        table.notes.append(NO_MODEL)
         return table, {}
     row = vector(Case(HEADS[0], paths, bots=True).parsed, time.time())
     count = max(200, int(seconds * 20_000))
