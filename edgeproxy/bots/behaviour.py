@@ -64,7 +64,8 @@ class Track:
     """
 
     __slots__ = (
-        "agents", "began", "cookies", "errors", "last", "paths", "pause", "rate", "requests", "square", "statics", "telling", "told",
+        "agents", "began", "cookies", "errors", "last", "paths", "pause", "rate", "requests", "square", "statics", "telling",
+        "told",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
