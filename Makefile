@@ -6,7 +6,7 @@ WORKERS ?= 2
 EXTRAS ?= test
 LITELLM := bench/out/litellm/bin/python
 
-.PHONY: help demo demo-llm test lint bench litellm lock clean
+.PHONY: help demo demo-llm test lint bench litellm bots-capture bots-train bots-eval lock clean
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
 	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
@@ -14,6 +14,9 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy redis-server"
 	@echo "make litellm LiteLLM in an environment of its own (700 MB), for the case limits of the bench"
+	@echo "make bots-eval   how good the bot model is on clients that it never saw (into docs/bot-model.md)"
+	@echo "make bots-train  train the bot model anew from tools/bots/data"
+	@echo "make bots-capture  run the clients of tools/bots/clients.py against the edge again (a quarter of an hour)"
 	@echo "make lock    resolve constraints.txt anew"
 
 # One stamp per set of extras: installed again when what is wanted changes.
@@ -46,9 +49,18 @@ litellm:
 	$(PYTHON) -m venv bench/out/litellm
 	$(LITELLM) -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2' 'redis==8.1.0' uvloop
 
+bots-capture: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.capture $(ARGS)
+
+bots-train: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.train $(ARGS)
+
+bots-eval: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.evaluate --markdown docs/bot-model.md $(ARGS)
+
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --extra llm --python-version 3.11 --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --extra demo --extra llm --extra bots --extra bots-tools --python-version 3.11 --universal \
 		--no-header --no-annotate --no-emit-index-url -o constraints.txt --upgrade --quiet
 
 clean:

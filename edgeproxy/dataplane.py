@@ -87,6 +87,7 @@ class DataPlane:
         if snapshot.bots is not None:
             snapshot.bots.stats = gateway.stats.bots
             snapshot.bots.watch = gateway.watch
+            gateway.watch.weigh(snapshot.config.bots.behaviour)
             snapshot.bots.identity = self._identifying.identity(snapshot.bots.known)
 
     def count(self, store: Store) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from edgeproxy.bots.agents import OTHER, read_agent
-from edgeproxy.bots.behaviour import Behaviour, Keys, Track
+from edgeproxy.bots.behaviour import Behaviour, Keys, Track, Weights
 from edgeproxy.bots.signals import Signal, Signals
 from edgeproxy.deadlines import NEVER
 from edgeproxy.rules.sources import STATIC
@@ -21,6 +21,7 @@ from edgeproxy.state.ports import Charge, Kind, Quota
 
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
+    from edgeproxy.config.bots import BotBehaviour
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Request
@@ -32,6 +33,7 @@ _MANY: Final = 1 << 40  # more than anybody sends
 _BUSY: Final = 64  # clients that are told of at once
 _LEAST: Final = 8  # requests since the last time, from which on a client is told of
 _QUOTA: Final = Quota("bots", Kind.SLIDING, _MANY, _WINDOW * 1_000_000)
+_NOTHING: Final = Weights(*[0.0] * len(Weights._fields))
 _MODERN: Final = 1  # from this index of observe.metrics.PROTOCOLS on
 
 
@@ -85,6 +87,10 @@ class Watch:
         self._signals = Signals()
         self._busy: dict[str, Track] = {}
         self.deadline = NEVER
+
+    def weigh(self, weights: BotBehaviour) -> None:
+        """Count from now on as a configuration says."""
+        self._behaviour.weights = Weights(**weights.model_dump(exclude={"enabled"})) if weights.enabled else _NOTHING
 
     def moved(self, marks: Marks, now: float) -> float:
         """Log-odds of what a client did; see `Behaviour.moved`."""

@@ -60,7 +60,8 @@ class Agent(NamedTuple):
 NOBODY: Final = Agent(OTHER, 0, 0, False, False, "", False, False, "", 0.0)
 _known: dict[bytes, Agent] = {}
 _SYSTEMS: Final = (
-    (b"Windows", "windows"), (b"iPhone", "ios"), (b"iPad", "ios"), (b"iPod", "ios"), (b"Android", "android"), (b"CrOS", "chromeos"),
+    (b"Windows", "windows"), (b"iPhone", "ios"), (b"iPad", "ios"), (b"iPod", "ios"), (b"Android", "android"), (b"CrOS",
+    "chromeos"),
     (b"Macintosh", "mac"), (b"Linux", "linux"), (b"X11", "linux"),
 )  # fmt: skip
 _BRANDS: Final = (
@@ -74,11 +75,13 @@ def read_agent(text: bytes | None) -> Agent:
     """The agent of a text as sent; never raises."""
     if not text:
         return NOBODY
+    if len(text) > _LONGEST:
+        return _read(text[:_LONGEST])  # nobody sends it twice; it is not worth its memory
     found = _known.get(text)
     if found is None:
         if len(_known) >= _KEPT:
             _known.clear()
-        found = _known[text] = _read(text[:_LONGEST])
+        found = _known[text] = _read(text)
     return found
 
 

@@ -1,7 +1,8 @@
 # A request as the numbers that the model reads. Pure: a request and a time in, floats out; no address, path, cookie or JA3.
 """`vector(request, now)`: NAMES in order. The connection's part comes from `wire`; what a head says is compared with its claim.
 
-A claim is the User-Agent. "Agrees" is 1, "contradicts" 0, "cannot be said" -1.
+A claim is the User-Agent. Where something is compared with it, 1 agrees, 0 contradicts and 0.5 cannot be said; elsewhere -1
+stands for what is not known.
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.bots import wire
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI, Agent, age, read_agent
+from edgeproxy.bots.hints import hinted, hints_order
 from edgeproxy.bots.orders import disorder
 
 if TYPE_CHECKING:
     from edgeproxy.message import Request
 
-REQUEST_NAMES: Final = (
-    "protocol", "post", "fields", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen",
-    "order", "accept", "coding", "coding_agrees", "language", "language_style", "fetch_fields", "fetch_site", "fetch_legal",
-    "fetch_agrees", "hints", "hints_expected", "hints_version", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
-    "origin_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "tls_era",
+FACTS: Final = (
+    "protocol", "post", "agent_family", "agent_tool", "agent_mozilla", "agent_mobile", "agent_age", "agent_frozen", "order",
+    "accept", "coding", "fetch_fields", "fetch_site", "referer", "hints", "tls_era",
 )  # fmt: skip
+AGREEMENTS: Final = (
+    "agent_browser", "agent_plain", "accept_agrees", "coding_agrees", "language_agrees", "fetch_legal", "fetch_expected",
+    "hints_expected", "hints_version",
+    "hints_grease", "hints_brand", "hints_order", "hints_platform", "hints_mobile", "upgrade_agrees", "priority_agrees",
+    "origin_agrees", "referer_agrees", "body_agrees", "tls_agrees", "h2_agrees", "h3_agrees", "layers_agree", "alpn_agrees",
+)  # fmt: skip
+"""Features of 0, 0.5 and 1: more of them speaks for a human, never against one."""
+REQUEST_NAMES: Final = (*FACTS, *AGREEMENTS, "contradictions")
 NAMES: Final = wire.NAMES + REQUEST_NAMES
 """The features' list; a model says which list it was trained with."""
 VERSION: Final = 1
 UNKNOWN: Final = wire.UNKNOWN
+UNSAID: Final = 0.5  # between contradiction and agreement
 _BLANK: Final = (0.0, *[UNKNOWN] * (len(wire.NAMES) - 1))  # without prints: plain HTTP, or behind a trusted proxy
 _HINTS: Final = {"windows": b"Windows", "mac": b"macOS", "linux": b"Linux", "android": b"Android", "chromeos": b"Chrom"}
 _SITES: Final = {b"none": 1.0, b"same-origin": 2.0, b"same-site": 3.0, b"cross-site": 4.0}
@@ -32,7 +41,8 @@ _MODES: Final = frozenset({b"navigate", b"cors", b"no-cors", b"same-origin", b"w
 _PAGES: Final = frozenset({b"document", b"iframe", b"frame", b"embed", b"object", b"fencedframe"})
 _PARTS: Final = frozenset({
     b"audio", b"audioworklet", b"empty", b"font", b"image", b"json", b"manifest", b"paintworklet", b"report", b"script",
-    b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object", b"embed",
+    b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object",
+    b"embed",
 })  # fmt: skip
 _SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
 
@@ -45,60 +55,82 @@ def vector(request: Request, now: float) -> list[float]:
         now: seconds since 1970.
     """
     prints = request.peer.prints
-    numbers = wire.connection(prints) if prints is not None else _BLANK
-    return [*numbers, *_request(request, numbers, now)]
+    fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
+    agent = read_agent(fields.get(b"user-agent"))
+    # Of Safari's QUIC nothing was measured: what it looks like must not be held against it.
+    numbers = _BLANK if prints is None or (prints.h3 is not None and agent.family == SAFARI) else wire.connection(prints)
+    return [*numbers, *_request(request, fields, agent, numbers, now)]
 
 
-def _request(request: Request, numbers: tuple[float, ...], now: float) -> tuple[float, ...]:
-    fields: dict[bytes, bytes] = {}
-    for name, value in request.headers:
-        fields.setdefault(name, value)
+def _request(
+    request: Request, fields: dict[bytes, bytes], agent: Agent, numbers: tuple[float, ...], now: float
+) -> tuple[float, ...]:
     get = fields.get
-    agent = read_agent(get(b"user-agent"))
-    family = agent.family
-    first = request.protocol == 0
-    secure = request.peer.secure
+    family, first, secure = agent.family, request.protocol == 0, request.peer.secure
+    browser = family != OTHER
     tls, h2, h3 = numbers[_TLS_FAMILY], numbers[_H2_FAMILY], numbers[_H3_FAMILY]
-    known = (numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0)
-    mode, dest = get(b"sec-fetch-mode"), get(b"sec-fetch-dest")
+    has_tls, has_h2, has_h3 = numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0
+    site, mode, dest, user = get(b"sec-fetch-site"), get(b"sec-fetch-mode"), get(b"sec-fetch-dest"), get(b"sec-fetch-user")
     hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
+    accept, kind, coding = get(b"accept"), get(b"content-type"), get(b"accept-encoding")
     navigates = mode == b"navigate"
+    writes = request.method not in _READING
+    names = tuple(fields)
+    bits = _coding(coding)
+    agreements = (
+        float(browser and agent.mozilla),
+        0.0 if agent.tool or (hints is not None and b"Headless" in hints) else UNSAID,
+        _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and browser else UNSAID,
+        _coding_agrees(bits, agent, dest),
+        _language(get(b"accept-language"), family),
+        _fetch_legal(site, mode, dest, user, accept),
+        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
+        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
+        *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
+        hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
+        _platform(platform, agent),
+        _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
+        _agree(b"upgrade-insecure-requests" in fields, navigates) if mode is not None and family in _UPGRADING else UNSAID,
+        _priority(get(b"priority"), agent, first, mode, dest),
+        _origin(b"origin" in fields, writes, mode, site) if browser else UNSAID,
+        0.0 if site == b"none" and b"referer" in fields else UNSAID,
+        float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
+        _layer(tls, family) if has_tls else UNSAID,
+        _layer(h2, family) if has_h2 else UNSAID,
+        _layer(h3, family) if has_h3 else UNSAID,
+        _agree(tls == (h2 if has_h2 else h3), True) if has_tls and (has_h2 or has_h3) else UNSAID,
+        # Only for WebSockets a browser offers HTTP/1.1 alone.
+        _agree(numbers[_ALPN] == 2.0, True) if has_tls and browser and request.protocol < 2 and not request.upgrade else UNSAID,
+    )
     return (
         float(request.protocol),
-        float(request.method not in _READING),
-        float(len(request.headers)),
+        float(writes),
         float(family),
         float(agent.tool),
         float(agent.mozilla),
         float(agent.mobile),
         age(agent, now),
         float(agent.frozen) if family == CHROMIUM else UNKNOWN,
-        disorder(family, first, tuple(fields)),
-        _accept(get(b"accept")),
-        *_coding(get(b"accept-encoding"), agent, dest),
-        *_language(get(b"accept-language"), family),
-        *_fetch(get(b"sec-fetch-site"), mode, dest, get(b"sec-fetch-user"), get(b"accept")),
-        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
+        disorder(family, names),
+        _accept(accept),
+        bits,
+        float((site is not None) + (mode is not None) + (dest is not None) + (user is not None)),
+        _SITES.get(site, 5.0) if site is not None else 0.0,
+        float(b"referer" in fields),
         float((hints is not None) + (platform is not None) + (small is not None)),
-        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
-        _version(hints, agent),
-        _platform(platform, agent),
-        _agree(small == b"?1", agent.mobile) if small is not None else UNKNOWN,
-        _agree(b"upgrade-insecure-requests" in fields, True) if navigates and family in {CHROMIUM, FIREFOX} else UNKNOWN,
-        _priority(get(b"priority"), agent, first, navigates),
-        _agree(b"origin" in fields, True) if family != OTHER and request.method not in _READING and mode == b"cors" else UNKNOWN,
-        _agree(tls == family, True) if known[0] and family != OTHER else UNKNOWN,
-        _agree(h2 == family, True) if known[1] and family != OTHER else UNKNOWN,
-        _agree(h3 == family, True) if known[2] and family != OTHER else UNKNOWN,
-        _agree(tls == (h2 if known[1] else h3), True) if known[0] and (known[1] or known[2]) else UNKNOWN,
-        _era(numbers, agent) if known[0] else UNKNOWN,
+        _era(numbers, agent) if has_tls else 0.0,
+        *agreements,
+        float(agreements.count(0.0)),
     )
 
 
+_NO_HINTS: Final = (UNSAID, UNSAID, UNSAID)
+_UPGRADING: Final = frozenset({CHROMIUM, FIREFOX})  # Safari does not say it over TLS
+_FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")  # what a form can send
 _READING: Final = frozenset({b"GET", b"HEAD"})
 _AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
 _TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
-_H2, _H3 = _AT["h2"], _AT["h3"]
+_H2, _H3, _ALPN = _AT["h2"], _AT["h3"], _AT["tls_alpn"]
 _PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT["tls_alps_old"], _AT["tls_ech"]
 
 
@@ -106,12 +138,19 @@ def _agree(one: bool, other: bool) -> float:
     return 1.0 if one == other else 0.0
 
 
+def _layer(built: float, family: int) -> float:
+    """A layer built like that family's, or like no browser's where none is claimed (libraries: nothing is said)."""
+    if family == OTHER and built == OTHER:
+        return UNSAID
+    return _agree(built == family, True)
+
+
 def _present(value: bytes | None, expected: bool, family: int, *never: int) -> float:
-    """A field that a claimed browser sends with everything, or never."""
+    """A field that a claimed browser sends with everything, or never; nobody but browsers has a reason to send it."""
     if family == OTHER:
-        return UNKNOWN
+        return UNSAID if value is None else 0.0
     if value is None:
-        return 0.0 if expected else UNKNOWN
+        return 0.0 if expected else UNSAID
     return 0.0 if family in never else 1.0
 
 
@@ -130,79 +169,107 @@ def _accept(value: bytes | None) -> float:
     return 5.0 if value.startswith(b"text/event-stream") else 6.0
 
 
-def _coding(value: bytes | None, agent: Agent, dest: bytes | None) -> tuple[float, float]:
-    """Codings as bits (gzip 1, deflate 2, br 4, zstd 8, others 16), and whether the claimed browser would say so."""
+def _coding(value: bytes | None) -> float:
+    """Codings as bits: gzip 1, deflate 2, br 4, zstd 8, others 16; -1 for none."""
     if value is None:
-        return UNKNOWN, 0.0 if agent.family != OTHER else UNKNOWN
+        return UNKNOWN
+    found = _KNOWN_CODINGS.get(value)
+    if found is not None:
+        return found
     bits = 0
     for word in value.split(b",", 8):
         bits |= _CODINGS.get(word.strip(), 16)
+    return float(bits)
+
+
+def _coding_agrees(bits: float, agent: Agent, dest: bytes | None) -> float:
+    """Whether the claimed browser would say so."""
     family, major = agent.family, agent.major
-    if family == OTHER or dest in {b"video", b"audio"}:  # ranges of media are asked for with `identity`
-        return float(bits), UNKNOWN
-    zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
+    if family == OTHER or dest in _MEDIA:  # ranges of media are asked for as they are
+        return UNSAID
     if family == SAFARI:
-        return float(bits), float(bits in {7, 15})
-    return float(bits), float(bits == (15 if zstd else 7))
+        return float(bits in {7.0, 15.0})
+    zstd = (family == CHROMIUM and major >= 123) or (family == FIREFOX and major >= 126)
+    return float(bits == (15.0 if zstd else 7.0))
 
 
+_MEDIA: Final = frozenset({b"video", b"audio"})
+_KNOWN_CODINGS: Final = {b"gzip, deflate, br, zstd": 15.0, b"gzip, deflate, br": 7.0}
 _CODINGS: Final = {b"gzip": 1, b"deflate": 2, b"br": 4, b"zstd": 8}
 
 
-def _language(value: bytes | None, family: int) -> tuple[float, float]:
-    """Number of languages, and whether their weights are written as the claimed family writes them."""
-    if not value:
-        return 0.0, UNKNOWN if family == OTHER else 0.0
-    parts = value.split(b",", 16)
+def _language(value: bytes | None, family: int) -> float:
+    """Whether languages are weighed as browsers do; every person has some. Which they are must not matter."""
     if family == OTHER:
-        return float(len(parts)), UNKNOWN
+        return UNSAID
+    if not value:
+        return 0.0
+    found = _languages.get(value)
+    if found is None:
+        if len(_languages) >= _KEPT:
+            _languages.clear()
+        found = _weighed(value)
+        if len(value) <= _LONGEST:
+            _languages[value] = found
+    return found
+
+
+def _weighed(value: bytes) -> float:
     if b", " in value or b"; " in value or b"*" in value:
-        return float(len(parts)), 0.0
-    plain = b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:])
-    return float(len(parts)), float(plain)
+        return 0.0
+    parts = value.split(b",", 16)
+    return float(b";q=" not in parts[0] and all(b";q=0." in each for each in parts[1:]))
 
 
-def _fetch(
-    site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None
-) -> tuple[float, float, float]:
-    """Number of sec-fetch fields, the site's, and whether together they are what the Fetch standard can make."""
-    count = float((site is not None) + (mode is not None) + (dest is not None) + (user is not None))
-    if count == 0.0:
-        return 0.0, 0.0, UNKNOWN
-    code = _SITES.get(site, 5.0) if site is not None else 0.0
-    if site is None or mode is None or dest is None or code == 5.0 or mode not in _MODES:
-        return count, code, 0.0
+_KEPT: Final = 1024  # texts that are remembered; more, and all are forgotten
+_LONGEST: Final = 128  # bytes of one
+_languages: dict[bytes, float] = {}
+
+
+def _fetch_legal(site: bytes | None, mode: bytes | None, dest: bytes | None, user: bytes | None, accept: bytes | None) -> float:
+    """Whether sec-fetch-* together are what the Fetch standard can make."""
+    if site is None and mode is None and dest is None and user is None:
+        return UNSAID
+    if site not in _SITES or mode not in _MODES or dest is None:
+        return 0.0
     if mode == b"navigate":
-        legal = dest in _PAGES and (user is None or user == b"?1") and accept is not None and b"html" in accept
-    else:
-        # Without a page there is nobody who could ask for a part of one; icons are the one exception.
-        legal = user is None and (dest in _PARTS or mode == b"websocket") and (code != 1.0 or dest == b"image")
-    return count, code, float(legal)
-
-
-def _version(hints: bytes | None, agent: Agent) -> float:
-    """Whether sec-ch-ua names Chromium with the version of the User-Agent."""
-    if hints is None or agent.family != CHROMIUM:
-        return UNKNOWN
-    return float(b'Chromium";v="%d"' % agent.major in hints)
+        return float(dest in _PAGES and (user is None or user == b"?1") and accept is not None and b"html" in accept)
+    # Without a page there is nobody who could ask for a part of one; icons are the one exception.
+    return float(user is None and (dest in _PARTS or mode == b"websocket") and (site != b"none" or dest == b"image"))
 
 
 def _platform(platform: bytes | None, agent: Agent) -> float:
     if platform is None or agent.family != CHROMIUM:
-        return UNKNOWN
+        return UNSAID
     expected = _HINTS.get(agent.system)
-    return UNKNOWN if expected is None else float(expected in platform)
+    return UNSAID if expected is None else float(expected in platform)
 
 
-def _priority(value: bytes | None, agent: Agent, first: bool, navigates: bool) -> float:
-    """RFC 9218's field: with pages Chromium since 124 and Firefox since 128 send it, but over HTTP/1.1 nobody but Firefox."""
+def _priority(value: bytes | None, agent: Agent, first: bool, mode: bytes | None, dest: bytes | None) -> float:
+    """RFC 9218's field: pages have the highest urgency and scripts' requests a lower one, in Chromium since 124, in Firefox since
+    128; over HTTP/1.1 only in Firefox. Of Safari not enough was measured."""
     family, major = agent.family, agent.major
-    if family == OTHER:
-        return UNKNOWN
-    since = {CHROMIUM: 124, FIREFOX: 128, SAFARI: 17}[family]
+    since = _SINCE_PRIORITY.get(family)
+    if since is None or mode is None:
+        return UNSAID
+    page = mode == b"navigate" and dest == b"document"
     if value is None:
-        return UNKNOWN if first or major < since or family == SAFARI or not navigates else 0.0
-    return float(major >= since - 2 and (not first or family != CHROMIUM))
+        return 0.0 if page and major >= since and not first else UNSAID
+    if major < since - 2 or (first and family == CHROMIUM):
+        return 0.0
+    if page:
+        return float(value == b"u=0, i")
+    return float(value != b"u=0, i") if dest == b"empty" else UNSAID
+
+
+_SINCE_PRIORITY: Final = {CHROMIUM: 124, FIREFOX: 128}
+
+
+def _origin(present: bool, writes: bool, mode: bytes | None, site: bytes | None) -> float:
+    """Scripts' writing requests have an Origin, what a person asks for has none (the Fetch standard, §3.2)."""
+    if mode == b"cors" and writes:
+        return float(present)
+    return 0.0 if present and site == b"none" else UNSAID
 
 
 def _era(numbers: tuple[float, ...], agent: Agent) -> float:
@@ -222,5 +289,5 @@ def _era(numbers: tuple[float, ...], agent: Agent) -> float:
     elif agent.family == SAFARI:
         wrong += numbers[_PQ] == 1.0 and major < 26
     else:
-        return UNKNOWN
+        return 0.0
     return float(wrong)

@@ -77,12 +77,25 @@ def _upgrades(view: View) -> bool:
     return view.request.upgrade or b"upgrade" in view.headers or view.get(b"sec-fetch-mode") == b"websocket"
 
 
+def _unmeasured(view: View) -> bool:
+    """Safari over QUIC: how it shakes hands there was never measured."""
+    return view.request.protocol == H3 and view.agent.family == SAFARI
+
+
+def _speaks_otherwise(view: View, spoken: int) -> bool:
+    """Whether a layer is that of another program than the browser that is claimed. Safari's next versions may begin HTTP/2 and
+    QUIC in ways that are not known yet: only what is another browser's speaks against it."""
+    if view.agent.family == SAFARI:
+        return spoken in (CHROMIUM, FIREFOX)
+    return spoken not in (NONE, view.agent.family)
+
+
 def _foreign_tls(view: View) -> bool:
-    return view.browser and view.tls == OTHER
+    return view.browser and view.tls == OTHER and not _unmeasured(view)
 
 
 def _other_tls(view: View) -> bool:
-    return view.browser and view.tls in (CHROMIUM, FIREFOX, SAFARI) and view.tls != view.agent.family
+    return view.browser and view.tls in (CHROMIUM, FIREFOX, SAFARI) and view.tls != view.agent.family and not _unmeasured(view)
 
 
 def _quic_alpn(view: View) -> bool:
@@ -97,7 +110,7 @@ def _old_tls(view: View) -> bool:
 
 
 def _other_h2(view: View) -> bool:
-    return view.request.protocol == H2 and view.browser and view.h2 not in (NONE, view.agent.family)
+    return view.request.protocol == H2 and view.browser and _speaks_otherwise(view, view.h2)
 
 
 def _h1_only(view: View) -> bool:
@@ -108,7 +121,7 @@ def _h1_only(view: View) -> bool:
 
 
 def _other_quic(view: View) -> bool:
-    return view.request.protocol == H3 and view.browser and view.h3 not in (NONE, view.agent.family)
+    return view.request.protocol == H3 and view.browser and _speaks_otherwise(view, view.h3)
 
 
 def _no_hints(view: View) -> bool:
@@ -186,5 +199,5 @@ BY_ID: Final = {each.id: each for each in HEURISTICS}
 
 
 def detect(view: View) -> tuple[Heuristic, ...]:
-    """Those that are true. One that raises is left out, and told by who asks (`Scorer.broken`)."""
+    """Those that are true."""
     return tuple(each for each in HEURISTICS if each.test(view))

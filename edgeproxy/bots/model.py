@@ -1,8 +1,9 @@
 # The trained model: a file in, a probability out. It never raises while serving; what goes wrong is "not computed".
 """`load` opens a model and checks that it was trained for our features; `Model.predict` scores one row.
 
-Shipped: `data/model.onnx` with `data/model.json` beside it (features, version, how it was trained). An operator's own model is such a
-pair, too. The engine is onnxruntime (extra `bots`), one thread: a row takes ten microseconds, a hand-over to a pool more than that.
+Shipped: `data/model.onnx` with `data/model.json` beside it (features, version, how it was trained). An operator's own model is
+such a pair, too. The engine is onnxruntime (extra `bots`), one thread: a row takes ten microseconds, a hand-over to a pool more
+than that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 from functools import lru_cache
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -41,24 +44,22 @@ class Manifest(NamedTuple):
 class Model:
     """One loaded model. Not to be shared between threads."""
 
-    __slots__ = ("_array", "_feeds", "_run", "_same", "manifest")
+    __slots__ = ("_array", "_feeds", "_outputs", "_pick", "_run", "manifest")
 
     def __init__(self, session: Any, numpy: Any, manifest: Manifest) -> None:
         self.manifest = manifest
         picked = [NAMES.index(name) for name in manifest.features]
-        self._same = None if picked == list(range(len(NAMES))) else picked
+        self._pick = itemgetter(*picked) if len(picked) > 1 else lambda vector: (vector[picked[0]],)
         self._array = numpy.zeros((1, len(picked)), dtype=numpy.float32)
         self._feeds = {session.get_inputs()[0].name: self._array}
-        outputs = [session.get_outputs()[-1].name]
-        run = session.run
-        feeds = self._feeds
-        self._run = lambda: run(outputs, feeds)
+        self._outputs = [session.get_outputs()[-1].name]
+        self._run = session.run
 
     def predict(self, vector: list[float]) -> float | None:
         """The probability that a human asks, 0..1; None when it cannot be said."""
         try:
-            self._array[0] = vector if self._same is None else [vector[at] for at in self._same]
-            value = float(self._run()[0].ravel()[-1])
+            self._array[0] = self._pick(vector)
+            value = float(self._run(self._outputs, self._feeds)[0].ravel()[-1])
         except Exception:  # whatever the engine raises: a request must not fail for its score
             return None
         return value if 0.0 <= value <= 1.0 else None
@@ -108,7 +109,9 @@ def load(path: Path = SHIPPED) -> Model:
     except Exception as e:  # the engine has exceptions of its own for each kind of broken file
         raise ModelError(f"{path}: {str(e)[:300]}") from e
     if len(inputs) != 1 or not outputs or inputs[0].shape[-1] != len(manifest.features):
-        raise ModelError(f"{path}: it reads {inputs[0].shape} but {path.with_suffix('.json')} names {len(manifest.features)} features")
+        raise ModelError(
+            f"{path}: it reads {inputs[0].shape} but {path.with_suffix('.json')} names {len(manifest.features)} features"
+        )
     model = Model(session, numpy, manifest)
     if model.predict([0.0] * len(NAMES)) is None:
         raise ModelError(f"{path}: its last output is not a probability of a human, one number of 0..1")
@@ -131,7 +134,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ModelError(f"{path}: this edge has no feature {', '.join(unknown[:5])}; train the model anew (make bots-train)")
     if not features or len(set(features)) != len(features):
         raise ModelError(f"{path}: its features are empty or come twice")
-    rising = all(one[0] < other[0] and one[1] <= other[1] for one, other in zip(knots, knots[1:], strict=False))
+    rising = all(one[0] < other[0] and one[1] <= other[1] for one, other in pairwise(knots))
     if len(knots) < 2 or not rising or not all(math.isfinite(x) for knot in knots for x in knot):
         raise ModelError(f"{path}: `knots` must be two or more pairs of rising probability and score")
     return made

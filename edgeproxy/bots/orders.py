@@ -9,7 +9,6 @@ from edgeproxy.bots.agents import CHROMIUM, FIREFOX, SAFARI
 
 UNKNOWN: Final = -1.0
 _KEPT: Final = 4096  # orders that are remembered; more, and all are forgotten
-_MOST: Final = 48  # fields that are compared
 
 # Only fields whose place depends on nothing else: Chromium moves its client hints, Origin, Priority and Cookie, and what a
 # script sets is anywhere.
@@ -31,32 +30,35 @@ _ORDERS: Final[dict[int, tuple[tuple[bytes, ...], ...]]] = {
             b"sec-fetch-dest", b"user-agent", b"accept", b"sec-fetch-site", b"sec-fetch-mode", b"accept-language", b"priority",
             b"accept-encoding",
         ),
-        (b"accept", b"sec-fetch-site", b"accept-encoding", b"sec-fetch-mode", b"user-agent", b"accept-language", b"sec-fetch-dest"),
-        (b"accept", b"sec-fetch-site", b"sec-fetch-dest", b"accept-language", b"sec-fetch-mode", b"user-agent", b"accept-encoding"),
+        (b"accept", b"sec-fetch-site", b"accept-encoding", b"sec-fetch-mode", b"user-agent", b"accept-language",
+        b"sec-fetch-dest"),
+        (b"accept", b"sec-fetch-site", b"sec-fetch-dest", b"accept-language", b"sec-fetch-mode", b"user-agent",
+        b"accept-encoding"),
         (b"accept", b"accept-encoding", b"user-agent", b"accept-language"),
         (b"accept", b"user-agent", b"accept-language", b"accept-encoding"),
     ),
 }  # fmt: skip
 _PLACES: Final = {family: [{name: at for at, name in enumerate(row)} for row in rows] for family, rows in _ORDERS.items()}
+_NAMES: Final = {family: frozenset(name for row in rows for name in row) for family, rows in _ORDERS.items()}
 _known: dict[tuple[int, tuple[bytes, ...]], float] = {}
 
 
-def disorder(family: int, first: bool, names: tuple[bytes, ...]) -> float:
+def disorder(family: int, names: tuple[bytes, ...]) -> float:
     """0..1 for the nearest order of a family, -1 where the family has none.
 
     Args:
-        first: HTTP/1.1.
         names: of the fields, in order, each once.
     """
-    del first  # browsers keep these fields' order over all versions of HTTP
     if family not in _PLACES:
         return UNKNOWN
-    key = (family, names)
+    known = _NAMES[family]
+    # Only what is compared: what else a client sends must not fill the memory.
+    key = (family, tuple([name for name in names if name in known]))
     found = _known.get(key)
     if found is None:
         if len(_known) >= _KEPT:
             _known.clear()
-        found = _known[key] = min(_inversions(places, names[:_MOST]) for places in _PLACES[family])
+        found = _known[key] = min(_inversions(places, key[1]) for places in _PLACES[family])
     return found
 
 

@@ -7,6 +7,7 @@ from math import log2
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
+from edgeproxy.bots.stacks import h2_strange, tls_strange
 from edgeproxy.listen.hello import GREASE
 
 if TYPE_CHECKING:
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
     from edgeproxy.prints import H2Print, H3Print, Prints
 
 NAMES: Final = (
-    "tls_known", "tls_13", "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers", "tls_grease_extensions",
-    "tls_grease_groups", "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech", "tls_trust_anchors",
+    "tls_known", "tls_13", "tls_ciphers", "tls_extensions", "tls_sigalgs", "tls_groups", "tls_grease_ciphers",
+    "tls_grease_extensions",
+    "tls_grease_groups", "tls_pq_group", "tls_pq_share", "tls_shares", "tls_alps_new", "tls_alps_old", "tls_ech",
+    "tls_trust_anchors",
     "tls_compress_zlib", "tls_compress_brotli", "tls_compress_zstd", "tls_delegated", "tls_record_limit", "tls_sct", "tls_ticket",
-    "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_family",
+    "tls_etm", "tls_scsv", "tls_weak_ciphers", "tls_formats", "tls_ed25519", "tls_alpn", "tls_strange", "tls_family",
     "h2", "h2_settings", "h2_table", "h2_push_off", "h2_window", "h2_streams", "h2_list", "h2_frame", "h2_no_priorities",
-    "h2_increment", "h2_tree", "h2_pseudo", "h2_family",
-    "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo", "h3_family",
+    "h2_increment", "h2_tree", "h2_pseudo", "h2_strange", "h2_family",
+    "h3", "h3_parameters", "h3_settings", "h3_datagram", "h3_google", "h3_data", "h3_stream_data", "h3_idle", "h3_pseudo",
+    "h3_family",
 )  # fmt: skip
 UNKNOWN: Final = -1.0  # a number that cannot be had
 _PQ: Final = frozenset({0x11EB, 0x11EC, 0x11ED, 0x6399, 0x639A})  # ML-KEM and Kyber hybrids
@@ -29,7 +33,8 @@ _UNSTABLE: Final = frozenset({0x15, 0x29, 0x2A})
 _SCSV: Final = 0x00FF
 _PSEUDO: Final = {"m,a,s,p": 1.0, "m,p,a,s": 2.0, "m,s,p,a": 3.0, "m,s,a,p": 4.0}
 _GOOGLE: Final = frozenset({0x3127, 0x3128, 0x3129, 0x4752, 0xFF04DE1B, 0xFF73DB})  # transport parameters of Chromium's own
-_NO_H2: Final = (0.0, *[UNKNOWN] * 11, 0.0)
+_MAX_ACK_DELAY, _DATAGRAM, _LARGEST = 0x0B, 0x20, 65_535
+_NO_H2: Final = (0.0, *[UNKNOWN] * 12, 0.0)
 _NO_H3: Final = (0.0, *[UNKNOWN] * 8, 0.0)
 
 
@@ -41,7 +46,7 @@ def connection(prints: Prints) -> tuple[float, ...]:
         return kept[2]
     hello = prints.hello
     made = (
-        *(_tls(hello) if hello is not None else (0.0, *[UNKNOWN] * 28, 0.0)),
+        *(_tls(hello) if hello is not None else (0.0, *[UNKNOWN] * 29, 0.0)),
         *(_h2(h2) if h2 is not None else _NO_H2),
         *(_h3(h3) if h3 is not None else _NO_H3),
     )
@@ -55,6 +60,7 @@ def _tls(hello: Hello) -> tuple[float, ...]:
     groups = [each for each in hello.groups if each not in GREASE]
     shares = [each for each in hello.shares if each not in GREASE]
     has = frozenset(extensions)
+    family = tls_family(hello)
     return (
         1.0,
         float(0x0304 in hello.versions),
@@ -85,15 +91,19 @@ def _tls(hello: Hello) -> tuple[float, ...]:
         float(len(hello.formats)),
         float(0x0807 in hello.sigalgs),
         float(len(hello.alpn)) if b"h3" not in hello.alpn else 5.0,
-        float(tls_family(hello)),
+        float(tls_strange(hello, family)),
+        float(family),
     )
 
 
 def tls_family(hello: Hello) -> int:
     """Whose stack a hello is built like. By what versions of a browser have in common, not by a list of hashes."""
     has = frozenset(hello.extensions)
+    alps = 0x44CD in has or 0x4469 in has
+    if alps and 0x39 in has:
+        return CHROMIUM  # in QUIC it sends no GREASE here
     if not GREASE.isdisjoint(hello.ciphers):
-        if 0x44CD in has or 0x4469 in has or (0x39 in has and 2 in hello.compressions):
+        if alps:
             return CHROMIUM
         if 1 in hello.compressions or (not {0xC008, 0xC012}.isdisjoint(hello.ciphers) and 0x23 not in has):
             return SAFARI
@@ -105,6 +115,7 @@ def tls_family(hello: Hello) -> int:
 
 def _h2(h2: H2Print) -> tuple[float, ...]:
     settings = dict(h2.settings)
+    family = h2_family(h2)
     return (
         1.0,
         float(len(h2.settings)),
@@ -118,7 +129,8 @@ def _h2(h2: H2Print) -> tuple[float, ...]:
         _log(h2.window or None),
         float(len(h2.priorities)),
         _PSEUDO.get(h2.pseudo, 0.0),
-        float(h2_family(h2)),
+        float(h2_strange(h2, family)),
+        float(family),
     )
 
 
@@ -151,12 +163,12 @@ def _h3(h3: H3Print) -> tuple[float, ...]:
 
 
 def h3_family(h3: H3Print) -> int:
-    """Whose QUIC it is."""
+    """Whose QUIC it is. Of Safari's nothing was measured: OTHER."""
     parameters = dict(h3.parameters)
     if not _GOOGLE.isdisjoint(parameters) and h3.pseudo == "m,a,s,p":
         return CHROMIUM
-    if h3.pseudo == "m,s,a,p" or h3.pseudo == "m,p,a,s":
-        return FIREFOX if 0x2AB2 in parameters else SAFARI if h3.pseudo == "m,s,a,p" else OTHER
+    if h3.pseudo == "m,s,a,p" and _MAX_ACK_DELAY in parameters and _integer(parameters.get(_DATAGRAM)) == _LARGEST:
+        return FIREFOX
     return OTHER
 
 

@@ -27,6 +27,22 @@ class Slow(Section):
     upstream: StrictStr | None = Field(default=None, description="Where they go instead: to a smaller model, for example.")
 
 
+Odds = Annotated[float, Field(ge=-3, le=3, allow_inf_nan=False)]
+
+
+class BotBehaviour(Section):
+    """How much what a client did counts, in log-odds at its full effect; below 0: towards automated."""
+
+    enabled: StrictBool = Field(default=True, description="false: what clients did counts for nothing.")
+    rate: Odds = Field(default=-1.5, description="More than a request a second, fully from five on.")
+    regular: Odds = Field(default=-1.2, description="Always the same time between requests.")
+    errors: Odds = Field(default=-1.5, description="Answers of 400 to 499: from a fifth of all, fully from seven tenths on.")
+    spread: Odds = Field(default=-0.8, description="Many paths, evenly, without what pages are made of.")
+    no_cookies: Odds = Field(default=-0.8, description="Ten requests of an address, and no session cookie came back.")
+    many_agents: Odds = Field(default=-1.0, description="Several User-Agents of one session, or fingerprint at one address.")
+    pages: Odds = Field(default=0.6, description="Scripts, styles and pictures are loaded as pages need them.")
+
+
 class BotPolicy(Section):
     """What a score does. 0 (not computed) does nothing."""
 
@@ -53,6 +69,7 @@ class Bots(BotPolicy):
         default="shipped", description="The model that scores what no heuristic catches; or the path of your own, off: none."
     )
 
+    behaviour: BotBehaviour = Field(default_factory=BotBehaviour, description="How much what a client did before counts.")
     session_cookie: StrictBool = Field(
         default=True,
         description="true: browsers get a cookie (__Host-edge_session, for 30 minutes), by which their requests belong together.",

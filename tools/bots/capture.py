@@ -1,5 +1,6 @@
 # Runs real clients against the edge and keeps what it saw. One client after the other, each bounded in time and in requests.
-"""`python -m tools.bots.capture [--only NAME …] [--cache DIR] [--data DIR]`: what was captured before is kept, unless `--again`."""
+"""`python -m tools.bots.capture [--only NAME …] [--cache DIR] [--data DIR]`: what was captured before is kept, unless
+`--again`."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ import uvloop
 
 from edgeproxy.listen.hello import Hello
 from tools.bots.clients import CLIENTS, Client
+from tools.bots.drivers.lies import ROBOTS
 from tools.bots.edge import Edges, Recording, Seen, recording
 from tools.bots.samples import Sample, clean, made_of, read, write
 from tools.bots.starting import Command, Missing, commands, environment, prepare
@@ -27,6 +29,7 @@ from tools.bots.upstream import serve
 
 DATA = Path(__file__).parent / "data"
 CACHE = Path(tempfile.gettempdir()) / "edgeproxy-bots"
+_SHOWN = ("version", "requests", "samples", "missing")  # of a client's note, in the manifest; complaints name paths
 _POLL = 0.25  # seconds between two looks at whether a page came to its end
 _PER_VARIANT = 40  # samples of a variant and protocol that are kept; browsers make hundreds
 
@@ -75,7 +78,10 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
                 complaints = complaints or bad
     except Missing as e:
         return {"missing": str(e)}
-    return {"version": version or await _version(client, folder), "complaints": complaints[-400:]}
+    return {
+        "version": version if version and client.way not in {"command", "browser"} else await _version(client, folder),
+        "complaints": complaints[-400:],
+    }
 
 
 async def _play(command: Command, done: set[str]) -> tuple[str, str]:
@@ -130,9 +136,11 @@ def _samples(client: Client, seen: list[Seen]) -> list[Sample]:
         kept[place] = kept.get(place, 0) + 1
         if kept[place] > _PER_VARIANT * (5 if client.tier == "human" else 1):
             continue
-        tier = "declared" if one.variant.startswith("robot-") else client.tier
+        tier = "declared" if (request.header(b"user-agent") or b"").decode("latin-1") in ROBOTS else client.tier
         headers = clean(request.headers, request.authority)
-        made.append(Sample(one.client, client.group, tier, one.variant, request.protocol, request.method, headers, prints, one.when))
+        made.append(
+            Sample(one.client, client.group, tier, one.variant, request.protocol, request.method, headers, prints, one.when)
+        )
     return made
 
 
@@ -144,10 +152,11 @@ def _merge(parts: Path, data: Path) -> None:
         note = parts / f"{client.name}.json"
         if not note.exists():
             continue
+        said = json.loads(note.read_text())
         found = read(parts / f"{client.name}.jsonl.xz")
         names = sorted({hashlib.sha256(json.dumps(made_of(s.prints)).encode()).hexdigest()[:8] for s in found})
         rows[client.name] = {
-            "group": client.group, "tier": client.tier, **json.loads(note.read_text()),
+            "group": client.group, "tier": client.tier, **{key: said[key] for key in _SHOWN if key in said},
             "ja4": sorted({s.prints.ja4n for s in found})[:12], "connections": len(names),
         }  # fmt: skip
         samples += found

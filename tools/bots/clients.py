@@ -63,9 +63,10 @@ CLIENTS: tuple[Client, ...] = (
     _library("ruby", "ruby", "plan", "ruby", "drivers/client.rb", highest="1"),
     _library("perl-lwp", "perl", "plan", "perl", "drivers/client.pl", highest="1"),
     _library("curl", "libcurl", "command", "curl", "-sk", "-o", "/dev/null", "-m", "10", "{url}"),
-    _library("wget", "wget", "command", "wget", "-q", "--no-check-certificate", "-O", "/dev/null", "-T", "10", "-t", "1", "{url}"),
-    _library("aria2", "aria2", "command", "aria2c", "-q", "--check-certificate=false", "--dir={tmp}", "--allow-overwrite", "{url}",
-             highest="1"),  # fmt: skip
+    _library(
+        "wget", "wget", "command", "wget", "-q", "--no-check-certificate", "-O", "/dev/null", "-T", "10", "-t", "1", "{url}"
+    ),
+    _library("aria2", "aria2", "command", "aria2c", "-q", "--check-certificate=false", "--dir={tmp}", "{url}", highest="1"),
     _library("lynx", "lynx", "command", "lynx", "-dump", "{url}", highest="1"),
     _library("w3m", "w3m", "command", "w3m", "-dump", "-o", "ssl_verify_server=0", "{url}", highest="1"),
     _library("nghttp", "nghttp2", "command", "nghttp", "-n", "--no-verify-peer", "{url}", highest="2"),
@@ -85,8 +86,6 @@ CLIENTS: tuple[Client, ...] = (
     _liar("got-scraping", "got-scraping", "node", "got-scraping"),
     Client("chromium", "chromium", "human", "browser", ("headed",), "123"),
     Client("firefox", "firefox", "human", "browser", ("headed",), "123"),
-    Client("epiphany", "webkitgtk", "human", "browser", ("headed",), "12"),
-    Client("falkon", "qtwebengine", "human", "browser", ("headed",), "12"),
     Client("chromium-headless", "chromium", "automation", "browser", ("headless", "disguised"), "123"),
     Client("firefox-headless", "firefox", "automation", "browser", ("headless",), "123"),
     Client("playwright", "chromium", "automation", "playwright", ("playwright",), "12"),

@@ -1,15 +1,16 @@
 # The human side of training: what real browsers send, put together from parts that were each measured on real ones.
 """`humans`: synthesised connections and requests of browsers, for training and evaluation.
 
-Parts: TLS and HTTP/2 of `../shared/data/browser-signatures` (real browsers) and of the Chromium and Firefox that were captured here;
-User-Agents and client hints by browser, version and system with their real frequencies from apify-fingerprint-datapoints; orders and
-kinds of requests from the captured browsers (Safari's from its signatures). A combination is of one family and version, or of the
-nearest version that there is a signature of; nobody has seen it as a whole. The model card says so.
+Parts: TLS and HTTP/2 of `../shared/data/browser-signatures` (real browsers) and of the Chromium and Firefox that were captured
+here; User-Agents and client hints by browser, version and system with their real frequencies from apify-fingerprint-datapoints;
+orders and kinds of requests from the captured browsers (Safari's from its signatures). A combination is of one family and
+version, or of the nearest version that there is a signature of; nobody has seen it as a whole. The model card says so.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import zipfile
@@ -23,7 +24,8 @@ from edgeproxy.listen.hello import Hello
 from edgeproxy.prints import H2Print, Prints
 from tools.bots.samples import HOST, Sample
 
-SIGNATURES = Path(__file__).parents[3] / "shared/data/browser-signatures"
+SHARED = Path(os.environ.get("EDGEPROXY_SHARED", Path(__file__).parents[3] / "shared"))
+SIGNATURES = SHARED / "data/browser-signatures"
 COLLECTED: Final = (1_776_600_000, 1_780_600_000)  # seconds since 1970 between which apify's data was collected, by its versions
 _WEEK: Final = 604_800
 _TYPES: Final = {
@@ -31,10 +33,15 @@ _TYPES: Final = {
     "application_layer_protocol_negotiation": 0x10, "signed_certificate_timestamp": 0x12, "padding": 0x15,
     "extended_master_secret": 0x17, "compress_certificate": 0x1B, "record_size_limit": 0x1C, "delegated_credentials": 0x22,
     "session_ticket": 0x23, "pre_shared_key": 0x29, "supported_versions": 0x2B, "psk_key_exchange_modes": 0x2D, "keyshare": 0x33,
-    "application_settings": 0x4469, "application_settings_new": 0x44CD, "encrypted_client_hello": 0xFE0D, "renegotiation_info": 0xFF01,
+    "application_settings": 0x4469, "application_settings_new": 0x44CD, "encrypted_client_hello": 0xFE0D, "renegotiation_info":
+    0xFF01,
 }  # fmt: skip
 _VERSIONS: Final = {"TLS_VERSION_1_3": 0x0304, "TLS_VERSION_1_2": 0x0303, "TLS_VERSION_1_1": 0x0302, "TLS_VERSION_1_0": 0x0301}
 _MLKEM: Final = 0x11EC
+_NEAR: Final = 9  # majors; a signature of the other kind of device that is nearer is better than one that is further away
+_LATE: Final = (0.25, 52 * _WEEK)  # share of people whose browser was not updated for up to so long
+_SILENT: Final = 0.06  # share of people on sites, or with settings, that say no Referer
+_FAMILIES: Final = {CHROMIUM: 0.55, SAFARI: 0.25, FIREFOX: 0.2}  # Firefox's real share is too small to learn it from
 _MISSING: Final = "*MISSING_VALUE*"
 
 
@@ -149,13 +156,17 @@ def people(count: int, random_: random.Random) -> list[dict[str, str]]:
 
     first, second = Network(apify.get_input_network()), Network(apify.get_header_network())
     found: list[dict[str, str]] = []
-    while len(found) < count:
+    quotas = {family: round(share * count) for family, share in _FAMILIES.items()}
+    while sum(quotas.values()) > 0:
         chosen = first.draw(random_, {})
         known = {name: chosen[name] for name in ("*BROWSER", "*OPERATING_SYSTEM", "*DEVICE", "*HTTP_VERSION") if name in chosen}
         drawn = second.draw(random_, known)
         headers = {name.lower(): value for name, value in drawn.items() if not name.startswith("*") and value != _MISSING}
-        if "user-agent" in headers:
+        agent = read_agent(headers.get("user-agent", "").encode())
+        if quotas.get(agent.family, 0) > 0 and agent.major:
+            quotas[agent.family] -= 1
             found.append(headers)
+    random_.shuffle(found)
     return found
 
 
@@ -196,14 +207,20 @@ _WEBKIT_PAGE: Final = {
 }  # fmt: skip
 
 
-def webkit(order: tuple[str, ...], person: dict[str, str], tongue: bytes, random_: random.Random) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def webkit(
+    order: tuple[str, ...], person: dict[str, str], tongue: bytes, random_: random.Random
+) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """A request of Safari: method and fields."""
-    asks = random_.choice(["page", "page", "link", "get", "get", "post", "post", "image"])
+    asks = random_.choices(["page", "link", "get", "post", "image"], weights=[30, 15, 20, 20, 15])[0]
     values = dict(_WEBKIT_PAGE if asks in {"page", "link"} else _WEBKIT_FETCH)
     if asks == "link":
         values[b"sec-fetch-site"] = random_.choice([b"same-origin", b"cross-site"])
     if asks == "image":
-        values |= {b"sec-fetch-mode": b"no-cors", b"sec-fetch-dest": b"image", b"accept": b"image/webp,image/avif,image/*,*/*;q=0.5"}
+        values |= {
+            b"sec-fetch-mode": b"no-cors",
+            b"sec-fetch-dest": b"image",
+            b"accept": b"image/webp,image/avif,image/*,*/*;q=0.5",
+        }
     if asks in {"get", "post"} and random_.random() < 0.4:
         values[b"accept"] = random_.choice([b"application/json", b"text/event-stream", b"application/json, text/plain, */*"])
     values |= {b"user-agent": person["user-agent"].encode(), b"accept-language": tongue, b"accept-encoding": b"gzip, deflate, br"}
@@ -233,16 +250,18 @@ def worn(template: Sample, person: dict[str, str], tongue: bytes, random_: rando
             made = None
         if made is not None:
             fields.append((name, made))
-    if random_.random() < 0.2 and template.method == b"POST":
-        fields.insert(random_.randrange(len(fields)), random_.choice([(b"x-requested-with", b"XMLHttpRequest"), (b"x-csrf-token", b"x")]))
+    if random_.random() < 0.2 and template.method == b"POST" and (b"sec-fetch-mode", b"cors") in template.headers:
+        fields.insert(
+            random_.randrange(len(fields)), random_.choice([(b"x-requested-with", b"XMLHttpRequest"), (b"x-csrf-token", b"x")])
+        )
     return fields
 
 
 def nearest(found: list[Signature], family: int, major: int, phone: bool, random_: random.Random) -> Signature | None:
     """The signature of that version, or of the newest before it, or of the oldest there is."""
     same = [s for s in found if s.family == family]
-    if family != FIREFOX and any(s.phone == phone for s in same if s.major <= major):
-        same = [s for s in same if s.phone == phone] or same
+    alike = [s for s in same if s.phone == phone and abs(s.major - major) <= _NEAR]
+    same = alike or same
     if not same:
         return None
     below = [s for s in same if s.major <= major] or [min(same, key=lambda s: s.major)]
@@ -261,15 +280,16 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
     found = signatures()
     if not found:
         return []
-    random_ = random.Random(seed)  # noqa: S311  samples, no secrets
+    random_ = random.Random(seed)
     templates = {(family, p): [s for s in captured if s.group == group and s.protocol == p]
                  for family, group in ((CHROMIUM, "chromium"), (FIREFOX, "firefox")) for p in (0, 1, 2)}  # fmt: skip
+    kinds = {place: _kinds(rows) for place, rows in templates.items()}
     made: list[Sample] = []
     for person in people(count // 3 + 1, random_):
         agent = read_agent(person["user-agent"].encode())
-        if agent.family not in {CHROMIUM, FIREFOX, SAFARI} or agent.major == 0:
-            continue
         when = max(random_.uniform(*COLLECTED), agent.released * _WEEK)
+        if random_.random() < _LATE[0]:
+            when += random_.uniform(0, _LATE[1])
         protocol = random_.choices((0, 1, 2), weights=(10, 70, 20))[0]
         if agent.family == SAFARI and protocol == 2:
             protocol = 1
@@ -277,20 +297,45 @@ def humans(count: int, captured: list[Sample], seed: int) -> list[Sample]:
         if prints is None:
             continue
         tongue = language(agent.family, agent.major, random_)
+        silent = random_.random() < _SILENT
         for _ in range(3):
             if agent.family == SAFARI:
                 assert one is not None
                 method, fields = webkit(one.order, person, tongue, random_)
             else:
-                template = random_.choice(templates[agent.family, protocol])
+                known = kinds[agent.family, protocol]
+                template = random_.choice(known[random_.choices(list(known), weights=[_KINDS[kind] for kind in known])[0]])
                 method, fields = template.method, worn(template, person, tongue, random_)
             variant = f"{person['user-agent'][-40:]}"
+            if silent:
+                fields = [(name, value) for name, value in fields if name != b"referer"]
             made.append(Sample("synthesised", group, "human", variant, protocol, method, fields, prints, when))
     return made
 
 
+_KINDS: Final = {"first": 30, "page": 15, "script": 40, "part": 15}  # what people's browsers ask an edge for, in percent
+
+
+def _kinds(captured: list[Sample]) -> dict[str, list[Sample]]:
+    """Captured requests by what asked: the person, a link, a script, a page for its parts."""
+    found: dict[str, list[Sample]] = {}
+    for sample in captured:
+        fields = dict(sample.headers)
+        mode, site = fields.get(b"sec-fetch-mode"), fields.get(b"sec-fetch-site")
+        navigates = mode == b"navigate"
+        script = fields.get(b"sec-fetch-dest") == b"empty"
+        kind = "first" if navigates and site == b"none" else "page" if navigates else "script" if script else "part"
+        found.setdefault(kind, []).append(sample)
+    return found
+
+
 def _connection(
-    family: int, major: int, phone: bool, protocol: int, found: list[Signature], templates: dict[tuple[int, int], list[Sample]],
+    family: int,
+    major: int,
+    phone: bool,
+    protocol: int,
+    found: list[Signature],
+    templates: dict[tuple[int, int], list[Sample]],
     random_: random.Random,
 ) -> tuple[str, Prints | None, Signature | None]:
     """Group, prints, and the signature if they are from one."""
@@ -309,5 +354,5 @@ def _connection(
     prints = Prints(b"", "t")
     prints.hello = hello_of(one.hello, random_, mlkem)
     if protocol == 1:
-        prints.h2 = one.h2
+        prints.h2 = one.h2._replace(priority=random_.choice(here).prints.h2.priority) if here else one.h2
     return one.name, prints, one

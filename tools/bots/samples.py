@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from edgeproxy.listen.hello import Hello
 from edgeproxy.prints import H2Print, H3Print, Prints
 
+CAPTURED = Path(__file__).parent / "data/captured.jsonl.xz"
+ABOUT = Path(__file__).parent / "data/captured.json"
 HOST = b"edge.test"  # what every host name became
 _SECRET = {b"cookie": b"session=1", b"authorization": b"Bearer x", b"x-api-key": b"x", b"proxy-authorization": b"x"}
 _LONGEST = 512  # bytes of a value that are kept

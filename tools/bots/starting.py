@@ -104,13 +104,19 @@ def commands(client: Client, folder: Path, highest: str, port: int, ca: Path) ->
     elif client.way == "command":
         for step in steps():
             if step["method"] == "GET" and step["variant"] != "fetching":
-                yield Command(_options(client, f"{base}/c/{client.name}/{step['variant']}/{step['path']}", highest, step), folder, given, 15.0)
+                yield Command(
+                    _options(client, f"{base}/c/{client.name}/{step['variant']}/{step['path']}", highest, step),
+                    folder,
+                    given,
+                    15.0,
+                )
     else:
         yield from _browser(client, folder, highest, port, ca, given)
 
 
 def steps() -> list[dict[str, Any]]:
-    """What every client without a driver of its own is asked to do: its own headers, a browser's name, a browser's headers, robots."""
+    """What every client without a driver of its own is asked to do: its own headers, a browser's name, a browser's headers,
+    robots."""
     made: list[dict[str, Any]] = [
         {"variant": "plain", "method": "GET", "path": "page", "headers": None, "body": None},
         {"variant": "plain", "method": "GET", "path": "json", "headers": [("accept", "application/json")], "body": None},
@@ -143,9 +149,13 @@ def _options(client: Client, url: str, highest: str, step: dict[str, Any]) -> li
     flag = {"curl": "-H", "wget": "--header", "aria2": "--header", "nghttp": "-H", "h2load": "-H"}.get(client.name)
     lines = [f"{name}: {value}" for name, value in step["headers"] or ()]
     if client.name in {"lynx", "w3m"}:
-        argv[1:1] = [f"-useragent={value}" for name, value in step["headers"] or () if name == "user-agent" and client.name == "lynx"]
+        argv[1:1] = [
+            f"-useragent={value}" for name, value in step["headers"] or () if name == "user-agent" and client.name == "lynx"
+        ]
     elif flag is not None:
-        argv[1:1] = [f"--header={line}" for line in lines] if flag == "--header" else [word for line in lines for word in (flag, line)]
+        argv[1:1] = (
+            [f"--header={line}" for line in lines] if flag == "--header" else [word for line in lines for word in (flag, line)]
+        )
     if client.name == "curl":
         argv[1:1] = ["--http2" if highest != "1" else "--http1.1"]
     return argv
@@ -175,22 +185,18 @@ def _browser(client: Client, folder: Path, highest: str, port: int, ca: Path, gi
         profile = Path(tempfile.mkdtemp(prefix="profile-", dir=folder))
         if client.group == "chromium":
             argv = _chromium_argv(variant, profile, highest, port, url, _key(ca.parent / "edge.pem"))
-        elif client.group == "firefox":
-            argv = _firefox_argv(profile, highest, port, ca, url, variant)
         else:
-            name = {"webkitgtk": "epiphany", "qtwebengine": "falkon"}[client.group]
-            if shutil.which(name) is None:
-                raise Missing(f"no {name} here")
-            flags = ["--profile=" + str(profile), "--private-instance"] if name == "epiphany" else ["--no-sandbox", "-p", "x"]
-            argv = ["dbus-run-session", "--", name, *flags, url] if shutil.which("dbus-run-session") else [name, *flags, url]
-        home = {**given, "HOME": str(profile), "XDG_DATA_HOME": str(profile), "QTWEBENGINE_CHROMIUM_FLAGS": "--ignore-certificate-errors"}
+            argv = _firefox_argv(profile, highest, port, ca, url, variant)
+        home = {**given, "HOME": str(profile)}
         yield Command(argv if "headless" in client.name else _headed(argv), folder, home, 60.0, done)
 
 
 def _key(certificate: Path) -> str:
     """What Chromium trusts in QUIC too: SHA-256 of the public key."""
     public = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
-    return base64.b64encode(hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
+    return base64.b64encode(
+        hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    ).decode()
 
 
 def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
@@ -204,7 +210,9 @@ def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: st
     if variant != "headed":
         argv.append("--headless=new")
     if variant == "disguised":
-        argv.append("--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36")
+        argv.append(
+            "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+        )
     return [*argv, url]
 
 
@@ -214,13 +222,17 @@ def _firefox_argv(profile: Path, highest: str, port: int, ca: Path, url: str, va
         raise Missing("no Firefox, or no certutil, here")
     _run(["certutil", "-N", "--empty-password", "-d", f"sql:{profile}"])
     _run(["certutil", "-A", "-n", "edge", "-t", "C,,", "-i", str(ca), "-d", f"sql:{profile}"])
-    settings = ['user_pref("browser.shell.checkDefaultBrowser", false);', 'user_pref("datareporting.policy.dataSubmissionEnabled", false);',
-                'user_pref("browser.aboutwelcome.enabled", false);', 'user_pref("network.dns.disableIPv6", true);']  # fmt: skip
+    settings: dict[str, str] = {
+        "browser.shell.checkDefaultBrowser": "false",
+        "datareporting.policy.dataSubmissionEnabled": "false",
+        "browser.aboutwelcome.enabled": "false",
+        "network.dns.disableIPv6": "true",
+    }
     if highest == "3":
-        settings += [f'user_pref("network.http.http3.alt-svc-mapping-for-testing", "localhost;h3=:{port}");',
-                     'user_pref("network.http.http3.enable", true);',
-                     'user_pref("network.http.http3.disable_when_third_party_roots_found", false);']  # fmt: skip
-    (profile / "user.js").write_text("\n".join(settings))
+        settings["network.http.http3.alt-svc-mapping-for-testing"] = f'"localhost;h3=:{port}"'
+        settings["network.http.http3.enable"] = "true"
+        settings["network.http.http3.disable_when_third_party_roots_found"] = "false"
+    (profile / "user.js").write_text("".join(f'user_pref("{name}", {value});\n' for name, value in settings.items()))
     head = ["--headless"] if variant == "headless" else []
     return [found, *head, "--no-remote", "--profile", str(profile), url]
 

@@ -17,8 +17,9 @@ const json = JSON.stringify({model: "m", messages: [{role: "user", content: "hi"
 const asks = [
   () => fetch(base + "json").then((r) => r.text()),
   () => fetch(base + "json", {method: "POST", headers: {"content-type": "application/json"}, body: json}).then((r) => r.text()),
-  () => fetch(base + "stream", {method: "POST", headers: {"content-type": "application/json", authorization: "Bearer x"}, body: json})
-    .then((r) => r.text()),
+  () => fetch(base + "stream", {
+    method: "POST", headers: {"content-type": "application/json", authorization: "Bearer x"}, body: json,
+  }).then((r) => r.text()),
   () => fetch(base + "json", {headers: {accept: "application/json"}, cache: "no-store"}).then((r) => r.text()),
   () => fetch(base + "json", {method: "PUT", body: "x"}).then((r) => r.text()),
   () => fetch(base + "json", {method: "DELETE"}).then((r) => r.text()),
@@ -88,7 +89,7 @@ async def serve() -> AsyncIterator[tuple[int, set[str]]]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port: int = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]  # noqa: SLF001  aiohttp has no other way
+    port: int = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     try:
         yield port, done
     finally:

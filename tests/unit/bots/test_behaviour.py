@@ -69,7 +69,9 @@ def test_one_session_has_one_name() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 2**32), st.integers(0, 2**32), st.booleans(), st.booleans()), max_size=60)
+    st.lists(
+        st.tuples(st.floats(0, 1e6), st.integers(0, 2**32), st.integers(0, 2**32), st.booleans(), st.booleans()), max_size=60
+    )
 )
 def test_it_is_bounded_whatever_comes(rows: list[tuple[float, int, int, bool, bool]]) -> None:
     behaviour, now = Behaviour(), 0.0

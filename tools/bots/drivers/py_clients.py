@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from lies import ROBOTS, lies  # noqa: E402  the path is set above
+from lies import ROBOTS, lies
 
 CA = os.environ.get("EDGE_CA", "")
 HTTP = os.environ.get("EDGE_HTTP", "1")  # 1, 2 or 3: what the edge before us speaks at most
@@ -47,8 +48,8 @@ class Urllib(Plain):
         import ssl
         import urllib.request
 
-        asked = urllib.request.Request(url, data=body, headers=named(headers, body) or {}, method=method)  # noqa: S310
-        with urllib.request.urlopen(asked, timeout=LIMIT, context=ssl.create_default_context(cafile=CA)) as answer:  # noqa: S310
+        asked = urllib.request.Request(url, data=body, headers=named(headers, body) or {}, method=method)
+        with urllib.request.urlopen(asked, timeout=LIMIT, context=ssl.create_default_context(cafile=CA)) as answer:
             answer.read()
 
 
@@ -109,9 +110,11 @@ class Aiohttp(Plain):
         import aiohttp
 
         async def go():
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_context())) as session:
-                async with session.request(method, url, headers=named(headers, body), data=body) as answer:
-                    await answer.read()
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_context())) as session,
+                session.request(method, url, headers=named(headers, body), data=body) as answer,
+            ):
+                await answer.read()
 
         asyncio.run(asyncio.wait_for(go(), LIMIT))
 
@@ -163,7 +166,7 @@ class Pycurl(Plain):
         one = pycurl.Curl()
         one.setopt(pycurl.URL, url)
         one.setopt(pycurl.CAINFO, CA)
-        one.setopt(pycurl.WRITEFUNCTION, lambda data: len(data))
+        one.setopt(pycurl.WRITEFUNCTION, len)
         one.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS if HTTP != "1" else pycurl.CURL_HTTP_VERSION_1_1)
         one.setopt(pycurl.TIMEOUT, int(LIMIT))
         lines = [f"{name}: {value}" for name, value in (named(headers, body) or {}).items()]
@@ -181,24 +184,20 @@ class Sdk(Plain):
 
     def send(self, method, url, headers, body):
         del headers
-        import httpx
-
-        client = httpx.Client(verify=_context())
+        library = importlib.import_module(self.module)
+        client = library.DefaultHttpxClient(verify=_context())
         if self.module == "openai":
-            import openai
-
-            sdk = openai.OpenAI(api_key="sk-x", base_url=url, http_client=client, max_retries=0)
-            call = lambda: sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])  # noqa: E731
-            other = sdk.models.list
+            sdk = library.OpenAI(api_key="sk-x", base_url=url, http_client=client, max_retries=0)
+            if body is None:
+                sdk.models.list()
+            else:
+                sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
         else:
-            import anthropic
-
-            sdk = anthropic.Anthropic(api_key="sk-x", base_url=url, http_client=client, max_retries=0)
-            call = lambda: sdk.messages.create(  # noqa: E731
-                model="m", max_tokens=8, messages=[{"role": "user", "content": "hi"}]
-            )
-            other = sdk.models.list
-        (call if body is not None else other)()
+            sdk = library.Anthropic(api_key="sk-x", base_url=url, http_client=client, max_retries=0)
+            if body is None:
+                sdk.models.list()
+            else:
+                sdk.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "hi"}])
 
 
 class Openai(Sdk):
@@ -229,7 +228,7 @@ def attempt(client, method, url, headers, body):
     """One request. What goes wrong is said and passed over: the edge records what it saw."""
     try:
         client.send(method, url, headers, body)
-    except Exception as e:  # noqa: BLE001  whatever a client raises
+    except Exception as e:
         print(f"{url}: {type(e).__name__}: {str(e)[:160]}", file=sys.stderr)
 
 
