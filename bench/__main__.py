@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench import cases, certificate, limits_edge, limits_tables, parts, peers, proc, report, rules, upstream
+from bench import bots, bots_edge, cases, certificate, limits_edge, limits_tables, parts, peers, proc, report, rules, upstream
 from bench.children import Failure, find
 from bench.peers import Peer
 from bench.report import Run, Table
@@ -30,7 +30,7 @@ from bench.report import Run, Table
 PACKAGES = (
     "uvloop", "httptools", "ngh2", "aioquic", "pylsqpack", "google-re2", "common-expression-language", "cel-python",
 )  # fmt: skip
-RULES, LIMITS = "rules", "limits"
+RULES, LIMITS, BOTS = "rules", "limits", "bots"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -155,6 +155,8 @@ def alone(options: argparse.Namespace, wanted: list[str], console: Console) -> l
         if LIMITS in wanted:
             cores = (options.proxy_cores, options.load_cores)
             tables += limits_tables.tables(options.seconds, *cores, options.litellm, measured)
+        if BOTS in wanted:
+            tables += bots.tables(options.seconds, measured)
     finally:
         os.sched_setaffinity(0, before)
     return tables
@@ -230,7 +232,7 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
         if options.json:
             save(options, [], tables)
         return tables
-    chosen = [peers.edgeproxy()] if set(wanted) <= {RULES, LIMITS} else chosen_peers(options, console)
+    chosen = [peers.edgeproxy()] if set(wanted) <= {RULES, LIMITS, BOTS} else chosen_peers(options, console)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -262,6 +264,8 @@ def run(options: argparse.Namespace, console: Console) -> list[Table]:
                 show(console, tables[-1])
             if LIMITS in wanted:
                 tables += limits_edge.tables(bench, shown(options, console))
+            if BOTS in wanted:
+                tables += bots_edge.tables(bench, shown(options, console))
             options.tls = ", ".join(sorted(bench.tls))
         finally:
             behind.child.stop()

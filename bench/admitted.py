@@ -51,6 +51,8 @@ PLACES = {"name": "places", "key": ["ip.src"], "concurrent": 100}
 class Pool:
     """Answers at once, with what it was given."""
 
+    quoted = b'"http://127.0.0.1:1"'  # as a target has it, for the log
+
     def __init__(self) -> None:
         self.head: Headers = []
         self.stream = False
@@ -90,30 +92,40 @@ class Sink:
         """Nothing."""
 
 
+def gateway_of(pool: Pool, paths: CertificatePaths, **sections: Any) -> Gateway:
+    """A gateway whose upstream is that pool.
+
+    Args:
+        sections: further ones of the configuration.
+    """
+    config = build({
+        "listen": {"https": "127.0.0.1:8443", "admin": None}, "shipped": {"baseline": False, "chat": False},
+        "tls": {"certificates": [{"cert": str(paths.cert), "key": str(paths.key)}]},
+        "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}},
+        "routes": [{"upstream": "main"}, {"path": "/v1/", "upstream": "main", "dialect": "openai"}],
+        **sections,
+    })  # fmt: skip
+    gateway = Gateway(cast("Any", None), cast("Any", Deadlines)(cast("Any", Clock())), WorkerStats(), None)
+    snapshot = DataPlane.prepare(Config.model_validate(config), bytes(80), instance="0123456789ab")
+    for route in snapshot.routes:
+        route.stats = gateway.stats.route(route.name)
+        route.pools = cast("Any", {"main": pool})
+        route.pool = cast("Any", pool)
+    gateway.snapshot = snapshot
+    return gateway
+
+
 class Case:
     """A gateway of its own, and one request that comes again and again."""
 
     def __init__(self, name: str, limits: list[dict[str, Any]], path: bytes, parts: list[bytes], body: bytes = b"") -> None:
         self.name = name
         self.best = float("inf")
-        config = build({
-            "listen": {"https": "127.0.0.1:8443", "admin": None}, "shipped": {"baseline": False, "chat": False},
-            "tls": {"certificates": [{"cert": str(PATHS.cert), "key": str(PATHS.key)}]},
-            "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}},
-            "routes": [{"upstream": "main"}, {"path": "/v1/", "upstream": "main", "dialect": "openai"}],
-            "limits": limits,
-        })  # fmt: skip
-        gateway = self.gateway = Gateway(cast("Any", None), cast("Any", Deadlines)(cast("Any", Clock())), WorkerStats(), None)
-        snapshot = DataPlane.prepare(Config.model_validate(config), bytes(80), instance="0123456789ab")
         pool = Pool()
         pool.parts, pool.stream = parts, len(parts) > 1
         kind = b"text/event-stream" if pool.stream else b"application/json"
         pool.head = [(b"content-type", kind), (b"server", b"x"), (b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        for route in snapshot.routes:
-            route.stats = gateway.stats.route(route.name)
-            route.pools = cast("Any", {"main": pool})
-            route.pool = cast("Any", pool)
-        gateway.snapshot = snapshot
+        gateway = self.gateway = gateway_of(pool, PATHS, limits=limits)
         self.peer = Peer("192.0.2.1", trusted=False, secure=True)
         self.body, self.path, self.sink = body, path, cast("Any", Sink())
         self.request = self._request()

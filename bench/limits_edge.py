@@ -50,17 +50,22 @@ ADDED_P50 = 0.3  # ms
 Actions = dict[str, Callable[[], Run]]
 
 
-def limited(store: str | None) -> Peer:
-    """edgeproxy with one limit more."""
+def configured(more: str) -> Peer:
+    """edgeproxy with more in its configuration."""
     plain = peers.edgeproxy()
 
     def launch(at: Place) -> Launch:
         made = plain.launch(at)
         with (at.folder / "edge.yaml").open("a") as file:
-            file.write(LIMIT + (f"store: {json.dumps(store)}\n" if store else ""))
+            file.write(more)
         return made
 
     return dataclasses.replace(plain, launch=launch)
+
+
+def limited(store: str | None) -> Peer:
+    """edgeproxy with one limit more."""
+    return configured(LIMIT + (f"store: {json.dumps(store)}\n" if store else ""))
 
 
 def told(port: int) -> bool:
@@ -104,7 +109,9 @@ class Slice:
 class Loads:
     """Two wrk, of which one runs at a time; the other is stopped (SIGSTOP), its connections stay."""
 
-    def __init__(self, bench: Bench, edges: tuple[Running, Running], seconds: int, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, bench: Bench, edges: tuple[Running, Running], seconds: int, stack: contextlib.ExitStack, script: str = ""
+    ) -> None:
         self.bench = bench
         self.pids = [proc.tree(edge.child.pid, proc.stats()) for edge in edges]
         self.children = [
@@ -115,6 +122,7 @@ class Loads:
                     cores=bench.load_cores,
                     connections=cases.H1_CONNECTIONS,
                     seconds=seconds,
+                    more=script,
                 )
             )
             for edge in edges
@@ -161,10 +169,20 @@ def turns(seconds: float) -> list[int]:
 
 def added_cpu(bench: Bench, workers: int, redis: Redis | None) -> Run:
     """CPU µs that the limit adds to a request, all processes of the edge counted."""
+    with pair(bench, workers, redis.url if redis is not None else None) as edges:
+        return in_turn(bench, edges, redis)
+
+
+def in_turn(bench: Bench, edges: tuple[Running, Running], redis: Redis | None = None, script: str = "") -> Run:
+    """CPU µs that the second of two edges takes more for a request than the first.
+
+    Args:
+        script: see `load.wrk`.
+    """
     order = turns(bench.seconds)
     length = math.ceil(WARM + len(order) * (SETTLE + SLICE) * 1.2) + 1
-    with pair(bench, workers, redis.url if redis is not None else None) as edges, contextlib.ExitStack() as stack:
-        loads = Loads(bench, edges, length, stack)
+    with contextlib.ExitStack() as stack:
+        loads = Loads(bench, edges, length, stack, script)
         time.sleep(WARM)  # both: handshakes, the pools and the interpreter's specialisation are behind them
         loads.stop(0)
         loads.stop(1)

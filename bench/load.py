@@ -93,12 +93,17 @@ def program(name: str) -> str:
 
 
 def wrk(
-    folder: Path, port: int, *, cores: str, connections: int, seconds: int, stream: bool = False, plain: bool = False
-) -> Child:
-    """wrk with one thread against https://127.0.0.1:`port` (`plain`: http); its output goes to wrk.out in `folder`."""
+    folder: Path, port: int, *, cores: str, connections: int, seconds: int, stream: bool = False, plain: bool = False,
+    more: str = "",
+) -> Child:  # fmt: skip
+    """wrk with one thread against https://127.0.0.1:`port` (`plain`: http); its output goes to wrk.out in `folder`.
+
+    Args:
+        more: of the script, behind ours.
+    """
     script = folder / ("sse.lua" if stream else "post.lua")
     text = STREAM.replace("LENGTH", str(upstream.STREAM_BYTES)) if stream else POST
-    script.write_text(text.replace("BODY", upstream.QUESTION).replace("HOST", probe.HOST) + SUMMARY)
+    script.write_text(text.replace("BODY", upstream.QUESTION).replace("HOST", probe.HOST) + more + SUMMARY)
     log = folder / "wrk.out"
     log.unlink(missing_ok=True)
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script)]

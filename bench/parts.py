@@ -116,4 +116,4 @@ PARTS = (
     ),
     Part("start", "start", "exec to ready", "ms", cases.start, (Target(None, 1000.0),)),
 )
-CASES = tuple(dict.fromkeys([*(part.case for part in PARTS[:-1]), "workers", PARTS[-1].case, "rules", "limits"]))
+CASES = tuple(dict.fromkeys([*(part.case for part in PARTS[:-1]), "workers", PARTS[-1].case, "rules", "limits", "bots"]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edgeproxy.listen import hello as hellos
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Heads
     from edgeproxy.listen.hello import Hello, Kind
 
 # Transport parameters that are one integer (RFC 9000 §18.2, RFC 9221 §3): their values tell programs apart.
@@ -76,9 +77,10 @@ class Prints:
         ja4, ja4n, ja3: names of it (`listen.hello`); "" where it could not be read.
         h2, h3: None on connections of another kind, and before the first request.
         numbers: what the bot model reads of them, and what of h2 and h3 it was made from (`bots.wire`).
+        scores: of heads that came over the connection (`bots.score`).
     """
 
-    __slots__ = ("_first", "_kind", "h2", "h3", "hello", "ja3", "ja4", "ja4n", "numbers")
+    __slots__ = ("_first", "_kind", "h2", "h3", "hello", "ja3", "ja4", "ja4n", "numbers", "scores")
 
     hello: Hello | None
     ja3: str
@@ -96,6 +98,7 @@ class Prints:
         self.h2: H2Print | None = None
         self.h3: H3Print | None = None
         self.numbers: tuple[H2Print | None, H3Print | None, tuple[float, ...]] | None = None
+        self.scores: Heads | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Asked for the first time; a slot that is filled does not come here."""

@@ -91,8 +91,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_carries", "_host", "_lines", "_marks", "_moved", "_moved_at", "_passed", "_request", "_session", "_settings", "_static",
-        "client", "signed",
+        "_carries", "_host", "_lines", "_marks", "_request", "_score", "_session", "_settings", "_static", "_until", "client",
+        "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -101,15 +101,18 @@ class Scored:
         self._request = request
         self._static: Score | None = None
         self._marks: Marks | None = None
-        self._moved = 0.0
-        self._moved_at = 0.0
-        self._passed = False
+        self._score: Score | None = None
+        self._until = 0.0
         self._session: Session | None = None
         self._host = host
-        self._carries = any(name == b"cookie" and _CLEARANCE in value for name, value in request.headers)
         self._lines: dict[int, tuple[bytes, bytes]] = {}
         self.client = client
-        self.signed = request.header(b"signature-input") is not None
+        self._carries = self.signed = False
+        for name, value in request.headers:
+            if name == b"cookie":
+                self._carries = self._carries or _CLEARANCE in value
+            elif name == b"signature-input":
+                self.signed = True
 
     def again(self) -> Scored:
         """The same for one exchange alone."""
@@ -117,6 +120,9 @@ class Scored:
 
     def current(self) -> Score:
         """The score as it is now."""
+        score, moment = self._score, time.monotonic()
+        if score is not None and moment < self._until:
+            return score
         static, settings = self._static, self._settings
         if static is None:
             now = time.time()
@@ -127,15 +133,15 @@ class Scored:
         watch = settings.watch
         if watch is None or static.value == 0:
             return static
-        now = time.monotonic()
-        if now - self._moved_at > _HOLDS:
-            self._moved_at = now
-            try:
-                self._moved = watch.moved(self.marks(), now)
-            except Exception as error:
-                settings.broken(error)
-            self._passed = self._carries and self._cleared()
-        return static.with_evidence(self._moved, passed=self._passed)
+        try:
+            moved = watch.moved(self.marks(), moment)
+        except Exception as error:
+            settings.broken(error)
+            moved = 0.0
+        score = static.with_evidence(moved, passed=self._carries and self._cleared())
+        if self._static is not None:
+            self._score, self._until = score, moment + _HOLDS
+        return score
 
     def _cleared(self) -> bool:
         """Whether the request carries a clearance that holds."""

@@ -111,7 +111,7 @@ class Watch:
         cookie = keys.session != b""
         for track in self._behaviour.tracks(keys, now):
             track.count(now, marks.path, marks.agent, static=marks.static, cookie=cookie, error=error)
-            if track.requests - track.told >= _LEAST and len(self._busy) < _BUSY:
+            if not track.telling and track.requests - track.told >= _LEAST and len(self._busy) < _BUSY:
                 self._tell_soon(keys, track)
         if marks.ja4:
             self._signals.count(
@@ -121,6 +121,7 @@ class Watch:
 
     def _tell_soon(self, keys: Keys, track: Track) -> None:
         name = self._behaviour.name(keys, track)
+        track.telling = True  # for good where it has no name
         if name is None:
             return
         if not self._busy:
@@ -136,6 +137,7 @@ class Watch:
         for name, track in busy.items():
             key = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16, person=b"edge bots").digest()
             fresh, track.told = track.requests - track.told, track.requests
+            track.telling = False
 
             def counted(admission: Admission, track: Track = track) -> None:
                 verdict = admission.verdicts[0] if admission.verdicts else None

@@ -60,10 +60,12 @@ class Track:
         last: when the last one came; `pause`, `square`: moving averages of the time between bursts, and of its square.
         agents: hashes of User-Agents, at most _MOST_NAMES.
         rate: requests a second as all workers together see it, 0.0 while that is not known; `told`: how many of ours are in it.
+        telling: it is about to be told of, or never will be.
     """
 
     __slots__ = (
-        "agents", "began", "cookies", "errors", "last", "paths", "pause", "rate", "requests", "square", "statics", "told",
+        "agents", "began", "cookies", "errors", "last", "paths", "pause", "rate", "requests", "square", "statics", "telling",
+        "told",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -79,6 +81,7 @@ class Track:
         self.agents: frozenset[int] = frozenset()
         self.rate = 0.0
         self.told = 0
+        self.telling = False
 
     def count(self, now: float, path: int, agent: int, *, static: bool, cookie: bool, error: bool) -> None:
         """A request was answered.

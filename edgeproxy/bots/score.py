@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.bots.features import vector
 from edgeproxy.bots.heuristics import Heuristic, detect
+from edgeproxy.bots.identity import NOBODY
 from edgeproxy.bots.model import scaled
 from edgeproxy.bots.view import View
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgeproxy.bots.identity import Verified
     from edgeproxy.bots.model import Model
     from edgeproxy.message import Request
+    from edgeproxy.prints import H2Print, H3Print, Prints
 
 Source = Literal[
     "Not Computed", "Heuristics", "Machine Learning", "Behavioral Analysis", "JS Fingerprinting"
@@ -27,6 +29,14 @@ AUTOMATED: Final = 1
 LIKELY_HUMAN: Final = 30  # from here on
 MOST: Final = 99
 _LEAST_MODEL: Final = 2
+_OF_CONNECTION: Final = 16  # heads whose scores one connection keeps
+_OF_PROXIES: Final = 4096  # and the worker, of connections whose prints nobody has
+# Fields of which neither heuristics nor the model read the value; that they are there, and where, counts.
+UNREAD: Final = frozenset({
+    b"authorization", b"content-length", b"cookie", b"if-modified-since", b"if-none-match", b"if-range", b"range", b"referer",
+    b"traceparent", b"x-api-key", b"x-request-id",
+})  # fmt: skip
+_READING: Final = frozenset({b"GET", b"HEAD"})
 
 
 class Score:
@@ -108,6 +118,30 @@ _WORTH_TELLING: Final = 0.25
 _PASS: Final = 1.5  # log-odds of a challenge that was passed: an automated browser passes, too
 
 
+class Heads:
+    """Scores of one connection's heads: those of one page differ in their paths, which say nothing of who asks.
+
+    Attributes:
+        scorer: who made them; h2, h3: what they were made of.
+        scores: by `shape`. A hash and not the head: that would be a kilobyte each.
+    """
+
+    __slots__ = ("h2", "h3", "scorer", "scores")
+
+    def __init__(self, scorer: Scorer, h2: H2Print | None = None, h3: H3Print | None = None) -> None:
+        self.scorer = scorer
+        self.h2 = h2
+        self.h3 = h3
+        self.scores: dict[int, Score] = {}
+
+
+def shape(request: Request) -> int:
+    """A hash of all that heuristics and model read of a head. It is made with the process's secret: none can be made to fit."""
+    unread = UNREAD
+    fields = [pair[0] if pair[0] in unread else pair for pair in request.headers]
+    return hash((request.method in _READING, request.upgrade, request.protocol, request.peer.secure, *fields))
+
+
 class Scorer:
     """Scores heads of requests.
 
@@ -115,11 +149,12 @@ class Scorer:
         model: None: there is none; what no heuristic catches is not computed then.
     """
 
-    __slots__ = ("_broken", "model")
+    __slots__ = ("_broken", "_heads", "model")
 
     def __init__(self, model: Model | None, broken: Callable[[Exception], None]) -> None:
         self.model = model
         self._broken = broken
+        self._heads = Heads(self)
 
     def score(self, request: Request, now: float, identity: Verified | None = None) -> Score:
         """The score of a head, by what it and its connection are made of.
@@ -127,6 +162,31 @@ class Scorer:
         Args:
             now: seconds since the epoch.
         """
+        if identity is not None and identity is not NOBODY:
+            return self._made(request, now, identity)
+        prints = request.peer.prints
+        if prints is None:
+            heads, most = self._heads, _OF_PROXIES
+        else:
+            heads, most = self._of(prints), _OF_CONNECTION
+        key = shape(request)
+        score = heads.scores.get(key)
+        if score is None:
+            score = self._made(request, now, identity)
+            if score.value:
+                if len(heads.scores) >= most:
+                    heads.scores.clear()
+                heads.scores[key] = score
+        return score
+
+    def _of(self, prints: Prints) -> Heads:
+        """What the connection keeps; nothing once it has told more of itself, or the configuration is another one."""
+        heads = prints.scores
+        if heads is None or heads.scorer is not self or heads.h2 is not prints.h2 or heads.h3 is not prints.h3:
+            heads = prints.scores = Heads(self, prints.h2, prints.h3)
+        return heads
+
+    def _made(self, request: Request, now: float, identity: Verified | None) -> Score:
         try:
             view = View(request, request.peer.prints, identity)
             found = detect(view)

@@ -21,6 +21,7 @@ NAME: Final = b"__Host-edge_session"
 LIFETIME: Final = 1800  # seconds without a request
 REWRITTEN: Final = 60  # seconds after which a reply carries it anew
 MAX_COUNT: Final = 0xFFFF
+_KEPT: Final = 4096  # texts that were opened and are remembered; more, and all are forgotten
 _LAYOUT: Final = struct.Struct(">B16sIIHH")
 _VERSION: Final = 1
 
@@ -46,12 +47,13 @@ class Session(NamedTuple):
 class Sessions:
     """Reads and writes the cookie."""
 
-    __slots__ = ("_lifetime", "_seals")
+    __slots__ = ("_kept", "_lifetime", "_seals")
 
     def __init__(self, secrets: Sequence[bytes] = (), lifetime: int = LIFETIME) -> None:
         """Args: see `Seals`; `lifetime` in seconds, at most a day."""
         self._seals = Seals(secrets, b"session")
         self._lifetime = lifetime
+        self._kept: dict[bytes, Session] = {}
 
     def read(self, headers: Headers, now: float) -> Session | None:
         """The session of a request's field lines; None where there is none that is right and young enough."""
@@ -78,8 +80,13 @@ class Sessions:
         return b"%b=%b; Path=/; Max-Age=%d; Secure; HttpOnly; SameSite=Lax" % (NAME, text, self._lifetime)
 
     def _session(self, text: bytes, now: float) -> Session | None:
-        content = self._seals.open(text, now)
-        if content is None or len(content) != _LAYOUT.size or content[0] != _VERSION:
-            return None
-        session = Session(*_LAYOUT.unpack(content)[1:])
+        session = self._kept.get(text)
+        if session is None:
+            content = self._seals.open(text, now)
+            if content is None or len(content) != _LAYOUT.size or content[0] != _VERSION:
+                return None
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
+            # Keys open for longer than a session lives, so that what was opened once need not be opened again.
+            session = self._kept[text] = Session(*_LAYOUT.unpack(content)[1:])
         return session if session.seen + self._lifetime > now else None
