@@ -122,6 +122,7 @@ class Operations:
             return
         self._redis = store
         self._share = SharedList(store, time.monotonic)
+        self.blocks.shared = True
         self._sync_on()
 
     def close(self) -> None:
