@@ -80,11 +80,11 @@ class Admitting:
         assert dialect is not None, "prepare leaves limits of tokens out where there is none"
         if not acting or not self._together(acting).tokens:
             # On trial alone: nobody waits for a body, and no request is changed.
-            exchange.asked = Asked(dialect, exchange, b"", True)
+            exchange.asked = Asked(dialect, exchange, b"", True, 0)
             return self._ask(exchange, acting, charges, trying, tried)
 
         def held(content: bytes, truncated: bool) -> None:
-            exchange.asked = asked = Asked(dialect, exchange, content, truncated)
+            exchange.asked = asked = Asked(dialect, exchange, content, truncated, route.preview)
             set_aside, on_trial = _reserved(acting, charges, asked), _reserved(trying, tried, asked)
             if not truncated:
                 asked.ask_for_usage(exchange, content, route)
