@@ -51,6 +51,7 @@ from edgeproxy.observe.metrics import Dump, WorkerStats, counters_only, empty, m
 from edgeproxy.operating import Operations
 from edgeproxy.state.server import StoreServer
 
+_BACKLOG: Final = 16 << 20  # bytes that wait for a worker
 SCRAPE_DEADLINE: Final = 0.25  # seconds for workers to report when somebody scrapes
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -374,8 +375,11 @@ class _Peer(asyncio.Protocol):
         self._control.on_peer(self, False)
 
     def say(self, head: msgspec.Struct, blob: bytes = b"") -> None:
-        if self._transport is not None:
-            self._transport.write(encode(head, blob))
+        transport = self._transport
+        if transport is not None:
+            transport.write(encode(head, blob))
+            if transport.get_write_buffer_size() > _BACKLOG:
+                transport.abort()  # a worker that hangs; if it goes on, it connects anew and is told all that is blocked then
 
 
 def process(name: str, pid: int) -> Process | None:
