@@ -1,5 +1,5 @@
 # Fingerprints of connections, over every protocol alike: what rules read, what is kept, and what is not where nobody asks.
-"""`Peer.prints` on real connections; what real programs send is in tests/e2e/test_prints_programs.py."""
+"""`Peer.prints` on real connections; what real programs send is in tests/e2e/test_prints.py."""
 
 from __future__ import annotations
 
