@@ -161,7 +161,9 @@ def test_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refused", "hangs"])
-@pytest.mark.parametrize("url", ["redis://:s3cret@{0}/0", "redis+sentinel://:s3cret@{0},{1}/main", "redis+cluster://:s3cret@{0},{1}"])
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret@{0}/0", "redis+sentinel://:s3cret@{0},{1}/main", "redis+cluster://:s3cret@{0},{1}"]
+)
 def test_nobody_there(url: str, hangs: bool) -> None:
     """Said in one way, soon, and without what a connection is made with."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
