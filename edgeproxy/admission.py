@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.chat.asking import spoken
 from edgeproxy.policy.limits import Together
 from edgeproxy.preview import hold
 from edgeproxy.state.ports import Charge
@@ -76,15 +77,15 @@ class Admitting:
         """Tokens are counted: what does the request ask for?"""
         route = exchange.plan.route
         assert route is not None
-        dialect = route.dialect
-        assert dialect is not None, "prepare leaves limits of tokens out where there is none"
+        assert route.dialect is not None, "prepare leaves limits of tokens out where there is none"
+        dialect = spoken(route.dialect, (exchange.plan.forward or exchange.request).target)
         if not acting or not self._together(acting).tokens:
             # On trial alone: nobody waits for a body, and no request is changed.
-            exchange.asked = Asked(dialect, exchange, b"", True)
+            exchange.asked = Asked(dialect, exchange, b"", True, 0)
             return self._ask(exchange, acting, charges, trying, tried)
 
         def held(content: bytes, truncated: bool) -> None:
-            exchange.asked = asked = Asked(dialect, exchange, content, truncated)
+            exchange.asked = asked = Asked(dialect, exchange, content, truncated, route.preview)
             set_aside, on_trial = _reserved(acting, charges, asked), _reserved(trying, tried, asked)
             if not truncated:
                 asked.ask_for_usage(exchange, content, route)
