@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 PAGES: Final = 20
 WALKED: Final = HERE / "data/walked.json"
 WALKS: Final = (
-    ("playwright", "headed"), ("playwright", "headless"), ("playwright", "no cookies"), ("playwright", "no parts"),
+    ("playwright", "headed"), ("playwright", "headless"), ("playwright", "a context per page"), ("playwright", "no parts"),
     ("patchright", "headed"), ("patchright", "headless"), ("selenium", "headed"), ("selenium", "headless"),
     ("curl_cffi", "chrome"), ("primp", "chrome_146"),
 )  # fmt: skip
@@ -50,15 +50,16 @@ _PAGE = """<!doctype html><html lang="en"><head><title>{name}</title><link rel="
 
 
 class Noting(Watch):
-    """Notes what is counted, as rows of seconds, path, kind of key, status and score."""
+    """Notes what is counted, as rows: seconds, path, number of the session whose cookie came (0: none), status, score, log-odds."""
 
     __slots__ = ()
+    sessions: dict[bytes | str, int] = {b"": 0}  # noqa: RUF012  numbers, in the order they came
     rows: list[list[Any]] = []  # noqa: RUF012  one walk at a time
     paths: dict[int, str] = {}  # noqa: RUF012  by the hash of one
 
     def ended(self, marks: Marks, score: Score, status: int, now: float) -> None:
         """See `Watch`."""
-        session = int(marks.keys.session != b"")
+        session = self.sessions.setdefault(marks.keys.session, len(self.sessions))
         self.rows.append([round(now, 3), self.paths.get(marks.path, ""), session, status, score.value, round(score.moved, 3)])
         super().ended(marks, score, status, now)
 
@@ -115,7 +116,7 @@ async def _walk(name: str, variant: str, cache: Path, upstream: int) -> dict[str
     try:
         folder = await asyncio.to_thread(prepare, client, cache / "clients")
         paths = make_development(cache / "certs", ("localhost", "127.0.0.1", "edge.test"))
-        Noting.rows.clear()
+        Noting.rows, Noting.sessions = [], {b"": 0}
         async with running(paths, upstream, ["h1", "h2"], Walked, _scoring) as port:
             argv = [
                 str(folder / "bin/python"), str(HERE / "drivers/py_walking.py"), name, variant, f"https://localhost:{port}",

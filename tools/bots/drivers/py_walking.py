@@ -30,7 +30,7 @@ def playwright(name, variant, base, chromium, pages):
         tab = page()
         for at in range(pages):
             tab.goto(f"{base}/w/p{at}", timeout=20_000)
-            if variant == "no cookies":
+            if variant == "a context per page":
                 tab.context.close()
                 tab = page()
         began = time.monotonic()
