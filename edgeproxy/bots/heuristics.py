@@ -17,9 +17,10 @@ from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
 from edgeproxy.bots.view import H1, H2, H3, NONE, View
 
 # What a User-Agent says of its sender, by number of the heuristic. One text is looked at once.
+# CUBOT makes telephones.
 _SAID: Final[dict[int, re.Pattern[bytes]]] = {
     1002: re.compile(
-        rb"(?i)bot\b|bot[/;,_-]|crawl|spider|scrap(?:er|y)|slurp|archiver|\bfetcher\b|facebookexternalhit|\+https?://|"
+        rb"(?i)(?<!cu)bot\b|(?<!cu)bot[/;,_-]|crawl|spider|scrap(?:er|y)|slurp|archiver|\bfetcher\b|facebookexternalhit|\+https?://|"
         rb"feed ?parser|monitor(?:ing)?\b"
     ),
     1003: re.compile(

@@ -44,7 +44,7 @@ NAVIGATE = but(PAGE, b"sec-fetch-user")
 
 
 def found(headers: Headers, prints: Prints | None = None, protocol: int = H2, **more: Any) -> set[int]:
-    return ids(detect(View(request(headers, prints, protocol, **more))))
+    return ids(detect(View(request(headers, prints, protocol, **more), prints)))
 
 
 def of_browser(client: str) -> tuple[Headers, Prints, int]:
@@ -75,7 +75,7 @@ CASES: list[tuple[int, Row, Row]] = [
     (1001, ([(b"accept", b"*/*")], CURL, H2), (agent(b"x"), CURL, H2)),
     (1001, (agent(b"  "), None, H1), (agent(b"a"), None, H1)),
     (1002, (agent(b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"), None, H1), (PAGE, CHROMIUM, H2)),
-    (1002, (agent(b"SomeCrawler/1.0"), None, H1), (agent(b"CUBOT_NOTE Mozilla/5.0"), None, H1)),
+    (1002, (agent(b"SomeCrawler/1.0"), None, H1), (agent(b"CUBOT_NOTE_S"), None, H1)),
     (1003, (agent(b"curl/8.14.1"), CURL, H2), (but(PAGE, user_agent=CHROME + b" curl/8"), CHROMIUM, H2)),
     (1003, (agent(b"python-requests/2.32"), None, H1), (agent(b"Pythonic/1"), None, H1)),
     (1003, (agent(b"OpenAI/Python 1.0"), None, H1), (agent(b"Openair/1"), None, H1)),
@@ -183,7 +183,7 @@ def test_names_of_browsers_say_nothing(text: bytes) -> None:
     st.sampled_from([None, *[each["client"] for each in VECTORS]]), st.sampled_from([H1, H2, H3]),
 )  # fmt: skip
 def test_nothing_raises(headers: Headers, client: str | None, protocol: int) -> None:
-    detect(View(request(headers, prints_of(client) if client is not None else None, protocol)))
+    found(headers, prints_of(client) if client is not None else None, protocol)
 
 
 # -- signatures of real browsers -------------------------------------------------------------------------------------
