@@ -10,7 +10,7 @@ from edgeproxy.message import Headers, Peer, Request
 from edgeproxy.prints import H2Print, H3Print, Prints
 from support.hellos import records, vector_of
 
-CHROME = (b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36")
+CHROME = b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
 SAFARI = b"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.4 Safari/605.1.15"
 CHROME_H2 = H2Print(((1, 65536), (2, 0), (4, 6291456), (6, 262144)), 15663105, (), "m,a,s,p", (1, 0, 256))
@@ -26,7 +26,8 @@ PAGE: Headers = [
 ]  # fmt: skip
 FIREFOX_PAGE: Headers = [
     (b"user-agent", FIREFOX), (b"accept", b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
-    (b"accept-language", b"en-US,en;q=0.5"), (b"accept-encoding", b"gzip, deflate, br, zstd"), (b"upgrade-insecure-requests", b"1"),
+    (b"accept-language", b"en-US,en;q=0.5"), (b"accept-encoding", b"gzip, deflate, br, zstd"),
+    (b"upgrade-insecure-requests", b"1"),
     (b"sec-fetch-dest", b"document"), (b"sec-fetch-mode", b"navigate"), (b"sec-fetch-site", b"none"), (b"sec-fetch-user", b"?1"),
     (b"priority", b"u=0, i"), (b"te", b"trailers"),
 ]  # fmt: skip
