@@ -168,7 +168,12 @@ def test_a_browser_behind_a_trusted_proxy_has_no_prints() -> None:
 
 
 def test_websockets_and_plain_connections() -> None:
-    upgrade: Headers = [(b"user-agent", CHROME), (b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"origin", b"https://a")]
+    upgrade: Headers = [
+        (b"user-agent", CHROME),
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"origin", b"https://a"),
+    ]
     assert found(upgrade, prints_of("chromium"), H1) == set()
     plain = [(name, value) for name, value in PAGE if not name.startswith(b"sec-")]
     assert found(plain, None, H1, secure=False) == set(), "hints and Sec-Fetch are of https"
