@@ -111,6 +111,6 @@ def test_a_declared_library_that_passes_a_challenge_stays_certain() -> None:
     assert (score.value, score.passed, score.source) == (1, True, "Heuristics")
 
 
-def test_a_page_without_hints_is_not_for_the_model() -> None:
-    score = scorer()[0].score(request(but(PAGE, b"sec-ch-ua")), NOW)
-    assert (score.value, score.ids) == (1, [6001])
+def test_what_a_browser_never_leaves_out_is_not_for_the_model() -> None:
+    score = scorer()[0].score(request(but(PAGE, b"accept")), NOW)
+    assert (score.value, score.ids) == (1, [6006])
