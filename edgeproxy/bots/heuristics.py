@@ -26,7 +26,7 @@ _SAID: Final[dict[int, re.Pattern[bytes]]] = {
     1003: re.compile(
         rb"(?i)^(?:curl|wget|python-|python/|aiohttp|httpx|urllib|requests|niquests|go-http-client|java/|apache-http|okhttp|axios|"
         rb"node\b|undici|got\b|deno|bun/|libwww|lwp|perl|php|guzzle|ruby|faraday|rest-client|postmanruntime|insomnia|httpie|"
-        rb"powershell|winhttp|mechanize|reqwest|hyper/|ureq|dart/|cpprestsdk|libcurl|lua-|k6/|wrk|hey/|ab/|apachebench|siege|"
+        rb"powershell|winhttp|mechanize|reqwest|hyper/|ureq|dart/|cpprestsdk|libcurl|lua-|k6/|wrk|nghttp|h2load|hey/|ab/|apachebench|siege|"
         rb"jmeter|locust|vegeta|(?:async)?openai/|(?:async)?anthropic/|litellm|langchain|llamaindex)"
     ),
     1004: re.compile(

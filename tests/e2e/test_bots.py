@@ -173,7 +173,7 @@ async def test_curl(protocol: str) -> None:
         named = await edge.run(*CURL, version, "-A", WORN["user-agent"], edge.url)
         posing = await edge.run(*CURL, version, *worn, edge.url)
     assert caught(named) >= {3001, 6001, 6004, 6006}
-    assert caught(posing) == ({3001, 4002} if protocol == "h1" else {3001, 4001}) - ({4002} if protocol == "h1" else set())
+    assert caught(posing) == ({3001, 4002} if protocol == "h1" else {3001, 4001})
 
 
 @pytest.mark.parametrize(("library", "protocol"), [("ssl", "h1"), ("httpx", "h1"), ("httpx", "h2"), ("aiohttp", "h1")])
@@ -198,9 +198,7 @@ async def test_libcurl_that_poses_as_chromium(protocol: str) -> None:
         line = await edge.python(POSE, **options)
         assert line["protocol"] == protocol and "Chrome/" in line["user_agent"]
         found = set(line.get("bot_detections", []))
-        other = await edge.python(POSE, {"User-Agent": WORN["user-agent"].replace("Chrome/156", "Firefox/153")}, **options)
-    assert not found & {3001, 3002, 3003, 3004, 4001, 5001}, found
-    assert other["bot_score"] in {0, 1}
+    assert not found & {3001, 3002, 3003, 3004, 4001, 4002, 5001}, found
 
 
 async def test_libcurl_over_quic_under_a_browsers_name() -> None:
@@ -226,4 +224,4 @@ async def test_ngtcp2(tmp_path: Path) -> None:
             str(edge.port), edge.url, "--sni=localhost",
         )  # fmt: skip
     assert line["protocol"] == "h3"
-    assert caught(line) <= {1001, 1003, 1002}
+    assert caught(line) == {1003}, line["user_agent"]

@@ -81,6 +81,7 @@ CASES: list[tuple[int, Row, Row]] = [
     (1002, (agent(b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"), None, H1), (PAGE, CHROMIUM, H2)),
     (1002, (agent(b"SomeCrawler/1.0"), None, H1), (agent(b"CUBOT_NOTE_S"), None, H1)),
     (1003, (agent(b"curl/8.14.1"), CURL, H2), (but(PAGE, user_agent=CHROME + b" curl/8"), CHROMIUM, H2)),
+    (1003, (agent(b"nghttp3/ngtcp2 client"), None, H3), (agent(b"http"), None, H3)),
     (1003, (agent(b"python-requests/2.32"), None, H1), (agent(b"Pythonic/1"), None, H1)),
     (1003, (agent(b"OpenAI/Python 1.0"), None, H1), (agent(b"Openair/1"), None, H1)),
     (1004, (agent(b"sqlmap/1.9#stable"), None, H1), (agent(b"mapping/1"), None, H1)),
