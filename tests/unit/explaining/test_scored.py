@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.bots import PAGE
-from support.explaining import asked, config_with
+from support.explaining import asked, config_with, rule
 
 from edgeproxy.explaining.answer import Explanation, Stage
 
@@ -27,7 +27,8 @@ def stage(found: Explanation) -> Stage | None:
 
 @pytest.mark.parametrize(("section", "headers", "effect", "said"), [
     (bots(), CURL, "passes", "score 1 (Heuristics): told in an event"), (bots(log=0), CURL, "passes", "nothing is done"),
-    (bots(), WORN, "passes", "score 0 (Not Computed): nothing is done"), (bots(block=1), CURL, "passes", "block on trial (mode: log)"),
+    (bots(), WORN, "passes", "score 0 (Not Computed): nothing is done"),
+    (bots(block=1), CURL, "passes", "block on trial (mode: log)"),
     (bots(mode="act", block=1), CURL, "answers", "403: score 1 (Heuristics): block"),
     (bots(mode="act", challenge=5), CURL, "waits", "a challenge has to be passed first"),
     (bots(mode="act", slow={"score": 1, "limits": ["few"], "upstream": "other"}), CURL, "changes", "it gets less"),
@@ -41,7 +42,8 @@ def test_what_is_done(section: dict[str, Any], headers: list[tuple[str, str]], e
     assert ("1003 declared_library" in rows) == (headers is CURL) and "a connection" in rows["without"]
     assert (found.outcome.status == 403) == (effect == "answers")
     if effect == "changes":
-        assert (rows["limits"], rows["upstream"]) == ("few", "other")
+        assert (rows["limits"], rows["upstream"], found.outcome.upstream) == ("few", "other", "other")
+        assert "few" in str(next(each for each in found.stages if each.name == "limits"))
 
 
 def test_a_rule_that_skips_it() -> None:
@@ -62,6 +64,17 @@ def test_where_nobody_scores_there_is_no_stage() -> None:
 
 
 def test_a_rule_sees_the_score_on_paper() -> None:
-    rule = {"id": "low", "expression": "cf.bot_management.score eq 1", "action": "block"}
-    assert asked(config_with(rule, bots=bots()), headers=CURL).outcome.rule == "low"
-    assert asked(config_with(rule, bots=bots()), headers=WORN).outcome.rule is None
+    low = {"id": "low", "expression": "cf.bot_management.score eq 1", "action": "block"}
+    late = {"id": "late", "expression": "cf.bot_management.score eq 1", "action": "log", "phase": "response"}
+    assert asked(config_with(low, bots=bots()), headers=CURL).outcome.rule == "low"
+    assert asked(config_with(low, bots=bots()), headers=WORN).outcome.rule is None
+    for headers, state in ((CURL, "logs"), (WORN, "no match")):
+        assert rule(asked(config_with(late, bots=bots()), headers=headers, status=200, reply_headers=[]), "late").state == state
+
+
+def test_a_limit_sees_the_score_on_paper() -> None:
+    limit = {"name": "low", "requests": 5, "key": "http.host", "expression": "cf.bot_management.score eq 1"}
+    for headers, said in ((CURL, True), (WORN, False)):
+        found = asked(config_with(bots=bots(), limits=[limit]), headers=headers)
+        (limits,) = [each for each in found.stages if each.name == "limits"]
+        assert ("low" in limits.says + str(limits.details)) is said, limits
