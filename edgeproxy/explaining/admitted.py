@@ -81,12 +81,14 @@ def counted(ways: Ways, *, chat: bool) -> list[tuple[CompiledLimit, bytes | Exce
     """
     plan, snapshot, decision = ways.plan, ways.snapshot, ways.decision
     keyed = plan.keyed.key if plan.keyed is not None else None
-    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
+    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ()), *ways.slowed}
     facts = ways.facts or Facts(ways.request, plan.host, plan.client, None, ways.clock, snapshot.context)
     facts.key = keyed
     content = ways.question.body
     if content is not None and facts.body is None:
         facts.body = HeldBody(content, False)
+    if plan.scored is not None:
+        facts.scored = plan.scored
     rows: list[tuple[CompiledLimit, bytes | Exception]] = []
     for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
         if (limit.named and limit.name not in named) or (limit.counts == "tokens" and not chat):
