@@ -22,10 +22,13 @@ _ACTION: Final = "managed_challenge"  # what a policy challenges with
 class Botting:
     """The policy for the exchanges of one plan."""
 
-    __slots__ = ("_keyed", "_policy", "_slowed")
+    __slots__ = ("_keyed", "_named", "_policy", "_skipped", "_slowed")
 
-    def __init__(self, policy: Policy, *, keyed: bool) -> None:
+    def __init__(self, policy: Policy, skipped: frozenset[str], named: frozenset[str], *, keyed: bool) -> None:
+        """Args: see `Gateway.stages`; `keyed`: with a valid key of the edge."""
         self._policy = policy
+        self._skipped = skipped
+        self._named = named
         self._keyed = keyed
         self._slowed: Plan | None = None
 
@@ -62,19 +65,20 @@ class Botting:
             slowed = plan.copy()
             slowed.botting = None
             if slow.limits:
-                exchange.gateway.limit(slowed, exchange.request, frozenset(), frozenset(slow.limits))
+                exchange.gateway.limit(slowed, exchange.request, self._skipped, self._named | frozenset(slow.limits))
             if slow.upstream is not None and slowed.route is not None:
                 slowed.choose(slow.upstream, exchange.request)
-            self._slowed = slowed
+            if slowed.scored is None or not slowed.scored.signed:  # else it is of this exchange alone
+                self._slowed = slowed
         exchange.plan = slowed
 
 
-def prepare(plan: Plan, skipped: frozenset[str]) -> None:
-    """Find the policy of a plan that goes on, unless rules skip it."""
+def prepare(plan: Plan, skipped: frozenset[str], named: frozenset[str]) -> None:
+    """Find the policy of a plan that goes on, unless rules skip it. Arguments are those of `Gateway.stages`."""
     settings = plan.snapshot.bots
     plan.botting = None
     if settings is None or STAGE in skipped or plan.route is None:
         return
     policy = settings.policies.get(plan.route.name, settings.policy)
     if not policy.idle:
-        plan.botting = Botting(policy, keyed=plan.keyed is not None and plan.keyed.key is not None)
+        plan.botting = Botting(policy, skipped, named, keyed=plan.keyed is not None and plan.keyed.key is not None)

@@ -89,6 +89,8 @@ class DataPlane:
             snapshot.bots.watch = gateway.watch
             gateway.watch.weigh(snapshot.config.bots.behaviour)
             snapshot.bots.identity = self._identifying.identity(snapshot.bots.known)
+            if self._identifying.lookups is not None:
+                gateway.stats.bots.lookups = self._identifying.lookups.counts
 
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""

@@ -115,7 +115,7 @@ class Gateway:
         """
         snapshot = plan.snapshot
         if snapshot.bots is not None:
-            botting.prepare(plan, skipped)
+            botting.prepare(plan, skipped, named)
         if snapshot.limits or snapshot.budgets:
             self.limit(plan, request, skipped, named)
 

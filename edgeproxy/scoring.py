@@ -130,7 +130,7 @@ class Scored:
     """
 
     __slots__ = (
-        "_agent", "_carries", "_cookie", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until",
+        "_agent", "_carries", "_cookies", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until",
         "_who", "client", "signed",
     )  # fmt: skip
 
@@ -156,7 +156,7 @@ class Scored:
             elif name == b"signature-input":
                 self.signed = True
         self._agent = agent
-        self._cookie = cookie
+        self._cookies = cookie
         self._carries = _CLEARANCE in cookie
 
     def again(self) -> Scored:
@@ -178,11 +178,15 @@ class Scored:
         watch = settings.watch
         if watch is None or static.value == 0:
             return static
-        who = self._sender()
-        if moment >= who.until:
-            who.until = moment + _HOLDS
-            who.moved, who.passed = watch.moved(who.marks, moment), self._carries and self._cleared()
-            who.static = None
+        try:
+            who = self._sender()
+            if moment >= who.until:
+                who.until = moment + _HOLDS
+                who.moved, who.passed = watch.moved(who.marks, moment), self._carries and self._cleared()
+                who.static = None
+        except Exception as error:
+            settings.broken(error)
+            return static
         score = who.score
         if score is None or who.static is not static:
             who.static = static
@@ -198,8 +202,8 @@ class Scored:
             request, settings, host = self._request, self._settings, self._host
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
-            if who is None or not who.sends(settings, self.client, host, self._agent, self._cookie):
-                who = Client(settings, request, self.client, host, self._agent, self._cookie)
+            if who is None or not who.sends(settings, self.client, host, self._agent, self._cookies):
+                who = Client(settings, request, self.client, host, self._agent, self._cookies)
                 if prints is not None and not request.upgrade:  # what a clearance is good for differs
                     prints.client = who
             self._who = who
@@ -218,6 +222,13 @@ class Scored:
         sessions = self._settings.sessions
         if sessions is None:
             return None
+        try:
+            return self._cookie(sessions)
+        except Exception as error:
+            self._settings.broken(error)
+            return None
+
+    def _cookie(self, sessions: Sessions) -> bytes | None:
         marks = self.marks()
         if not marks.browser or marks.static:
             return None
@@ -247,7 +258,11 @@ class Scored:
     def signal(self) -> Signal | None:
         """How the programs of its fingerprint behave together; None: nobody knows."""
         watch = self._settings.watch
-        return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+        try:
+            return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
+        except Exception as error:
+            self._settings.broken(error)
+            return None
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: it counts."""
@@ -258,7 +273,10 @@ class Scored:
         for each in score.detections:
             settings.stats.detection(each.name)
         if settings.watch is not None:
-            settings.watch.ended(self.marks(), score, exchange.status, now)
+            try:
+                settings.watch.ended(self.marks(), score, exchange.status, now)
+            except Exception as error:
+                settings.broken(error)
 
     def line(self, static: bytes, score: Score | None) -> bytes:
         """The end of a log line with the score in it; made once for each value."""

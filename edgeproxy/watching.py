@@ -130,7 +130,7 @@ class Watch:
                 self._tell_soon(keys, track)
         if marks.ja4:
             self._signals.count(
-                marks.ja4, now, marks.address, marks.agent, marks.path, modern=marks.modern, caught=score.detections != (),
+                marks.ja4, now, marks.address, marks.agent, marks.path, modern=marks.modern, caught=score.source == "Heuristics",
                 browser=marks.browser,
             )  # fmt: skip
 

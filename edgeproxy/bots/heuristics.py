@@ -1,8 +1,9 @@
-# Things that no person's browser does: each a small test with a number, a name and a reason. One that is true scores 1.
+# Things that no person's browser does: each a small test with a number, a name and a reason. One that is certain scores 1.
 """`HEURISTICS`, by number, and `detect(view)`.
 
-A test is here only if it is false for everything that real browsers are known to send (tests/unit/bots/test_heuristics.py asks
-every browser signature at hand). Numbers are never used again for something else: rules and logs name them.
+A test is certain only if it is false for everything that real browsers are known to send (tests/unit/bots/test_heuristics.py asks
+every browser signature at hand, tools/bots every corpus): of a thousand people about three have changed their User-Agent.
+Numbers are never used again for something else: rules and logs name them.
 1000: what a client says of itself. 3000: TLS. 4000: HTTP/2. 5000: QUIC. 6000: header fields. 7000: who it claims to be.
 """
 
@@ -57,12 +58,14 @@ class Heuristic(NamedTuple):
         id: its number.
         name: for metrics and rules.
         reason: for people.
+        certain: it scores 1 by itself. What some people's browsers were seen to do is only told, and the model weighs it.
     """
 
     id: int
     name: str
     reason: str
     test: Callable[[View], bool]
+    certain: bool = True
 
 
 @lru_cache(maxsize=_KEPT)
@@ -187,10 +190,10 @@ HEURISTICS: Final = tuple(Heuristic(*row) for row in (
     (4001, "h2_other_browser", "HTTP/2 begins otherwise than in the browser that is claimed.", _other_h2),
     (4002, "h2_not_offered", "A browser is claimed that offers HTTP/2, and it was not offered.", _h1_only),
     (5001, "quic_other_browser", "QUIC begins otherwise than in the browser that is claimed.", _other_quic),
-    (6001, "no_client_hints", "Chromium is claimed, and its client hints are missing.", _no_hints),
-    (6002, "client_hints_differ", "Client hints and User-Agent tell of different browsers.", _other_hints),
+    (6001, "no_client_hints", "Chromium is claimed, and its client hints are missing.", _no_hints, False),
+    (6002, "client_hints_differ", "Client hints and User-Agent tell of different browsers.", _other_hints, False),
     (6003, "foreign_client_hints", "Client hints were sent by a browser that has none.", _foreign_hints),
-    (6004, "no_fetch_metadata", "A current browser is claimed, and its Sec-Fetch fields are missing.", _no_fetch),
+    (6004, "no_fetch_metadata", "A current browser is claimed, and its Sec-Fetch fields are missing.", _no_fetch, False),
     (6005, "impossible_fetch_metadata", "The Sec-Fetch fields contradict each other.", _wrong_fetch),
     (6006, "no_accept", "A browser is claimed, and Accept or Accept-Encoding is missing.", _bare),
     (7001, "impostor", "The User-Agent is that of a known bot, and the client is not it.", _impostor),

@@ -89,7 +89,7 @@ class Score:
             told.append("The client has passed a challenge.")
         if abs(self.moved) >= _WORTH_TELLING:
             told.append(f"What the client did before speaks {'against' if self.moved < 0 else 'for'} a person.")
-        if not self.detections and self.chance is not None:
+        if self.chance is not None:
             told.append(f"The model takes its fingerprints and headers for a person's with a chance of {self.chance:.0%}.")
         return told
 
@@ -190,13 +190,13 @@ class Scorer:
         try:
             view = View(request, request.peer.prints, identity)
             found = detect(view)
-            if found:
+            if any(each.certain for each in found):
                 return Score(AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
             chance = model.predict(vector(request, now)) if model is not None else None
             if model is None or chance is None:
-                return Score(0, "Not Computed", (), None, identity)
-            return Score(scaled(chance, model.manifest.knots), "Machine Learning", (), chance, identity)
+                return Score(0, "Not Computed", found, None, identity)
+            return Score(scaled(chance, model.manifest.knots), "Machine Learning", found, chance, identity)
         except Exception as error:
             self._broken(error)
             return NOT_COMPUTED

@@ -4,17 +4,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import Field, PlainValidator, StrictBool, StrictInt, StrictStr, WithJsonSchema, model_validator
 
 from edgeproxy.config.identity import BotIdentity
-from edgeproxy.config.keys import FilePath
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section
+from edgeproxy.config.units import describe
 
 ScoreBound = Annotated[StrictInt, Field(ge=0, le=99)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
+
+
+def _model(value: object) -> object:
+    if value in {"shipped", "off"} if isinstance(value, str) else isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise Invalid(f"expected 'shipped', 'off' or the path of a file, not {describe(value)}")
+    return Path(value)
+
+
+# Not a union: its errors would be two for one mistake, one of them about words that nobody meant.
+_WORDS: Final[dict[str, Any]] = {"anyOf": [{"enum": ["shipped", "off"], "type": "string"}, {"type": "string"}]}
+ModelFile = Annotated[Literal["shipped", "off"] | Path, PlainValidator(_model), WithJsonSchema(_WORDS)]
 
 
 class Slow(Section):
@@ -65,7 +78,7 @@ class Bots(BotPolicy):
     """Scores of bots, and what they do."""
 
     enabled: StrictBool = Field(default=False, description="true: every request has a score.")
-    model: Literal["shipped", "off"] | FilePath = Field(
+    model: ModelFile = Field(
         default="shipped", description="The model that scores what no heuristic catches; or the path of your own, off: none."
     )
 

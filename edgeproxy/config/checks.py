@@ -44,6 +44,7 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _previews(data)
     yield from _limits(data)
     yield from _keyless(data)
+    yield from _slowed(data)
 
 
 def _limits(data: dict[str, Any]) -> Iterator[Finding]:
@@ -96,6 +97,27 @@ def _keyless(data: dict[str, Any]) -> Iterator[Finding]:
     for index, route in _routes(data):
         if route.get("keys") in ("required", "optional"):
             yield Finding(("routes", index, "keys"), "there is no section 'keys'", "like keys: {file: keys.yaml}")
+
+
+def _slowed(data: dict[str, Any]) -> Iterator[Finding]:
+    """Limits and upstreams that low scores get."""
+    listed, upstreams = data.get("limits"), data.get("upstreams")
+    limits = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list | tuple) else []
+    named = {each["name"]: each.get("named") for each in limits if isinstance(each.get("name"), str)}
+    routes = ((("routes", index, "bots"), route.get("bots")) for index, route in _routes(data))
+    for path, bots in ((("bots",), data.get("bots")), *routes):
+        slow = bots.get("slow") if isinstance(bots, dict) else None
+        if not isinstance(slow, dict):
+            continue
+        wanted = slow.get("limits", ())
+        for index, name in enumerate(wanted if isinstance(wanted, list | tuple) else ()):
+            if isinstance(name, str) and named.get(name) is not True:
+                what, hint = ("is not named", "named: true") if name in named else ("is not there", suggest(name, sorted(named)))
+                yield Finding((*path, "slow", "limits", index), f"the limit {quote(name)} {what}", hint)
+        name = slow.get("upstream")
+        if isinstance(name, str) and isinstance(upstreams, dict) and name not in upstreams:
+            hint = suggest(name, sorted(map(str, upstreams)))
+            yield Finding((*path, "slow", "upstream"), f"unknown upstream {quote(name)}", hint)
 
 
 def speaks_h3(data: dict[str, Any]) -> bool:

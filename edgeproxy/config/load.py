@@ -18,6 +18,7 @@ from edgeproxy.config.challenge import Challenge
 from edgeproxy.config.challenge_file import read_secrets
 from edgeproxy.config.checks import Finding, cross_checks, speaks_h3
 from edgeproxy.config.document import MAX_BYTES, Document, parse
+from edgeproxy.config.identity import BotIdentity, identity_problems
 from edgeproxy.config.keys import STORE, Keys, UpstreamKey, holds_secrets
 from edgeproxy.config.keys_file import LoadedKeys, read_keys, read_pepper_alone, read_upstream_key
 from edgeproxy.config.limit_expressions import limit_problems
@@ -171,6 +172,18 @@ def _on_disk(data: dict[str, Any], now: float) -> Iterator[Finding]:
         found = geo.check(path) if path is not None else None
         if found is not None:
             yield Finding(("geo", "files", index), *found)
+    yield from _identities(data)
+
+
+def _identities(data: dict[str, Any]) -> Iterator[Finding]:
+    """What declared bots are verified by."""
+    bots = data.get("bots")
+    try:
+        section = BotIdentity.model_validate(bots.get("identity", {}) if isinstance(bots, dict) else {}, context=FROM_FILE)
+    except ValidationError:
+        return  # the model says what is wrong
+    for name, message, hint in identity_problems(section):
+        yield Finding(("bots", "identity", name), message, hint)
 
 
 def _file(value: Any) -> FilePath | None:

@@ -9,6 +9,7 @@ SCORES: Final = 100  # values 0..99
 BotDump = dict[str, Any]
 _NUMBERS: Final = ("failures",)
 _MAPS: Final = ("detections",)
+_PAIRS: Final = ("acts", "lookups")  # by two names
 
 
 class BotStats:
@@ -19,15 +20,17 @@ class BotStats:
         acts: what the policy did, by (act, `act` or `log`: only told).
         detections: requests by name of each heuristic that was true.
         failures: scores that could not be computed because something raised.
+        lookups: by (what, outcome): who looks up counts in it (lookups/service.py).
     """
 
-    __slots__ = ("acts", "detections", "failures", "scores")
+    __slots__ = ("acts", "detections", "failures", "lookups", "scores")
 
     def __init__(self) -> None:
         self.scores: list[int] = [0] * SCORES
         self.acts: dict[tuple[str, str], int] = {}
         self.detections: dict[str, int] = {}
         self.failures = 0
+        self.lookups: dict[tuple[str, str], int] = {}
 
     def act(self, act: str, *, acts: bool) -> None:
         """Counts what the policy does about a score, or would do."""
@@ -43,7 +46,7 @@ class BotStats:
         copy: BotDump = {name: getattr(self, name) for name in _NUMBERS}
         copy |= {name: dict(getattr(self, name)) for name in _MAPS}
         copy["scores"] = list(self.scores)
-        copy["acts"] = [[act, mode, n] for (act, mode), n in self.acts.items()]
+        copy |= {name: [[*key, n] for key, n in getattr(self, name).items()] for name in _PAIRS}
         return copy
 
 
@@ -55,7 +58,8 @@ def add(into: BotDump, more: BotDump) -> None:
         for key, n in more[name].items():
             into[name][key] = into[name].get(key, 0) + n
     into["scores"] = [a + b for a, b in zip(into["scores"], more["scores"], strict=True)]
-    sums = {(act, mode): n for act, mode, n in into["acts"]}
-    for act, mode, n in more["acts"]:
-        sums[act, mode] = sums.get((act, mode), 0) + n
-    into["acts"] = [[act, mode, n] for (act, mode), n in sums.items()]
+    for name in _PAIRS:
+        sums = {(one, other): n for one, other, n in into[name]}
+        for one, other, n in more[name]:
+            sums[one, other] = sums.get((one, other), 0) + n
+        into[name] = [[*key, n] for key, n in sums.items()]

@@ -125,6 +125,8 @@ def _bots(bots: BotDump) -> Iterator[Metric]:
     yield _counter("bot_acts", "Requests that the bot policy did something about (act), or would have (log).", ("act", "mode"),
                    [((act, mode), n) for act, mode, n in bots["acts"]])  # fmt: skip
     yield _counter("bot_failures", "Bot scores that could not be computed.", (), [((), bots["failures"])])
+    yield _counter("bot_lookups", "Look-ups that verify bots.", ("what", "outcome"),
+                   [((what, outcome), n) for what, outcome, n in bots["lookups"]])  # fmt: skip
 
 
 def _store(store: StoreDump) -> Iterator[Metric]:

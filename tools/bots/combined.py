@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from edgeproxy.bots.heuristics import detect
 from edgeproxy.bots.view import View
-
 from tools.bots.matrix import request_of
 from tools.bots.samples import Sample
 
 
 def score(sample: Sample, model: int) -> int:
     """See the module; a `tools.bots.evaluate.Scorer`."""
-    return 1 if detect(View(request_of(sample), sample.prints)) else model
+    return 1 if any(each.certain for each in detect(View(request_of(sample), sample.prints))) else model

@@ -27,6 +27,11 @@ def scrape() -> Scrape:
     stats.challenge("refused", "replayed")
     stats.limit("tokens", "refunded", 7)
     stats.block("network")
+    stats.bots.scores[0], stats.bots.scores[1], stats.bots.scores[30] = 2, 3, 5
+    stats.bots.detection("scanner")
+    stats.bots.act("block", acts=False)
+    stats.bots.failures = 4
+    stats.bots.lookups["name", "found"] = 6
     store = stats.store
     store.mode, store.watch = "local", lambda: (1, 2)
     store.known, store.fallbacks, store.failures, store.settles, store.undone = range(31, 36)

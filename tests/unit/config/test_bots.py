@@ -1,0 +1,71 @@
+"""The section `bots`: bounds, what contradicts itself, names that are not there; and what it looks like when it is right."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.bots import model_path
+from edgeproxy.config.load import load
+
+from .samples import NOW, Writer
+
+LIMITS = [
+    {"name": "few", "requests": 5, "named": True}, {"name": "all", "requests": 500},
+]  # fmt: skip
+
+
+def written(files: Writer, bots: dict[str, Any], route: dict[str, Any] | None = None) -> str:
+    more = {"bots": bots, "limits": LIMITS}
+    if route is not None:
+        more["routes"] = [{"upstream": "chat", "bots": route}]
+    text = files.text(**({"routes": json.dumps(more.pop("routes"))} if route is not None else {}))
+    return text + "\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in more.items())
+
+
+def test_it_is_off_and_on_trial_unless_somebody_says_otherwise(files: Writer) -> None:
+    bots = load(files.write(files.text()), now=NOW).bots
+    assert (bots.enabled, bots.mode, bots.block, bots.challenge, bots.log, bots.slow) == (False, "log", 0, 0, 29, None)
+    assert (bots.verified, bots.keyed, bots.model, model_path(bots)) == ("allow", "allow", "shipped", None)
+
+
+def test_everything_that_can_be_said(files: Writer) -> None:
+    section = {
+        "enabled": True, "mode": "act", "block": 1, "challenge": 29, "log": 50, "verified": "score", "keyed": "score",
+        "slow": {"score": 40, "limits": ["few"], "upstream": "chat"}, "model": "own.onnx", "session_cookie": False,
+        "identity": {"dns": False, "known_agents": False, "agents": ["https://a.example"], "nonces": "reuse"},
+    }  # fmt: skip
+    own = {"mode": "log", "challenge": 0, "slow": {"score": 9, "limits": ["few"]}}
+    config = load(files.write(written(files, section, own)), now=NOW)
+    assert model_path(config.bots) is not None and config.bots.slow is not None and config.bots.slow.upstream == "chat"
+    route = config.routes[0].bots
+    assert route is not None and (route.mode, route.block, route.challenge) == ("log", None, 0)
+
+
+@pytest.mark.parametrize(("section", "said"), [
+    ({"block": 100}, "99"), ({"block": -1}, "0"), ({"challenge": True}, "challenge"), ({"log": "x"}, "log"),
+    ({"block": 30, "challenge": 29}, "'block' is above 'challenge'"), ({"mode": "act-not"}, "mode"), ({"enable": 1}, "'enabled'"),
+    ({"slow": {}}, "needs the key 'score'"), ({"slow": {"score": 9, "limits": ["fwe"]}}, "the limit 'fwe' is not there"),
+    ({"slow": {"score": 9, "limits": ["few", "all"]}}, "the limit 'all' is not named"), ({"session_cookie": 1}, "session_cookie"),
+    ({"slow": {"score": 9, "upstream": "caht"}}, "unknown upstream 'caht' (did you mean 'chat'?)"),
+    ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "or the path of a file"),
+    ({"model": 5}, "path of a file, not"), ({"model": None}, "not nothing"),
+    ({"identity": {"agents": ["http://a.example"]}}, "is not an agent"), ({"identity": {"dsn": True}}, "'dns'"),
+    ([], "bots"), (5, "bots"),
+])  # fmt: skip
+def test_what_is_wrong_has_its_line(files: Writer, section: Any, said: str) -> None:
+    problems = files.problems(written(files, section))
+    assert any(said in f"{problem.render()}" for problem in problems), problems
+    assert all(problem.line > 0 for problem in problems)
+
+
+@pytest.mark.parametrize(("route", "said"), [
+    ({"slow": {"score": 9, "limits": ["all"]}}, "the limit 'all' is not named (named: true)"), ({"challenge": 200}, "99"),
+    ({"slow": {"score": 9, "upstream": "nobody"}}, "unknown upstream 'nobody'"), ({"model": "off"}, "unknown key 'model'"),
+    ({"identity": {}}, "unknown key 'identity'"),
+])  # fmt: skip
+def test_and_on_a_route(files: Writer, route: dict[str, Any], said: str) -> None:
+    (problem,) = files.problems(written(files, {"enabled": True}, route))
+    assert said in problem.render(), problem
