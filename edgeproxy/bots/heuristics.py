@@ -202,6 +202,11 @@ HEURISTICS: Final = tuple(Heuristic(*row) for row in (
 BY_ID: Final = {each.id: each for each in HEURISTICS}
 
 
+# Those that only somebody who claims to be a browser can make true: of others they need not be asked.
+OF_BROWSERS: Final = frozenset({3001, 3002, 3004, 4001, 4002, 5001, 6001, 6002, 6003, 6004, 6006})
+_OTHERS: Final = tuple(each for each in HEURISTICS if each.id not in OF_BROWSERS)
+
+
 def detect(view: View) -> tuple[Heuristic, ...]:
     """Those that are true."""
-    return tuple(each for each in HEURISTICS if each.test(view))
+    return tuple([each for each in (HEURISTICS if view.browser else _OTHERS) if each.test(view)])
