@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.chat.asking import spoken
 from edgeproxy.policy.limits import Together
 from edgeproxy.preview import hold
 from edgeproxy.state.ports import Charge
@@ -27,6 +28,7 @@ _KNOWN: Final = 64  # sets of limits that a plan keeps
 _new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 Limits = tuple["CompiledLimit", ...]
 Charges = list[Charge]
+Limited = tuple[Limits, Charges, Limits, Charges]
 
 
 class Admitting:
@@ -35,64 +37,89 @@ class Admitting:
     Limits and what they are charged come in pairs of equal length: those that act, and those that are on trial.
     """
 
-    __slots__ = ("_acting", "_asked", "_charges", "_sets", "_simple", "_tokens", "_tried", "_trying")
+    __slots__ = ("_acting", "_asked", "_charges", "_later", "_sets", "_simple", "_tokens", "_tried", "_trying")
 
-    def __init__(self, known: Limits, charges: Charges, asked: Limits) -> None:
+    def __init__(self, known: Limits, charges: Charges, asked: Limits, later: Limits) -> None:
         """Keep them.
 
         Args:
             known: limits whose charge is the same for every exchange of the plan; `charges`: those.
-            asked: limits about which each exchange has to be asked.
+            asked: limits about which each exchange has to be asked; later: those that have to know its body.
         """
         self._acting, self._charges = _of(known, charges, acts=True)
         self._trying, self._tried = _of(known, charges, acts=False)
         self._asked = asked
-        self._tokens = any(limit.counts == "tokens" for limit in (*asked, *known))
+        self._later = later
+        self._tokens = any(limit.counts == "tokens" for limit in (*asked, *later, *known))
         self._sets: dict[Limits, Together] = {}
-        self._simple = self._together(self._acting) if not (asked or self._trying or self._tokens) else None
+        self._simple = self._together(self._acting) if not (asked or later or self._trying or self._tokens) else None
 
     def apply(self, exchange: Exchange) -> bool:
         """Ask for admission. True when the exchange needs nobody else: it was refused, or waits for its body or the store."""
         if self._simple is not None:
             return Ticket(self._simple, self._charges, exchange.ray, exchange.gateway.send_on).ask(exchange)
         acting, charges, trying, tried = self._acting, self._charges, self._trying, self._tried
-        if self._asked:
+        empty = exchange.request.length == 0
+        limits = (*self._asked, *self._later) if empty else self._asked
+        if limits:
             facts = exchange.plan.facts(exchange.request, exchange.ray)
-            found, more = _charged(self._asked, facts, exchange.gateway.stats)
+            found, more = _charged(limits, facts, exchange.gateway.stats)
             if not acting and not trying and all(limit.acts for limit in found):
                 acting, charges = found, more
             else:
                 known, all_charges = (*acting, *trying, *found), [*charges, *tried, *more]
                 acting, charges = _of(known, all_charges, acts=True)
                 trying, tried = _of(known, all_charges, acts=False)
-        if not self._tokens:
+        if not self._tokens and (empty or not self._later):
             return self._ask(exchange, acting, charges, trying, tried)
-        if exchange.request.length == 0:
+        if empty:
             # Nothing is asked of a model: what is used up refuses those who do.
             return self._ask(exchange, *_without_tokens(acting, charges), *_without_tokens(trying, tried))
         return self._read(exchange, acting, charges, trying, tried)
 
     def _read(self, exchange: Exchange, acting: Limits, charges: Charges, trying: Limits, tried: Charges) -> bool:
-        """Tokens are counted: what does the request ask for?"""
+        """Tokens are counted, or limits are of models: what does the request ask for?"""
         route = exchange.plan.route
         assert route is not None
-        dialect = route.dialect
-        assert dialect is not None, "prepare leaves limits of tokens out where there is none"
-        if not acting or not self._together(acting).tokens:
+        assert route.dialect is not None, "prepare leaves limits of tokens out where there is none"
+        dialect = spoken(route.dialect, (exchange.plan.forward or exchange.request).target)
+        if not self._later and (not acting or not self._together(acting).tokens):
             # On trial alone: nobody waits for a body, and no request is changed.
-            exchange.asked = Asked(dialect, exchange, b"", True)
+            exchange.asked = Asked(dialect, exchange, b"", True, 0)
             return self._ask(exchange, acting, charges, trying, tried)
 
         def held(content: bytes, truncated: bool) -> None:
-            exchange.asked = asked = Asked(dialect, exchange, content, truncated)
-            set_aside, on_trial = _reserved(acting, charges, asked), _reserved(trying, tried, asked)
-            if not truncated:
-                asked.ask_for_usage(exchange, content, route)
-            if not self._ask(exchange, acting, set_aside, trying, on_trial):
+            asked = Asked(dialect, exchange, content, truncated, route.preview)
+            if self._later:
+                limited = self._of_body(exchange, asked, (*acting, *trying), [*charges, *tried])
+            else:
+                limited = acting, charges, trying, tried
+            if not self._go_on(exchange, asked, content, truncated, limited):
                 exchange.gateway.send_on(exchange)
 
         hold(exchange, route.preview, held)
         return True
+
+    def _of_body(self, exchange: Exchange, asked: Asked, limits: Limits, charges: Charges) -> Limited:
+        """With those limits that had to know the body: acting ones, their charges, those on trial, their charges."""
+        facts = exchange.plan.facts(exchange.request, exchange.ray)
+        model = asked.ask.model if asked.ask is not None else None
+        facts.edge_model = model.encode("utf-8", "surrogatepass") if model is not None else None
+        found, more = _charged(self._later, facts, exchange.gateway.stats)
+        limits, charges = (*limits, *found), [*charges, *more]
+        return *_of(limits, charges, acts=True), *_of(limits, charges, acts=False)
+
+    def _go_on(self, exchange: Exchange, asked: Asked, content: bytes, truncated: bool, limited: Limited) -> bool:
+        """The request is known: True when it needs nobody else."""
+        acting, charges, trying, tried = limited
+        tokens = bool(acting) and self._together(acting).tokens
+        if tokens or any(limit.counts == "tokens" for limit in trying):
+            exchange.asked = asked
+            charges, tried = _reserved(acting, charges, asked), _reserved(trying, tried, asked)
+            route = exchange.plan.route
+            if tokens and not truncated and route is not None:
+                asked.ask_for_usage(exchange, content, route)
+        return self._ask(exchange, acting, charges, trying, tried)
 
     def _ask(self, exchange: Exchange, acting: Limits, charges: Charges, trying: Limits, tried: Charges) -> bool:
         if not trying:
@@ -178,9 +205,11 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, limits: Sequence[Com
         if (not limit.named or limit.name in named) and (chat or limit.counts != "tokens")
     ]  # fmt: skip
     known, charges = _charged([limit for limit in wanted if limit.stable], facts, stats)
-    asked = tuple([limit for limit in wanted if not limit.stable])
-    if known or asked:
-        plan.limiting = Admitting(known, charges, asked)
+    # Where there is no dialect nobody knows what a body says: it is not waited for.
+    later = tuple([limit for limit in wanted if limit.of_body and chat])
+    asked = tuple([limit for limit in wanted if not limit.stable and limit not in later])
+    if known or asked or later:
+        plan.limiting = Admitting(known, charges, asked, later)
         plan.direct = False
 
 

@@ -42,7 +42,8 @@ class Births:
 
         Args:
             family: all children, whose channels the new one closes.
-            state, kept: what control begins with.
+            state: what control begins with.
+            kept: what control wanted kept: for its successor, and for workers.
 
         Raises: OSError when no process can be made.
         """
@@ -58,7 +59,7 @@ class Births:
 
         def run() -> int:
             if child.is_worker:
-                return self._run_worker(child, theirs, seat)
+                return self._run_worker(child, theirs, seat, kept)
             return self._run_control(theirs, state, kept) if child.is_control else self._run_keeper(theirs)
 
         try:
@@ -86,7 +87,7 @@ class Births:
                 if unused is not None:
                     unused.close()
 
-    def _run_worker(self, child: Child, channel: Channel[Any], seat: Seat | None) -> int:
+    def _run_worker(self, child: Child, channel: Channel[Any], seat: Seat | None, kept: bytes) -> int:
         sockets = self._listeners.slots[child.slot]
         return worker.run(
             worker.Task(
@@ -103,6 +104,7 @@ class Births:
                 control=self.reports.path if self.reports is not None else None,
                 store=self.reports.store_path if self.reports is not None and len(self._listeners.slots) > 1 else None,
                 plane=self._plane,
+                kept=kept,
             )
         )
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from edgeproxy.policy.blocks import KINDS, MAX_BLOCKS, Block, Name, Refused
 
 AT_ONCE: Final = 500  # changes that are sent together
+MAX_UNSAID: Final = 2 * MAX_BLOCKS  # changes that wait for a shared list that does not answer: those that hold, and as many more
 
 
 class Shared(NamedTuple):
@@ -36,14 +37,16 @@ class BlockList:
 
     Attributes:
         epoch, version: of the shared list, as last heard; b"": never.
+        shared: there is such a list. Without one nothing is kept for it: once there is, it is told all that holds then.
     """
 
-    __slots__ = ("_blocks", "_unsaid", "epoch", "version")
+    __slots__ = ("_blocks", "_unsaid", "epoch", "shared", "version")
 
     def __init__(self, blocks: Iterable[Block] = ()) -> None:
         self._blocks: dict[Name, Block] = {block.name: block for block in blocks}
         self._unsaid: dict[Name, Block | None] = {}
         self.epoch = self.version = b""
+        self.shared = False
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -57,13 +60,23 @@ class BlockList:
         """Adds a block, or takes one away that is over. Whether there is one now. Raises: Refused when the list is full."""
         name = block.name
         if block.until <= now:
-            self._unsaid[name] = None
+            self._say(name, None, now)
             return self._blocks.pop(name, None) is not None
         if name not in self._blocks and len(self._blocks) >= MAX_BLOCKS:
             raise Refused(f"there are {MAX_BLOCKS} blocks already: take some away, or block their network")
         self._blocks[name] = block
-        self._unsaid[name] = block
+        self._say(name, block, now)
         return True
+
+    def _say(self, name: Name, block: Block | None, now: float) -> None:
+        """The shared list is to be told. At the bound the oldest word on what holds no more is lost (it may hold there)."""
+        if not self.shared:
+            return
+        unsaid = self._unsaid
+        if name not in unsaid and len(unsaid) >= MAX_UNSAID:
+            over = (each for each, change in unsaid.items() if change is None or change.until <= now)
+            del unsaid[next(over, next(iter(unsaid)))]
+        unsaid[name] = block
 
     def expire(self, now: float) -> bool:
         """Drops what is over; whether there was any."""

@@ -13,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from edgeproxy.blocklist import Shared
-from edgeproxy.policy.blocks import KINDS, MAX_SECONDS, Block, Name
+from edgeproxy.policy.blocks import KINDS, MAX_REASON, MAX_SECONDS, Block, Name
 from edgeproxy.state.redis import RedisStore
 from edgeproxy.state.redis_dial import SHA
 
 _KEY: Final = blake2b(b"blocks", digest_size=16).digest()
 # Longer than any entry: a list that ends is begun anew by who still knows something, and would bring back what was taken away.
 _LIFE: Final = (MAX_SECONDS + 86_400) * 1000
+_SKEW: Final = 60.0  # seconds by which clocks of servers may differ after a failover
 
 
 class _Content(msgspec.Struct, array_like=True):
@@ -79,7 +80,7 @@ class SharedList:
 
 
 def _block(name: bytes, value: bytes, now: float, theirs: int) -> Block | None:
-    """An entry; None for one that nobody here can read (a later version's).
+    """An entry; None for one that nobody here can read (a later version's), or would have written.
 
     Args:
         theirs: the store's time in µs when it was `now` here.
@@ -88,8 +89,9 @@ def _block(name: bytes, value: bytes, now: float, theirs: int) -> Block | None:
     until, _, content = value.partition(b":")
     try:
         made, reason = msgspec.structs.astuple(_decode(content))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        left = (int(until) - theirs) / 1e6
+    except (ValueError, OverflowError):  # msgspec's and Unicode's errors are ValueErrors
         return None
-    if kind not in KINDS:
+    if kind not in KINDS or left > MAX_SECONDS + _SKEW or len(reason) > MAX_REASON or not reason.isprintable():
         return None
-    return Block(kind, what, now + (int(until) - theirs) / 1e6, made, reason)
+    return Block(kind, what, now + left, made, reason)

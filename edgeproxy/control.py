@@ -34,6 +34,7 @@ from edgeproxy.ipc import (
     FromReporter,
     IpcError,
     Keep,
+    Kept,
     Looked,
     ProcessState,
     Ready,
@@ -50,6 +51,7 @@ from edgeproxy.observe.metrics import Dump, WorkerStats, counters_only, empty, m
 from edgeproxy.operating import Operations
 from edgeproxy.state.server import StoreServer
 
+_BACKLOG: Final = 16 << 20  # bytes that wait for a worker
 SCRAPE_DEADLINE: Final = 0.25  # seconds for workers to report when somebody scrapes
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -74,13 +76,6 @@ def run(task: Task) -> int:
     """Runs control to its end; returns the exit code. Called in the child, right after the fork."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Control(task, runner.get_loop()).run())
-
-
-class _Kept(msgspec.Struct, array_like=True):
-    """What control gives the supervisor to keep: the sum of the dead, and the blocks."""
-
-    dead: bytes = b""
-    blocks: bytes = b""
 
 
 class Ledger:
@@ -178,8 +173,8 @@ class _Control:
         self._loop = loop
         self._channel = task.channel
         self._state = task.state
-        kept = msgspec.msgpack.decode(task.kept, type=_Kept) if task.kept else _Kept()
-        self._ledger = Ledger(kept.dead)
+        kept = msgspec.msgpack.decode(task.kept, type=Kept) if task.kept else Kept()
+        self._ledger = Ledger(kept.own)
         self._peers: dict[_Peer, None] = {}  # as they came
         self._asks = 0
         # Of each Ask that is waited for: the peers that have not answered yet.
@@ -244,7 +239,7 @@ class _Control:
 
     def _remember(self) -> None:
         """What the next control is to know."""
-        self._send(Keep(), msgspec.msgpack.encode(_Kept(self._ledger.kept(), self._operations.kept())))
+        self._send(Keep(), msgspec.msgpack.encode(Kept(self._ledger.kept(), self._operations.kept())))
 
     def _count(self, report: Report, dump: Dump) -> None:
         changed = self._ledger.report(report, dump, time.monotonic())
@@ -380,8 +375,11 @@ class _Peer(asyncio.Protocol):
         self._control.on_peer(self, False)
 
     def say(self, head: msgspec.Struct, blob: bytes = b"") -> None:
-        if self._transport is not None:
-            self._transport.write(encode(head, blob))
+        transport = self._transport
+        if transport is not None:
+            transport.write(encode(head, blob))
+            if transport.get_write_buffer_size() > _BACKLOG:
+                transport.abort()  # a worker that hangs; if it goes on, it connects anew and is told all that is blocked then
 
 
 def process(name: str, pid: int) -> Process | None:

@@ -121,7 +121,15 @@ class Seen(msgspec.Struct, tag="seen", frozen=True):
 
 
 class Keep(msgspec.Struct, tag="keep", frozen=True):
-    """Control asks to have the blob kept for its successor; the supervisor doesn't look into it."""
+    """Control asks to have the blob (MessagePack of Kept) kept; the supervisor doesn't look into it."""
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """What a Keep's blob holds: control's own, and all that is blocked, as a Blocked's blob has it. The supervisor gives it to
+    the next control, and to workers: what is blocked holds from their first request, though control may be away."""
+
+    own: bytes = b""
+    blocks: bytes = b""
 
 
 class KeysChanged(msgspec.Struct, tag="keys-changed", frozen=True):

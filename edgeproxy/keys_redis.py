@@ -13,10 +13,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from edgeproxy.config.document import MAX_BYTES
 from edgeproxy.state.redis_url import Place, parse
@@ -24,6 +24,9 @@ from edgeproxy.state.redis_url import Place, parse
 NAME: Final = b"edge:keys"
 TIMEOUT: Final = 1.0  # seconds for a connection, and for an answer
 _MAX_VERSION: Final = 64
+_SAID: Final = 200  # characters of a library's or server's words that are passed on
+# A cluster of which no node can be reached is none of redis-py's RedisErrors; a name that cannot be one is no OSError.
+_ERRORS: Final = (RedisError, RedisClusterException, OSError, UnicodeError)
 
 # Whoever was quicker wins, and is not overwritten.
 _WRITE: Final = """
@@ -78,7 +81,7 @@ class Shelf:
             if int(client.hstrlen(NAME, b"keys")) > MAX_BYTES:
                 raise Unreachable(f"the keys in {self.name} are larger than {MAX_BYTES >> 20} MiB")
             version, text = (each or b"" for each in client.hmget(NAME, [b"version", b"keys"]))  # as of one moment
-        except (RedisError, OSError) as error:
+        except _ERRORS as error:
             raise self._lost(error) from error
         if len(version) > _MAX_VERSION or bool(version) != bool(text):
             raise Unreachable(f"what {self.name} has under {NAME.decode()} was not written by 'edgeproxy keys'")
@@ -101,7 +104,7 @@ class Shelf:
                 return True
             # It may have been done, and the answer lost, and then asked for once more.
             return bool(client.hget(NAME, b"version") == version)
-        except (RedisError, OSError) as error:
+        except _ERRORS as error:
             raise self._lost(error) from error
 
     def close(self) -> None:
@@ -119,7 +122,8 @@ class Shelf:
                 self._client = RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), 3), **_options(place))
         elif place.kind == "sentinel":
             if self._sentinel is None:
-                keeper = {**_options(place), **_login(place.sentinel_login)}
+                # redis-py would try each three times, and wait up to ten seconds in between.
+                keeper = {**_options(place), **_login(place.sentinel_login), "retry": Retry(NoBackoff(), 0)}
                 asked = list(place.addresses)
                 self._sentinel = Sentinel(asked, sentinel_kwargs=keeper)  # type: ignore[no-untyped-call]  # redis-py's
             # Each time: one that was the primary and does not know yet that it is none has old keys.
@@ -135,8 +139,10 @@ class Shelf:
         self.close()
         if isinstance(error, TooLate):
             return Unreachable(f"{self.name} does not answer within {TIMEOUT:g} s")
-        what = "cannot be reached" if isinstance(error, NotConnected | OSError) else "refuses"
-        return Unreachable(f"{self.name} {what}: {error}")
+        if isinstance(error, MasterNotFoundError):  # it shows all of its connections' settings
+            return Unreachable(f"{self.name} cannot be reached: no sentinel answers and knows a primary '{self._place.name}'")
+        there = isinstance(error, RedisError) and not isinstance(error, NotConnected)
+        return Unreachable(f"{self.name} {'refuses' if there else 'cannot be reached'}: {str(error)[:_SAID]}")
 
 
 def _single(place: Place, address: tuple[str, int]) -> Redis:

@@ -93,15 +93,15 @@ class Operations:
         self._looks: dict[int, asyncio.Future[tuple[Level, ...] | None]] = {}
         self._number = 0
         self._timers: list[asyncio.TimerHandle] = []
-        self._told: bytes = b""
+        self._told: bytes
         self.blocks = BlockList(_kept(kept) if kept else ())
+        self._pack()  # workers may connect, and what is to be kept may be asked for, before `start`
 
     def start(self, config: Config, server: StoreServer) -> None:
         """Begin. `server`: where several workers count together."""
         self._local = EmbeddedStore(server.memory, server.clock)
         if config.store is not None:
             self._open(config.store.reveal().decode("utf-8", "surrogateescape"))
-        self._pack()
         self._tick()
 
     def use(self, config: bytes) -> None:
@@ -122,6 +122,7 @@ class Operations:
             return
         self._redis = store
         self._share = SharedList(store, time.monotonic)
+        self.blocks.shared = True
         self._sync_on()
 
     def close(self) -> None:

@@ -40,6 +40,14 @@ class Orders:
         self._plane = plane
         self._lists = 0  # that have come
 
+    def begin(self, blob: bytes) -> None:
+        """What was blocked when this worker was born (a Blocked's blob): nobody is served before it holds.
+
+        Raises: msgspec.DecodeError.
+        """
+        found = _blocks(blob)
+        self._plane.block(Blocks(found) if found else None)
+
     def obey(self, head: Blocked | Look, blob: bytes, send: Send) -> None:
         """Do it.
 

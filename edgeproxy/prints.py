@@ -77,10 +77,10 @@ class Prints:
         ja4, ja4n, ja3: names of it (`listen.hello`); "" where it could not be read.
         h2, h3: None on connections of another kind, and before the first request.
         numbers: what the bot model reads of them, and what of h2 and h3 it was made from (`bots.wire`).
-        scores: of heads that came over the connection (`bots.score`).
+        scores: of heads that came over the connection (`bots.score`); client: who sent the last one of them (`scoring`).
     """
 
-    __slots__ = ("_first", "_kind", "h2", "h3", "hello", "ja3", "ja4", "ja4n", "numbers", "scores")
+    __slots__ = ("_first", "_kind", "client", "h2", "h3", "hello", "ja3", "ja4", "ja4n", "numbers", "scores")
 
     hello: Hello | None
     ja3: str
@@ -99,6 +99,7 @@ class Prints:
         self.h3: H3Print | None = None
         self.numbers: tuple[H2Print | None, H3Print | None, tuple[float, ...]] | None = None
         self.scores: Heads | None = None
+        self.client: Any = None  # a scoring.Client; what it is, is not known here
 
     def __getattr__(self, name: str) -> Any:
         """Asked for the first time; a slot that is filled does not come here."""

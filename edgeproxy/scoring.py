@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from edgeproxy.config.model import Config
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Headers, Request
-    from edgeproxy.policy.session import Session
     from edgeproxy.watching import Watch
 
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
+_KNOWN: Final = 60.0  # and for which a client's session is not read again
 _CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
 _log = logging.getLogger("edgeproxy")
 
@@ -82,6 +82,45 @@ def _model(bots: Bots) -> Model | None:
         return None
 
 
+class Client:
+    """What is known of who sends heads with the same User-Agent and cookies to one host, over one connection.
+
+    Attributes:
+        session: by its cookie; None: it has none.
+        marks: of its first head.
+        moved: log-odds of what it did; passed: it has passed a challenge; until: when both are looked up again.
+        static, score: of a head, and that with what the client did.
+    """
+
+    __slots__ = (
+        "_agent", "_client", "_cookie", "_host", "_made", "_settings", "marks", "moved", "passed", "score", "session", "static",
+        "until",
+    )  # fmt: skip
+
+    def __init__(self, settings: BotSettings, request: Request, client: str, host: str, agent: bytes, cookie: bytes) -> None:
+        self._settings = settings
+        self._client = client
+        self._host = host
+        self._agent = agent
+        self._cookie = cookie
+        self._made = now = time.time()
+        sessions = settings.sessions
+        self.session = session = sessions.read(request.headers, now) if sessions is not None and cookie else None
+        self.marks = Marks(request, client, session.id if session is not None else b"")
+        self.moved = 0.0
+        self.passed = False
+        self.until = 0.0
+        self.static: Score | None = None
+        self.score: Score | None = None
+
+    def sends(self, settings: BotSettings, client: str, host: str, agent: bytes, cookie: bytes) -> bool:
+        """Whether it sends a head, too. Sessions end, so that it is not asked for ever."""
+        return (
+            self._settings is settings and self._cookie == cookie and self._agent == agent and self._client == client
+            and self._host == host and time.time() - self._made < _KNOWN
+        )  # fmt: skip
+
+
 class Scored:
     """The score of a plan's head.
 
@@ -91,8 +130,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_carries", "_given", "_host", "_lines", "_marks", "_request", "_score", "_session", "_settings", "_static", "_until",
-        "client", "signed",
+        "_agent", "_carries", "_cookies", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static",
+        "_until", "_who", "client", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -103,16 +142,22 @@ class Scored:
         self._marks: Marks | None = None
         self._score: Score | None = None
         self._until = 0.0
-        self._session: Session | None = None
+        self._who: Client | None = None
         self._host = host
-        self._lines: dict[int, tuple[bytes, bytes]] = {}
+        self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
-        self._carries = self._given = self.signed = False
+        self._given = self.signed = False
+        agent = cookie = b""
         for name, value in request.headers:
             if name == b"cookie":
-                self._carries = self._carries or _CLEARANCE in value
+                cookie = cookie + b"; " + value if cookie else value
+            elif name == b"user-agent":
+                agent = agent or value
             elif name == b"signature-input":
                 self.signed = True
+        self._agent = agent
+        self._cookies = cookie
+        self._carries = _CLEARANCE in cookie
 
     def again(self) -> Scored:
         """The same for one exchange alone."""
@@ -134,14 +179,35 @@ class Scored:
         if watch is None or static.value == 0:
             return static
         try:
-            moved = watch.moved(self.marks(), moment)
+            who = self._sender()
+            if moment >= who.until:
+                who.until = moment + _HOLDS
+                who.moved, who.passed = watch.moved(who.marks, moment), self._carries and self._cleared()
+                who.static = None
         except Exception as error:
             settings.broken(error)
-            moved = 0.0
-        score = static.with_evidence(moved, passed=self._carries and self._cleared())
+            return static
+        score = who.score
+        if score is None or who.static is not static:
+            who.static = static
+            who.score = score = static.with_evidence(who.moved, passed=who.passed)
         if self._static is not None:
-            self._score, self._until = score, moment + _HOLDS
+            self._score, self._until = score, who.until
         return score
+
+    def _sender(self) -> Client:
+        """Who sends the head. Its connection knows him when he has sent another one."""
+        who = self._who
+        if who is None:
+            request, settings, host = self._request, self._settings, self._host
+            prints = request.peer.prints
+            who = prints.client if prints is not None and not request.upgrade else None
+            if who is None or not who.sends(settings, self.client, host, self._agent, self._cookies):
+                who = Client(settings, request, self.client, host, self._agent, self._cookies)
+                if prints is not None and not request.upgrade:  # what a clearance is good for differs
+                    prints.client = who
+            self._who = who
+        return who
 
     def _cleared(self) -> bool:
         """Whether the request carries a clearance that holds."""
@@ -174,7 +240,7 @@ class Scored:
         if not marks.browser or marks.static or self._foreign():
             return None
         now = time.time()
-        session = self._session or sessions.begin(now)
+        session = self._sender().session or sessions.begin(now)
         if not sessions.due(session, now):
             return None
         return sessions.write(session._replace(requests=session.requests + 1), now)
@@ -198,9 +264,7 @@ class Scored:
         """What is counted of the head."""
         marks = self._marks
         if marks is None:
-            sessions = self._settings.sessions
-            self._session = session = sessions.read(self._request.headers, time.time()) if sessions is not None else None
-            marks = self._marks = Marks(self._request, self.client, session.id if session is not None else b"")
+            marks = self._marks = self._sender().marks.of(self._request.target)
         return marks
 
     def signal(self) -> Signal | None:
@@ -230,12 +294,12 @@ class Scored:
         """The end of a log line with the score in it; made once for each value."""
         if score is None:
             return static
-        known = self._lines.get(score.value)
-        if known is None or known[0] is not static:
+        known = self._line
+        if known is None or known[0] is not static or known[1] is not score:
             prints = self._request.peer.prints
-            made = with_score(static, score.value, score.ids, prints.ja4 if prints is not None else "")
-            self._lines[score.value] = known = (static, made)
-        return known[1]
+            made = with_score(static, score.value, tuple(score.ids), prints.ja4 if prints is not None else "")
+            self._line = known = (static, score, made)
+        return known[2]
 
 
 def score_of(exchange: Exchange) -> Score | None:

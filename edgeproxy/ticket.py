@@ -8,9 +8,10 @@ client left while the store was asked, by the store's answer.
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.deadlines import NEVER
+from edgeproxy.deadlines import INTERVAL, NEVER
 from edgeproxy.faults import edge_fault
 from edgeproxy.policy.rates import retry_fields
 from edgeproxy.state.ports import Admission, Change, Charge, Kind
@@ -30,6 +31,7 @@ _log = logging.getLogger("edgeproxy")
 _SECOND: Final = 1_000_000
 _MAX_SCORE: Final = 1_000_000_000
 _LEASES: Final = Kind.LEASES
+_PROLONGED: Final = 256  # tickets that are prolonged in one sweep; about a millisecond
 _new: Final = tuple.__new__  # a NamedTuple's own constructor is a Python function and takes twice as long
 
 
@@ -270,43 +272,57 @@ class Ticket:
 class Leases:
     """The tickets of one worker that hold places: theirs are prolonged while they are held. An `Expiring`.
 
+    Each has its own time, as far as that goes: prolonging thousands together would keep the loop, and who counts, from others.
+
     Attributes:
-        deadline: when they are prolonged next.
+        deadline: when the first of them are prolonged.
     """
 
-    __slots__ = ("_deadlines", "_every", "_tickets", "deadline")
+    __slots__ = ("_deadlines", "_rings", "deadline")
 
     def __init__(self, deadlines: Deadlines) -> None:
         """Nobody holds any yet."""
         self._deadlines = deadlines
-        self._every = NEVER  # seconds: a third of the shortest lease
-        self._tickets: set[Ticket] = set()
+        # By a third of their lease in seconds: tickets with the time when they are due, the next one first.
+        self._rings: dict[float, dict[Ticket, float]] = {}
         self.deadline = NEVER
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return sum(map(len, self._rings.values()))
 
     def add(self, ticket: Ticket) -> None:
         """It holds places."""
         every = ticket.together.lease / 3
-        if every < self._every:
-            self._every = every
-            self.deadline = min(self.deadline, self._deadlines.now + every)
+        ring = self._rings.get(every)
+        if ring is None:
+            ring = self._rings[every] = {}
+        ring[ticket] = due = self._deadlines.now + every
+        if due < self.deadline:
+            self.deadline = due
             self._deadlines.members.add(self)
-        self._tickets.add(ticket)
 
     def discard(self, ticket: Ticket) -> None:
         """It does no more."""
-        self._tickets.discard(ticket)
-        if not self._tickets:
-            self._every = self.deadline = NEVER
-            self._deadlines.members.discard(self)
+        every = ticket.together.lease / 3
+        ring = self._rings.get(every)
+        if ring is None:
+            return
+        ring.pop(ticket, None)
+        if not ring:
+            del self._rings[every]
+            if not self._rings:
+                self.deadline = NEVER
+                self._deadlines.members.discard(self)
 
     def expire(self, now: float) -> None:
-        """Time to prolong."""
-        self.deadline = now + self._every
-        for ticket in list(self._tickets):
-            ticket.prolong()
+        """Time to prolong some. Those that are left are due already, at the next sweep."""
+        for every, ring in self._rings.items():
+            most = max(_PROLONGED, int(len(ring) * 2 * INTERVAL / every))  # all of them within half their time
+            for ticket in [ticket for ticket, due in islice(ring.items(), most) if due <= now]:
+                del ring[ticket]
+                ring[ticket] = now + every
+                ticket.prolong()
+        self.deadline = min([next(iter(ring.values())) for ring in self._rings.values()], default=NEVER)
 
 
 def broken(limit: CompiledLimit, error: Exception, stats: WorkerStats) -> None:

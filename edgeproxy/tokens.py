@@ -43,12 +43,13 @@ class Asked:
     __slots__ = ("_body", "_broken", "_changed", "_length", "_meter", "_scale", "_stripper", "_waiting", "_waits", "ask",
                  "dialect")  # fmt: skip
 
-    def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool) -> None:
+    def __init__(self, dialect: str, exchange: Exchange, content: bytes, truncated: bool, most: int) -> None:
         """Read it.
 
         Args:
             content: what was held of the body.
             truncated: there is more of it.
+            most: bytes that are read; a coded body does not keep the loop for longer than another one.
         """
         self.dialect = dialect
         self._body = exchange.body  # not the exchange: it holds us
@@ -58,7 +59,7 @@ class Asked:
         if coding is not None:
             plain = None if truncated else decoded(content, coding)
             if plain is not None:
-                content, self._length = plain, len(plain)
+                content, self._length, truncated = plain, len(plain), len(plain) > most
             elif not truncated and is_read(coding):
                 self._length, truncated = bound(len(content)), True  # it is broken, or as large as that
             else:

@@ -59,18 +59,33 @@ class Marks:
             client: textual address.
             session: id of its session cookie, b"" without one.
         """
-        path = request.target.partition(b"?")[0]
         agent = request.header(b"user-agent") or b""
         prints = request.peer.prints
         self.ja4: str = prints.ja4 if prints is not None else ""
         client = _place(client)
         self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")
-        self.path = crc32(path)
         self.agent = crc32(agent)
         self.address = crc32(client.encode())
-        self.static = path.rpartition(b".")[2].lower() in STATIC
         self.browser = read_agent(agent).family != OTHER
         self.modern = request.protocol >= _MODERN
+        self._walk(request.target)
+
+    def _walk(self, target: bytes) -> None:
+        path = target.partition(b"?")[0]
+        self.path = crc32(path)
+        self.static = path.rpartition(b".")[2].lower() in STATIC
+
+    def of(self, target: bytes) -> Marks:
+        """Those of another head of the same client on the same connection."""
+        made = Marks.__new__(Marks)
+        made.ja4 = self.ja4
+        made.keys = self.keys
+        made.agent = self.agent
+        made.address = self.address
+        made.browser = self.browser
+        made.modern = self.modern
+        made._walk(target)
+        return made
 
 
 def _place(client: str) -> str:

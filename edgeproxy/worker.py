@@ -31,6 +31,7 @@ from edgeproxy.ipc import (
     Forget,
     GiveBack,
     IpcError,
+    Kept,
     Lend,
     Message,
     Prepare,
@@ -104,6 +105,7 @@ class Task:
     control: str | None  # path of control's socket
     store: str | None  # and of its store; None: this worker counts alone
     plane: type[Plane]
+    kept: bytes = b""  # MessagePack of Kept; empty: control has kept nothing yet
 
 
 def run(task: Task) -> int:
@@ -195,11 +197,13 @@ class _Worker:
             await begun(store)
         self._snapshot = task.plane.prepare(task.config, task.ticket_keys, task.instance)
         plane.switch(self._snapshot)
+        orders = Orders(self._loop, plane)
+        if task.kept:  # control may be away, and in any case says so only when this worker serves already
+            orders.begin(msgspec.msgpack.decode(task.kept, type=Kept).blocks)
         await plane.listen(task.https, task.http)
         if task.seat is not None:
             plane.listen_quic(task.quic, task.seat)
         if task.control is not None:
-            orders = Orders(self._loop, plane)
             self._reporter = Reporter(self._loop, self._stats, task.slot, task.control, orders.obey)
             self._reporter.connect()
         return plane

@@ -179,7 +179,13 @@ class Behaviour:
 
     def tracks(self, keys: Keys, now: float) -> list[Track]:
         """What is kept of a client, by the kinds of keys it has."""
-        return [table.get(key, now) for table, key in zip(self.tables, keys, strict=True) if key]
+        (session, address, program), (sessions, addresses, programs) = keys, self.tables
+        found = [sessions.get(session, now)] if session else []
+        if address:
+            found.append(addresses.get(address, now))
+        if program:
+            found.append(programs.get(program, now))
+        return found
 
     def name(self, keys: Keys, track: Track) -> str | None:
         """Of the one whose track it is, the same in all workers; None for programs, whose speed says nothing."""

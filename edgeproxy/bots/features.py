@@ -48,15 +48,17 @@ _PARTS: Final = frozenset({
 _SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
 
 
-def vector(request: Request, now: float) -> list[float]:
+def vector(request: Request, now: float, fields: dict[bytes, bytes] | None = None) -> list[float]:
     """One row.
 
     Args:
         request: as the client sent it.
         now: seconds since 1970.
+        fields: its headers as a dict, where somebody has made it already.
     """
     prints = request.peer.prints
-    fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
+    if fields is None:
+        fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
     agent = read_agent(fields.get(b"user-agent"))
     # Of Safari's QUIC nothing was measured: what it looks like must not be held against it.
     numbers = _BLANK if prints is None or (prints.h3 is not None and agent.family == SAFARI) else wire.connection(prints)

@@ -19,15 +19,16 @@ from edgeproxy.bots.features import UNHINTED
 from edgeproxy.bots.view import H1, H2, H3, NONE, View
 
 # What a User-Agent says of its sender, by number of the heuristic. One text is looked at once.
+# CUBOT makes telephones.
 _SAID: Final[dict[int, re.Pattern[bytes]]] = {
     1002: re.compile(
-        rb"(?i)bot\b|bot[/;,_-]|crawl|spider|scrap(?:er|y)|slurp|archiver|\bfetcher\b|facebookexternalhit|\+https?://|"
+        rb"(?i)(?<!cu)bot\b|(?<!cu)bot[/;,_-]|crawl|spider|scrap(?:er|y)|slurp|archiver|\bfetcher\b|facebookexternalhit|\+https?://|"
         rb"feed ?parser|monitor(?:ing)?\b"
     ),
     1003: re.compile(
         rb"(?i)^(?:curl|wget|python-|python/|aiohttp|httpx|urllib|requests|niquests|go-http-client|java/|apache-http|okhttp|axios|"
         rb"node\b|undici|got\b|deno|bun/|libwww|lwp|perl|php|guzzle|ruby|faraday|rest-client|postmanruntime|insomnia|httpie|"
-        rb"powershell|winhttp|mechanize|reqwest|hyper/|ureq|dart/|cpprestsdk|libcurl|lua-|k6/|wrk|hey/|ab/|apachebench|siege|"
+        rb"powershell|winhttp|mechanize|reqwest|hyper/|ureq|dart/|cpprestsdk|libcurl|lua-|k6/|wrk|nghttp|h2load|hey/|ab/|apachebench|siege|"
         rb"jmeter|locust|vegeta|(?:async)?openai/|(?:async)?anthropic/|litellm|langchain|llamaindex)"
     ),
     1004: re.compile(
@@ -215,6 +216,11 @@ HEURISTICS: Final = tuple(Heuristic(*row) for row in (
 BY_ID: Final = {each.id: each for each in HEURISTICS}
 
 
+# Those that only somebody who claims to be a browser can make true: of others they need not be asked.
+OF_BROWSERS: Final = frozenset({3001, 3002, 3004, 4001, 4002, 5001, 6001, 6002, 6003, 6004, 6006})
+_OTHERS: Final = tuple(each for each in HEURISTICS if each.id not in OF_BROWSERS)
+
+
 def detect(view: View) -> tuple[Heuristic, ...]:
     """Those that are true."""
-    return tuple(each for each in HEURISTICS if each.test(view))
+    return tuple([each for each in (HEURISTICS if view.browser else _OTHERS) if each.test(view)])

@@ -44,22 +44,30 @@ class Manifest(NamedTuple):
 class Model:
     """One loaded model. Not to be shared between threads."""
 
-    __slots__ = ("_array", "_feeds", "_outputs", "_pick", "_run", "manifest")
+    __slots__ = ("_answer", "_array", "_binding", "_pick", "_run", "manifest")
 
     def __init__(self, session: Any, numpy: Any, manifest: Manifest) -> None:
         self.manifest = manifest
         picked = [NAMES.index(name) for name in manifest.features]
         self._pick = itemgetter(*picked) if len(picked) > 1 else lambda vector: (vector[picked[0]],)
+        # The engine reads the row and writes its answer where they are: nothing is made or copied for one.
         self._array = numpy.zeros((1, len(picked)), dtype=numpy.float32)
-        self._feeds = {session.get_inputs()[0].name: self._array}
-        self._outputs = [session.get_outputs()[-1].name]
-        self._run = session.run
+        reads, says = session.get_inputs()[0], session.get_outputs()[-1]
+        shape = [size if isinstance(size, int) else 1 for size in says.shape]
+        self._answer = numpy.zeros(shape, dtype=numpy.float64 if says.type == "tensor(double)" else numpy.float32)
+        self._binding = binding = session.io_binding()
+        for bind, name, array in ((binding.bind_input, reads.name, self._array), (binding.bind_output, says.name, self._answer)):
+            bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        self._run = session.run_with_iobinding
 
     def predict(self, vector: list[float]) -> float | None:
         """The probability that a human asks, 0..1; None when it cannot be said."""
         try:
             self._array[0] = self._pick(vector)
-            value = float(self._run(self._outputs, self._feeds)[0].ravel()[-1])
+            answer = self._answer
+            answer.fill(-1.0)  # none: what was answered before must not be taken for this one's
+            self._run(self._binding)
+            value = float(answer.item(answer.size - 1))
         except Exception:  # whatever the engine raises: a request must not fail for its score
             return None
         return value if 0.0 <= value <= 1.0 else None
@@ -112,7 +120,10 @@ def load(path: Path = SHIPPED) -> Model:
         raise ModelError(
             f"{path}: it reads {inputs[0].shape} but {path.with_suffix('.json')} names {len(manifest.features)} features"
         )
-    model = Model(session, numpy, manifest)
+    try:
+        model = Model(session, numpy, manifest)
+    except Exception as e:  # the engine's own
+        raise ModelError(f"{path}: {str(e)[:300]}") from e
     if model.predict([0.0] * len(NAMES)) is None:
         raise ModelError(f"{path}: its last output is not a probability of a human, one number of 0..1")
     return model

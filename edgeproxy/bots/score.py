@@ -193,7 +193,7 @@ class Scorer:
                 waits = identity is not None and identity.pending
                 return Score(_LEAST_MODEL if waits else AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
-            chance = model.predict(vector(request, now)) if model is not None else None
+            chance = model.predict(vector(request, now, view.headers)) if model is not None else None
             if model is None or chance is None:
                 return Score(0, "Not Computed", found, None, identity)
             return Score(scaled(chance, model.manifest.knots), "Machine Learning", found, chance, identity)

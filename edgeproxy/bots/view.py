@@ -55,8 +55,14 @@ def connection_families(prints: Prints | None) -> tuple[int, int, int]:
     """Of TLS, HTTP/2 and HTTP/3."""
     if prints is None:
         return NONE, NONE, NONE
+    numbers = wire.connection(prints)
     return (
-        wire.tls_family(prints.hello) if prints.hello is not None else NONE,
-        wire.h2_family(prints.h2) if prints.h2 is not None else NONE,
-        wire.h3_family(prints.h3) if prints.h3 is not None else NONE,
+        int(numbers[_TLS[1]]) if numbers[_TLS[0]] else NONE,
+        int(numbers[_H2[1]]) if numbers[_H2[0]] else NONE,
+        int(numbers[_H3[1]]) if numbers[_H3[0]] else NONE,
     )
+
+
+# Where the numbers of a connection say whether there is something to tell by, and the family.
+_PAIRS: Final = (("tls_known", "tls_family"), ("h2", "h2_family"), ("h3", "h3_family"))
+_TLS, _H2, _H3 = (tuple(map(wire.NAMES.index, pair)) for pair in _PAIRS)

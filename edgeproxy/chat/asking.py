@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -100,6 +101,28 @@ _decode_texts = msgspec.json.Decoder(str | list[str | int | list[int]] | None).d
 
 # msgspec.DecodeError is a ValueError and its ValidationError too; deep nesting ends in a RecursionError.
 _GARBAGE: Final = (ValueError, RecursionError)
+
+
+_PATHS: Final = {
+    b"/chat/completions": "openai", b"/completions": "openai", b"/embeddings": "openai", b"/responses": "responses",
+    b"/messages": "anthropic",
+}  # fmt: skip
+_END: Final = re.compile(rb"(?:/chat)?/[a-z]+$")
+
+
+@lru_cache(maxsize=256)  # clients use few
+def spoken(dialect: str, target: bytes) -> str:
+    """The dialect that a request is read in, and its answer: that of its path, where it is the path of one, else its route's.
+
+    One route may lead to a service that speaks several. Read in another one, a request asks for nothing, and its answer
+    reports nothing.
+
+    Args:
+        dialect: of the route.
+        target: as it goes on.
+    """
+    found = _END.search(target.partition(b"?")[0].rstrip(b"/"))  # letters that are percent-encoded were refused
+    return _PATHS.get(found[0], dialect) if found is not None else dialect
 
 
 def read_ask(dialect: str, content: bytes) -> Ask | None:

@@ -142,7 +142,7 @@ class Route:
         self.trailers = route.trailers == "pass"
         self.keys: RouteKeys = route.keys or ("required" if keyed and route.dialect is not None else "off")
         self.swaps = bool(own & {route.upstream, *route.models.values()})
-        self.asks_usage = route.stream_usage == "ask" and route.dialect == "openai"
+        self.asks_usage = route.stream_usage == "ask"
         self.stats: RouteStats
         self.pool: Pool
         self.pools: dict[str, Pool]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.explaining.answer import Named, Outcome, Stage
 from edgeproxy.explaining.own import answer_fault
 from edgeproxy.policy.keys import Key, refused
+from edgeproxy.rules.body import HeldBody
 from edgeproxy.rules.facts import Facts
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def limits(ways: Ways) -> Stage | None:
             rows.append(Named(limit.name, f"failed, and is passed over: {type(found).__name__}"))
         else:
             how = "" if limit.acts else " (mode: log)"
+            if limit.of_body and ways.question.body is None and ways.request.length != 0:
+                how += "; the body, which was not given, says whose it is"
             rows.append(Named(limit.name, f"{limit.said}, by {', '.join(limit.model.key)}{how}"))
     if not rows:
         return Stage("limits", "passes", "none is about this request")
@@ -78,9 +81,14 @@ def counted(ways: Ways, *, chat: bool) -> list[tuple[CompiledLimit, bytes | Exce
     """
     plan, snapshot, decision = ways.plan, ways.snapshot, ways.decision
     keyed = plan.keyed.key if plan.keyed is not None else None
-    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ())}
+    named = {*(decision.limits if decision is not None else ()), *(keyed.limits if keyed is not None else ()), *ways.slowed}
     facts = ways.facts or Facts(ways.request, plan.host, plan.client, None, ways.clock, snapshot.context)
     facts.key = keyed
+    content = ways.question.body
+    if content is not None and facts.body is None:
+        facts.body = HeldBody(content, False)
+    if plan.scored is not None:
+        facts.scored = plan.scored
     rows: list[tuple[CompiledLimit, bytes | Exception]] = []
     for limit in (*snapshot.limits, *(snapshot.budgets.get(keyed.id, ()) if keyed is not None else ())):
         if (limit.named and limit.name not in named) or (limit.counts == "tokens" and not chat):

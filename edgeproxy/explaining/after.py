@@ -178,6 +178,8 @@ class _Replying:
             plan.forward or ways.request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context
         )
         facts.original = ways.request
+        if ways.plan.scored is not None:
+            facts.scored = ways.plan.scored
         self.left_out = ways.decision.left_out if ways.decision is not None else frozenset[str]()
         ruleset = ways.snapshot.rules
         self.rules = {rule.id: rule for rule in ruleset.responses.rules} if ruleset is not None else {}

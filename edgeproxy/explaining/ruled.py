@@ -36,6 +36,8 @@ def rules(ways: Ways) -> Stage | None:
     ways.facts = facts = Facts(request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context)
     if plan.keyed is not None:
         facts.key = plan.keyed.key
+    if plan.scored is not None:
+        facts.scored = plan.scored
     if ruleset is None:
         return Stage("rules", "passes", "there are no rules")
     asked = _Asked(ways, ruleset, facts)

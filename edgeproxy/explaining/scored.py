@@ -40,8 +40,10 @@ def bots(ways: Ways) -> Stage | None:
         return Stage("bots", "waits", f"{told}: a challenge has to be passed first", rows)
     slow = policy.slow
     if slow is not None and slow.limits:
+        ways.slowed = slow.limits
         rows.append(Named("limits", ", ".join(slow.limits)))
     if slow is not None and slow.upstream is not None:
+        plan.choose(slow.upstream, ways.request)
         rows.append(Named("upstream", slow.upstream))
     return Stage("bots", "changes", f"{told}: it gets less", rows)
 

@@ -38,6 +38,7 @@ class Ways:
         body_for: why the body is read, empty while it is not.
         body_unknown: something depends on a body that was not given.
         upstream: that gets the request, once it is known.
+        slowed: limits that hold because of a low bot score.
         outcome: once something has decided.
         reply: of the edge's own.
         reply_rules: response rules are asked about the reply.
@@ -56,6 +57,7 @@ class Ways:
     body_for: list[str] = field(default_factory=list)
     body_unknown: bool = False
     upstream: str | None = None
+    slowed: tuple[str, ...] = ()
     outcome: Outcome | None = None
     reply: Reply | None = None
     reply_rules: bool = True

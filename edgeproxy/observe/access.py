@@ -47,14 +47,19 @@ def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...]) -> 
     return named + (b',"tags":' + _encode(tags) if tags else b"") + b"}\n"
 
 
-def with_score(static: bytes, score: int, detections: list[int], ja4: str) -> bytes:
+def with_score(static: bytes, score: int, detections: tuple[int, ...], ja4: str) -> bytes:
     """A static part that also names the score of who sent the request, what gave it away, and its fingerprint."""
+    return static[:-2] + _scored(score, detections, ja4)
+
+
+@lru_cache(1024)  # a connection's requests differ in their paths
+def _scored(score: int, detections: tuple[int, ...], ja4: str) -> bytes:
     more: dict[str, object] = {"bot_score": score}
     if detections:
         more["bot_detections"] = detections
     if ja4:
         more["ja4"] = ja4
-    return static[:-2] + b"," + _encode(more)[1:] + b"\n"
+    return b"," + _encode(more)[1:] + b"\n"
 
 
 @lru_cache(256)  # an attack is refused with the same head again and again

@@ -39,6 +39,7 @@ class CompiledLimit:
         counts: `requests`, `tokens`, `bytes`, `score` or `concurrent`.
         quota: what a store needs to know.
         stable: whether it applies, and its key, follow from the head, the client and the configuration.
+        of_body: it has to know the body of the request.
         afterwards: its units are known only when the reply is; before, it is asked whether anything is left.
         replies: which replies count; None: it does not matter.
         acts: it refuses; else it only counts and logs.
@@ -53,7 +54,7 @@ class CompiledLimit:
 
     __slots__ = (
         "_applies", "_keys", "_seed", "acts", "afterwards", "body", "budget", "content_type", "counters", "counts", "label",
-        "model", "name", "named", "quota", "rate", "replies", "reserve", "said", "score", "stable",
+        "model", "name", "named", "of_body", "quota", "rate", "replies", "reserve", "said", "score", "stable",
     )  # fmt: skip
 
     def __init__(self, model: Limit, lists: Mapping[str, Container], types: Mapping[str, Type]) -> None:
@@ -87,6 +88,7 @@ class CompiledLimit:
         values = [parse_any(text, types) for text in model.key]
         names = frozenset().union(*map(fields_of, values), fields_of(test) if test is not None else ())
         self.stable = all(FIELDS[name].stable for name in names)
+        self.of_body = "edge.model" in names
         self._applies = compile_test(test, lists) if test is not None else None
         sources = [compile_value(value, lists) for value in values]
         self._keys: tuple[Check, ...] = tuple([

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from edgeproxy.message import Request
     from edgeproxy.rules.facts import Facts
@@ -18,6 +20,13 @@ MAX_PAIRS: Final = 1000  # of a form; what follows is not looked at
 _FORM: Final = b"application/x-www-form-urlencoded"
 
 Pairs = list[tuple[bytes, bytes]]
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Named).decode
 
 
 class HeldBody(NamedTuple):
@@ -60,6 +69,18 @@ def truncated(facts: Facts) -> bool | None:
     if body is None:
         return None
     return body.truncated or (is_form(facts) and body.content.count(b"&") >= MAX_PAIRS)
+
+
+def model(facts: Facts) -> bytes | None:
+    """The `model` of a chat request, all of which was held; None where there is none, and on routes without a dialect."""
+    body = held(facts)
+    if body is None or body.truncated or facts.dialect is None:
+        return None
+    try:
+        found = _decode(body.content).model
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found.encode("utf-8", "surrogatepass") if found is not None else None
 
 
 def size(facts: Facts) -> int | None:

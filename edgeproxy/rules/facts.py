@@ -199,6 +199,7 @@ class Facts:
     key: Key | None
     scored: Scored | None
     bot: Score | None
+    edge_model: bytes | None
     signal: Signal | None
     body: body.HeldBody | None
     reply: Reply | None

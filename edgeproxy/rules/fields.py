@@ -69,7 +69,7 @@ _COSTS: Final = {
     "http.request.uri.args.names": 6, "http.request.uri.args.values": 6, "http.request.uri.path.extension": 3,
     "ip.src": 2, "cf.random_seed": 3, "http.request.full_uri": 2, "http.request.body.form": 20,
     "http.request.body.form.names": 20, "http.request.body.form.values": 20, "http.request.body.mime": 2,
-    "http.request.body.raw": 4, "http.response.headers": 4, "http.response.headers.names": 3,
+    "http.request.body.raw": 4, "edge.model": 40, "http.response.headers": 4, "http.response.headers.names": 3,
     "http.response.headers.values": 3, "http.response.content_type.media_type": 2,
 }  # fmt: skip
 _TYPES: Final[dict[Type, str]] = {
@@ -84,7 +84,7 @@ _TYPES: Final[dict[Type, str]] = {
         cf.tls_client_auth.cert_ski cf.tls_client_auth.cert_subject_dn cf.tls_client_auth.cert_subject_dn_legacy
         cf.tls_client_auth.cert_subject_dn_rfc2253 cf.tls_client_extensions_sha1 cf.tls_client_extensions_sha1_le
         cf.tls_client_random cf.tls_version cf.verified_bot_category cf.waf.score.class cf.worker.upstream_zone
-        cf.zone.name cf.zone.plan edge.key.id edge.key.name edge.route.dialect http.cookie http.host http.referer
+        cf.zone.name cf.zone.plan edge.key.id edge.key.name edge.model edge.route.dialect http.cookie http.host http.referer
         http.request.body.mime
         http.request.body.raw http.request.full_uri http.request.method http.request.uri http.request.uri.path
         http.request.uri.path.extension http.request.uri.query http.request.version
@@ -146,7 +146,7 @@ _TYPES: Final[dict[Type, str]] = {
 
 def _info(name: str, kind: Type) -> FieldInfo:
     known = name in SOURCES
-    needs_body = known and name.startswith(_BODY) and name != "http.request.body.mime"
+    needs_body = known and (name == "edge.model" or (name.startswith(_BODY) and name != "http.request.body.mime"))
     response = name.startswith(_RESPONSE)
     return FieldInfo(
         name,

@@ -227,6 +227,7 @@ _OWN: Final[dict[str, Source]] = {
     **{f"edge.ja4.{name}": _signal(attrgetter(slot)) for name, slot in SIGNALS.items()},
     "edge.key.id": lambda facts: _key(facts, "id"),
     "edge.key.name": lambda facts: _key(facts, "name"),
+    "edge.model": body.model,
     "edge.route.dialect": _dialect,
     "http.cookie": _joined(b"cookie", b"; "),
     "http.host": lambda facts: facts.host.encode("ascii"),

@@ -26,6 +26,7 @@ class Node:
     def __init__(self, store: object) -> None:
         assert isinstance(store, RedisStore)
         self.blocks = BlockList()
+        self.blocks.shared = True
         self._share = SharedList(store, time.monotonic)
 
     async def sync(self) -> Shared | None:

@@ -104,6 +104,22 @@ async def test_whole_answers(protocol: str, dialect: str) -> None:
         assert store.charges["tokens"].cost > 3000, "set aside until it is known"
 
 
+@pytest.mark.parametrize("streamed", [b"false", b"true"])
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [("responses", "/v1/responses"), ("responses", "/v1/responses/?a=/b"), ("anthropic", "/v1/messages"),
+     ("openai", "/v1/chat/completions")],
+)  # fmt: skip
+async def test_one_route_to_services_that_speak_several(protocol: str, dialect: str, path: str, streamed: bytes) -> None:
+    """What the path says is how it is read: as something else it would be next to free."""
+    spoken = "openai" if dialect != "openai" else "anthropic"
+    async with stand(protocol, model(dialect), limits=[LIMIT], routes=routed(dialect=spoken)) as s:
+        store = watched(s)
+        wire = await s.dial()
+        assert await wire.call("POST", path, body=ASKS[dialect] % (b'"stream":' + streamed)).reply() == 200
+        assert store.used("tokens") == 42 and store.charges["tokens"].cost > 3000
+
+
 @pytest.mark.parametrize("cut", [0, 7, 1000])
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("dialect", list(ASKS))

@@ -156,6 +156,25 @@ async def test_blocks_outlive_workers_and_control(tmp_path: Path) -> None:
         assert len((await stand.api("/api/blocks"))[1]["blocks"]) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_worker_that_starts_while_control_is_away_refuses_from_its_first_request(tmp_path: Path, workers: int) -> None:
+    async with running(tmp_path, workers=workers) as stand:
+        await stand.api("/api/blocks", {**HERE, "seconds": 3600})
+        pids = dict(re.findall(r"(control|worker-\d) (\d+)", stand.process.said()))
+        control = int(pids.pop("control"))
+        os.kill(control, signal.SIGSTOP)  # it is there, and says nothing
+        try:
+            for pid in pids.values():
+                os.kill(int(pid), signal.SIGKILL)
+            await until(lambda: stand.process.said().count("is back") == workers, 20)
+            for _ in range(4 * workers):
+                wire = await WIRES["h1"].open(stand.https)
+                assert await ask(wire) == 403
+                await wire.leave()
+        finally:
+            os.kill(control, signal.SIGCONT)
+
+
 LIMIT = {"name": "per-ip", "requests": 10, "period": "10h"}
 
 

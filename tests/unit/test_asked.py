@@ -40,7 +40,7 @@ class Sent:
         self.body = Body(None)
         self.body.push(content)
         self.exchange = cast("Any", SimpleNamespace(request=request, body=self.body))
-        self.asked = Asked(dialect, self.exchange, content, truncated)
+        self.asked = Asked(dialect, self.exchange, content, truncated, preview)
         self.reserved = self.asked.reserve(1000)
         if not truncated:
             route = cast("Any", SimpleNamespace(asks_usage=True, preview=preview))
@@ -107,6 +107,16 @@ def test_a_coded_prompt_that_is_not_read_is_taken_to_be_long() -> None:
     assert Sent(bomb, fields=[(b"content-encoding", b"gzip")]).reserved == (32 * len(bomb) + 65536) // 4 + 1000
     plain = gzip.compress(b"no JSON " * 100)
     assert Sent(plain, fields=[(b"content-encoding", b"gzip")]).reserved == 800 // 4 + 1000
+
+
+def test_a_coded_prompt_is_read_no_further_than_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(tokens, "read_ask", lambda _dialect, content: read.append(len(content)))
+    content = CHAT.replace(b"hi", b"How are you today? " * 1000)
+    coded = Sent(gzip.compress(content, 1), fields=[(b"content-encoding", b"gzip")], preview=10_000)
+    assert not read and coded.reserved == len(content) // 4 + 1000
+    Sent(gzip.compress(content, 1), fields=[(b"content-encoding", b"gzip")], preview=len(content))
+    assert read == [len(content)]
 
 
 @pytest.mark.parametrize("kind", [SSE, JSON])

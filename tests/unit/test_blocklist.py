@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from edgeproxy.blocklist import BlockList, Shared
+from edgeproxy.blocklist import MAX_UNSAID, BlockList, Shared
 from edgeproxy.policy.blocks import MAX_BLOCKS, Block, Name, Refused
 
 NOW = 1000.0
@@ -17,6 +17,13 @@ def block(value: str, until: float = NOW + 60, made: float = 0.0) -> Block:
 
 def values(blocks: BlockList) -> set[str]:
     return {each.value for each in blocks.blocks}
+
+
+def sharing() -> BlockList:
+    """A list that is shared."""
+    made = BlockList()
+    made.shared = True
+    return made
 
 
 class Store:
@@ -59,8 +66,32 @@ def test_a_full_list_takes_no_more_but_changes() -> None:
     assert blocks.put(block("7", NOW + 99), NOW)
 
 
+def test_nothing_is_kept_for_a_shared_list_that_is_not_there() -> None:
+    alone, store, other = BlockList(), Store(), sharing()
+    for n in range(100):
+        alone.put(block(f"{n}"), NOW)
+        alone.put(block(f"{n}", NOW), NOW)
+    assert not alone.unsaid() and not alone._unsaid
+    alone.put(block("a"), NOW)
+    alone.shared = True  # a reload brought a store
+    store.sync(alone, b"x")
+    store.sync(alone, b"y")
+    store.sync(other, b"z")
+    assert values(other) == {"a"}
+
+
+def test_what_waits_for_a_store_that_is_away_is_bounded() -> None:
+    one = sharing()
+    one.put(block("live"), NOW)
+    for n in range(MAX_UNSAID + 50):
+        one.put(block(f"{n}"), NOW)
+        one.put(block(f"{n}", NOW), NOW)
+    assert len(one._unsaid) == MAX_UNSAID and one._unsaid["ip", "live"] is not None
+    assert ("ip", f"{MAX_UNSAID + 49}") in one._unsaid
+
+
 def test_two_nodes_add_at_once() -> None:
-    store, one, other = Store(), BlockList(), BlockList()
+    store, one, other = Store(), sharing(), sharing()
     one.put(block("a"), NOW)
     other.put(block("b"), NOW)
     store.sync(one, b"1")
@@ -74,7 +105,7 @@ def test_two_nodes_add_at_once() -> None:
 
 
 def test_an_answer_that_is_lost_is_asked_for_again() -> None:
-    store, one = Store(), BlockList()
+    store, one = Store(), sharing()
     one.put(block("a"), NOW)
     store.sync(one, b"1", heard=False)
     assert set(one.unsaid()) == {("ip", "a")}
@@ -83,7 +114,7 @@ def test_an_answer_that_is_lost_is_asked_for_again() -> None:
 
 
 def test_what_changes_while_a_question_is_under_way_is_said_next() -> None:
-    one = BlockList()
+    one = sharing()
     one.put(block("a"), NOW)
     said = one.unsaid()
     one.put(block("a", NOW + 99), NOW)
@@ -94,7 +125,7 @@ def test_what_changes_while_a_question_is_under_way_is_said_next() -> None:
 
 
 def test_a_store_that_lost_its_data_gets_them_back() -> None:
-    store, one, other = Store(), BlockList(), BlockList()
+    store, one, other = Store(), sharing(), sharing()
     for blocks, value in ((one, "a"), (other, "b")):
         blocks.put(block(value), NOW)
         store.sync(blocks, b"1")
@@ -109,7 +140,7 @@ def test_a_store_that_lost_its_data_gets_them_back() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_nodes_agree_in_the_end(seed: int) -> None:
-    rand, store, nodes = random.Random(seed), Store(), [BlockList() for _ in range(3)]
+    rand, store, nodes = random.Random(seed), Store(), [sharing() for _ in range(3)]
     last: dict[str, bool] = {}
     for step in range(200):
         node = rand.choice(nodes)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import Any
+import socket
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from edgeproxy import control
 from edgeproxy.control import Ledger, process, readiness
-from edgeproxy.ipc import ProcessState, Report, State
+from edgeproxy.ipc import Blocked, ProcessState, Report, State
 from edgeproxy.observe.metrics import H1, Dump, WorkerStats, record
 
 
@@ -146,6 +149,24 @@ def test_not_ready(changes: dict[str, Any]) -> None:
 def test_ready_while_a_slot_is_lent() -> None:
     state = msgspec.structs.replace(READY, workers=(worker(0), worker(1, state="back-off", pid=0, served_by=0)))
     assert readiness(state)[0]
+
+
+async def test_a_worker_that_hangs_is_not_waited_for_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_BACKLOG", 1 << 20)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    class Control:
+        def on_peer(self, _peer: Any, connected: bool) -> None:
+            if not connected:
+                ended.set()
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        _, peer = await loop.create_connection(lambda: control._Peer(cast("Any", Control())), sock=ours)
+        for _ in range(8):
+            peer.say(Blocked(), bytes(500_000))
+        await asyncio.wait_for(ended.wait(), 5)
+        peer.say(Blocked(), b"")  # to nobody
 
 
 def test_own_process_is_seen() -> None:

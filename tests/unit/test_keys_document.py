@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,10 @@ from typer.testing import CliRunner, Result
 
 from edgeproxy import cli, keys_store
 from edgeproxy.config.document import MAX_BYTES
+from edgeproxy.config.keys_file import read_pepper_alone
+from edgeproxy.config.keys_shared import with_book
+from edgeproxy.config.model import Config
+from edgeproxy.keys_asking import filled
 from edgeproxy.keys_places import KeysError, RedisPlace
 from edgeproxy.keys_redis import NAME, Shelf, Unreachable
 from edgeproxy.keys_store import Place, create, listed, revoke, rotate
@@ -152,6 +158,45 @@ def test_tls(tmp_path: Path) -> None:
         assert Shelf(f"rediss://127.0.0.1:{port}/0?ca={cert}&cert={cert}&key={key}").write(b"x", b"")
         with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
             Shelf(f"rediss://127.0.0.1:{port}/0").read()
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refused", "hangs"])
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret@{0}/0", "redis+sentinel://:s3cret@{0},{1}/main", "redis+cluster://:s3cret@{0},{1}"]
+)
+def test_nobody_there(url: str, hangs: bool) -> None:
+    """Said in one way, soon, and without what a connection is made with."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    shelf = Shelf(url.format(*(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)))
+    if not hangs:
+        for each in sockets:
+            each.close()
+    began = time.monotonic()
+    with pytest.raises(Unreachable) as said:
+        shelf.read()
+    assert time.monotonic() - began < (8 if hangs else 2)
+    assert len(str(said.value)) < 260 and "s3cret" not in str(said.value) and "Connection(" not in str(said.value)
+    with pytest.raises(Unreachable):
+        shelf.write(b"{}", b"")
+    for each in sockets:
+        each.close()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis+sentinel://127.0.0.1:1/main", "redis+cluster://127.0.0.1:1"])
+def test_an_edge_begins_with_its_cache(server: Server, url: str) -> None:
+    _, made = create(place(server.url), {"name": "one"}, NOW)
+    text = Shelf(server.url).read()
+    assert text is not None
+    Path("cache.json").write_bytes(text.text)
+    config = Config.model_validate({
+        "listen": {"https": "127.0.0.1:8443"}, "tls": {"certificates": [{"cert": "a", "key": "b"}]},
+        "upstreams": {"web": {"targets": [{"url": "http://127.0.0.1:9000"}]}}, "routes": [{"upstream": "web"}],
+        "keys": {"redis": url, "pepper": "keys.pepper", "cache": "cache.json"},
+    })  # fmt: skip
+    empty = read_pepper_alone(Path("keys.pepper")).book
+    assert empty is not None
+    found = filled(with_book(config, empty)).keys
+    assert found is not None and found.book is not None and [key.id for key in found.book.keys] == [made.id]
 
 
 def test_many_at_once_lose_nothing(server: Server) -> None:

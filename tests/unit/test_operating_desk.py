@@ -116,6 +116,16 @@ async def test_a_block_is_kept_and_told_before_its_answer(tmp_path: Path) -> Non
     successor.close()
 
 
+async def test_what_was_kept_is_told_and_kept_before_the_start(tmp_path: Path) -> None:
+    """Control's socket is open before its operations begin."""
+    loop, config = asyncio.get_running_loop(), configuration(limits=[LIMIT])
+    held = msgspec.msgpack.encode([Block("ip", "192.0.2.1", time.monotonic() + 60, 0.0, "why")])
+    for kept, names in ((held, ["192.0.2.1"]), (b"", [])):
+        made = Operations(loop, config, Counter(Desk(config), loop), kept, lambda *_: True, lambda *_: True, lambda: None)
+        for blob in (made.greeting()[1], made.kept()):
+            assert [block.value for block in msgspec.msgpack.decode(blob, type=list[Block])] == names
+
+
 async def test_many_at_once_are_told_together(tmp_path: Path) -> None:
     edge = Edge(tmp_path)
     await asyncio.gather(*(edge.block(ip=f"192.0.2.{n}", seconds=60) for n in range(100)))

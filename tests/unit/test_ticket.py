@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 from test_admission import GET, TOKENS, ask, chat, header, reply_with, stand, status
 
+from edgeproxy.deadlines import INTERVAL, Deadlines
 from edgeproxy.faults import upstream_fault
 from edgeproxy.rules.addresses import client_code
 from edgeproxy.state.ports import Charge
+from edgeproxy.ticket import Leases
 
 
 def test_places_are_prolonged_while_they_are_held(tmp_path: Path) -> None:
@@ -45,6 +47,49 @@ def test_the_shortest_lease_says_when_places_are_prolonged(tmp_path: Path, lease
     made.now += 1  # type: ignore[attr-defined]
     made.h1().feed(GET % (b"/", b""))
     assert len(made.pool.jobs) == 1, "the place is free"
+
+
+class Holder:
+    """A ticket, as far as Leases look at it."""
+
+    def __init__(self, lease: float) -> None:
+        self.together = SimpleNamespace(lease=lease)
+        self.times = 0
+
+    def prolong(self) -> None:
+        self.times += 1
+
+
+@pytest.mark.parametrize("lease", [2.0, 60.0])
+def test_thousands_of_places_are_prolonged_in_time_and_not_all_at_once(lease: float) -> None:
+    deadlines = Deadlines(cast("Any", SimpleNamespace(time=lambda: 0.0)))
+    leases = Leases(deadlines)
+    holders = [Holder(lease) for _ in range(9000)]
+    other = Holder(30.0)
+    for each in (*holders, other):
+        leases.add(cast("Any", each))
+    last = dict.fromkeys(holders, 0.0)
+    longest = 0.0
+    most = 0
+    for turn in range(1, int(lease * 3 / INTERVAL)):
+        now = turn * INTERVAL
+        deadlines.sweep(now)
+        done = [each for each in holders if each.times]
+        most = max(most, len(done))
+        for each in done:
+            assert each.times == 1
+            each.times = 0
+            longest, last[each] = max(longest, now - last[each]), now
+    assert longest < lease * 0.9 and now - min(last.values()) < lease * 0.9
+    assert most <= (7000 if lease == 2 else 256)
+    for each in holders:
+        leases.discard(cast("Any", each))
+    assert len(leases) == 1 and deadlines.members == {leases}
+    leases.discard(cast("Any", other))
+    leases.discard(cast("Any", other))
+    assert len(leases) == 0 and not deadlines.members
+    leases.add(cast("Any", other))
+    assert deadlines.members == {leases} and leases.deadline == deadlines.now + 10.0
 
 
 @pytest.mark.parametrize(("mitigation", "later", "wait"), [("0s", 0, b"1"), ("10s", 0, b"10"), ("10s", 7_500_000, b"3")])

@@ -73,7 +73,7 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
         version, complaints = "", ""
         for highest in client.highest:
             for command in commands(client, folder, highest, edges.ports[highest], edges.certificates.ca):
-                out, bad = await _play(command, done)
+                out, bad = await play(command, done)
                 version = version or out.split("\n")[0][:60]
                 complaints = complaints or bad
     except Missing as e:
@@ -84,7 +84,7 @@ async def _one(client: Client, edges: Edges, cache: Path, done: set[str]) -> dic
     }
 
 
-async def _play(command: Command, done: set[str]) -> tuple[str, str]:
+async def play(command: Command, done: set[str]) -> tuple[str, str]:
     """Runs it to its end, to the end of its page, or until its time is over. Returns: what it said."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as bad:
         try:

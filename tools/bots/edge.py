@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,12 +70,16 @@ async def recording(folder: Path, upstream: int) -> AsyncIterator[Edges]:
     ports: dict[str, int] = {}
     async with AsyncExitStack() as stack:
         for highest, protocols in (("1", ["h1"]), ("2", ["h1", "h2"]), ("3", ["h1", "h2", "h3"])):
-            ports[highest] = await stack.enter_async_context(_edge(paths, upstream, protocols))
+            ports[highest] = await stack.enter_async_context(running(paths, upstream, protocols))
         yield Edges(ports, paths)
 
 
 @asynccontextmanager
-async def _edge(paths: CertificatePaths, upstream: int, protocols: list[str]) -> AsyncIterator[int]:
+async def running(
+    paths: CertificatePaths, upstream: int, protocols: list[str], gateway: type[Gateway] = Recording,
+    change: Callable[[Config], Config] = lambda config: config,
+) -> AsyncIterator[int]:  # fmt: skip
+    """One edge; yields its port."""
     config: dict[str, Any] = {
         "listen": {"https": "127.0.0.1:8443", "admin": None, "protocols": protocols},
         "tls": {"certificates": [{"cert": str(paths.cert), "key": str(paths.key)}]},
@@ -84,8 +88,8 @@ async def _edge(paths: CertificatePaths, upstream: int, protocols: list[str]) ->
         # Short, so that browsers come back with new connections, and resume.
         "client": {"timeouts": {"idle": "1s"}},
     }
-    plane = DataPlane(asyncio.get_running_loop(), WorkerStats(), None, gateway=Recording)
-    snapshot = DataPlane.prepare(Config.model_validate(config), os.urandom(80), instance="0123456789ab")
+    plane = DataPlane(asyncio.get_running_loop(), WorkerStats(), None, gateway=gateway)
+    snapshot = DataPlane.prepare(change(Config.model_validate(config)), os.urandom(80), instance="0123456789ab")
     snapshot.prints = True  # as if a rule asked for them
     plane.switch(snapshot)
     stream, packets = _sockets("h3" in protocols)

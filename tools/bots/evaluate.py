@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from edgeproxy.bots.model import scaled
-from tools.bots.figures import Numbers, auc, recall, wilson
+from tools.bots import after
+from tools.bots.figures import Numbers, auc, recall, share
 from tools.bots.matrix import TIERS, Matrix, matrix
 from tools.bots.samples import Sample
 from tools.bots.train import SEED, basis, held_out, knots, load
@@ -26,14 +27,12 @@ Scorer = Callable[[Sample, int], int]
 _MARKS = ("<!-- figures: made by make bots-eval -->", "<!-- end of figures -->")
 
 
-def _share(hits: int, of: int) -> str:
-    low, high = wilson(hits, of)
-    return f"{100 * hits / max(of, 1):.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-
-
 def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> list[str]:
     """A table of the tiers, and the impersonators one by one; of rows with or without their connection."""
-    lines = ["| tier | implementations | requests | AUC | recall at 0.1 % FPR | recall at 1 % FPR |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| tier | implementations | requests | AUC | recall below every human | recall at 0.1 % FPR | recall at 1 % FPR |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
     kinds, groups = np.array(data.tiers), np.array(data.groups)
     rows = [(tier, kinds == tier) for tier in TIERS]
     if not bare:
@@ -46,11 +45,8 @@ def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> l
         bots = said[chosen]
         if not len(bots):
             continue
-        few, more = recall(bots, humans, 0.001)[0], recall(bots, humans, 0.01)[0]
-        many = len(set(groups[chosen]))
-        lines.append(
-            f"| {name} | {many} | {len(bots)} | {auc(bots, humans):.4f} | {_share(few, len(bots))} | {_share(more, len(bots))} |"
-        )
+        cells = " | ".join(share(recall(bots, humans, rate)[0], len(bots)) for rate in (0.0, 0.001, 0.01))
+        lines.append(f"| {name} | {len(set(groups[chosen]))} | {len(bots)} | {auc(bots, humans):.4f} | {cells} |")
     return lines
 
 
@@ -67,16 +63,29 @@ def corpora(data: Matrix, said: Numbers) -> list[str]:
         kinds = len({(data.samples[at].variant, data.samples[at].protocol) for at in where})
         below = int((scores < 30).sum())
         lines.append(
-            f"| {name} | {len(where)} | {kinds} | {_share(below, len(where))} | {scores.min():.0f} | {np.median(scores):.0f} |"
+            f"| {name} | {len(where)} | {kinds} | {share(below, len(where))} | {scores.min():.0f} | {np.median(scores):.0f} |"
         )
     return lines
 
 
-def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
+def _certain(data: Matrix, both: Numbers, both_raw: Numbers) -> list[str]:
+    """What is below all humans, those included that contradict themselves, by chance and by score."""
+    kinds, seen = np.array(data.tiers), ~data.bare
+    humans = seen & (kinds == "human")
+    told = []
+    for tier in ("declared", "library", "impersonator"):
+        of = seen & (kinds == tier)
+        chances, scores = (recall(said[of], said[humans], 0.0)[0] for said in (both_raw, both))
+        told.append(f"{tier} {share(chances, int(of.sum()))}, by whole scores {share(scores, int(of.sum()))}")
+    lowest = both[humans].min()
+    return ["", f"Below every human, those included that contradict themselves (lowest score {lowest:.0f}): {'; '.join(told)}."]
+
+
+def report(data: Matrix, raw: Numbers, scorer: Scorer | None, seed: int) -> str:
     """The figures as markdown."""
     drawn = tuple(knots(raw[basis(data)]))
     model = np.array([scaled(float(p), drawn) for p in raw], dtype=float)
-    human = data.human == 1
+    both, human = model, data.human == 1
     seen = human & ~data.bare
     bots = sum(tier in TIERS and not bare for tier, bare in zip(data.tiers, data.bare, strict=True))
     distinct = len({(s.variant, s.group, s.protocol) for s, h in zip(data.samples, seen, strict=True) if h})
@@ -101,18 +110,19 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None) -> str:
         if (certain & seen & data.consistent).any():
             lines[-1] = lines[-1].replace("all contradicting themselves", "not all of them contradicting themselves")
         lines[-1] += "the first table is against the others):"
-        lines += ["", *tiers(data, both_raw, both_raw[seen & data.consistent]), "", "Shares by score:", ""]
+        lines += ["", *tiers(data, both_raw, both_raw[seen & data.consistent])]
+        lines += [*_certain(data, both, both_raw), "", "Shares by score:", ""]
         lines += ["| | certain (1) | below 30 |", "|---|---|---|"]
         for name in ("human", *TIERS):
             of = (np.array(data.tiers) == name) & ~data.bare
             many = int(of.sum())
-            lines.append(f"| {name} | {_share(int(certain[of].sum()), many)} | {_share(int((both[of] < 30).sum()), many)} |")
+            lines.append(f"| {name} | {share(int(certain[of].sum()), many)} | {share(int((both[of] < 30).sum()), many)} |")
     if distinct < 3000:
         lines += [
             "",
             f"A bound of 0.1 % with 95 % confidence takes 3,000 independent humans; there are {distinct} distinct ones here.",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", after.report(data, both, seed)])
 
 
 def put(path: Path, text: str) -> None:
@@ -145,7 +155,7 @@ def main() -> None:
         print(f"bots-eval: SKIPPED, no human corpus here: {e}")
         return
     data = matrix(samples, given.seed)
-    text = report(data, held_out(data, given.seed), scorer)
+    text = report(data, held_out(data, given.seed), scorer, given.seed)
     print(text)
     if given.markdown is not None:
         put(given.markdown, text)

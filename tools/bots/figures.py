@@ -1,5 +1,5 @@
 # Figures of an evaluation: area under the curve, recall at a rate, intervals. Numbers in, numbers out.
-"""`auc`, `recall`, `wilson`. Scores rise with how human a request looks."""
+"""`auc`, `recall`, `wilson`, `share`. Scores rise with how human a request looks."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def wilson(hits: int, of: int) -> tuple[float, float]:
     middle = (share + square / (2 * of)) / (1 + square / of)
     half = _Z * math.sqrt(share * (1 - share) / of + square / (4 * of * of)) / (1 + square / of)
     return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def share(hits: int, of: int) -> str:
+    """A share with its interval, for people."""
+    low, high = wilson(hits, of)
+    return f"{100 * hits / max(of, 1):.1f} % ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def recall(bots: Numbers, humans: Numbers, rate: float) -> tuple[int, float]:

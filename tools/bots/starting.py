@@ -90,8 +90,8 @@ def commands(client: Client, folder: Path, highest: str, port: int, ca: Path) ->
         driver = "py_clients.py" if client.way == "python" else "py_impersonators.py"
         yield Command([python, str(HERE / "drivers" / driver), client.name, base], folder, given, 240.0)
     elif client.way in {"playwright", "selenium"}:
-        argv = [python, str(HERE / "drivers/py_automation.py"), client.name, base, _chromium()]
-        yield Command(_headed(argv), folder, given, 150.0)
+        argv = [python, str(HERE / "drivers/py_automation.py"), client.name, base, chromium()]
+        yield Command(headed(argv), folder, given, 150.0)
     elif client.way == "node":
         plan = folder / "plan.json"
         plan.write_text(json.dumps(steps()))
@@ -164,14 +164,14 @@ def _options(client: Client, url: str, highest: str, step: dict[str, Any]) -> li
 # -- browsers ---------------------------------------------------------------------------------------------------------
 
 
-def _chromium() -> str:
+def chromium() -> str:
     for name in _CHROMIUM:
         if (found := shutil.which(name)) is not None:
             return found
     raise Missing("no Chromium here")
 
 
-def _headed(argv: list[str]) -> list[str]:
+def headed(argv: list[str]) -> list[str]:
     """With a screen of its own."""
     if shutil.which("xvfb-run") is None:
         raise Missing("no xvfb here")
@@ -188,7 +188,7 @@ def _browser(client: Client, folder: Path, highest: str, port: int, ca: Path, gi
         else:
             argv = _firefox_argv(profile, highest, port, ca, url, variant)
         home = {**given, "HOME": str(profile)}
-        yield Command(argv if "headless" in client.name else _headed(argv), folder, home, 60.0, done)
+        yield Command(argv if "headless" in client.name else headed(argv), folder, home, 60.0, done)
 
 
 def _key(certificate: Path) -> str:
@@ -199,9 +199,9 @@ def _key(certificate: Path) -> str:
     ).decode()
 
 
-def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
+def chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
     argv = [
-        _chromium(), "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        chromium(), "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
         f"--ignore-certificate-errors-spki-list={key}", f"--user-data-dir={profile}",
     ]  # fmt: skip
     if highest == "3":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.chat.asking import MOST, Ask, read_ask, with_usage
+from edgeproxy.chat.asking import MOST, Ask, read_ask, spoken, with_usage
 from edgeproxy.chat.tokens import estimate
 
 HELLO = {"role": "user", "content": "Hello, how are you?"}
@@ -384,3 +384,17 @@ def test_a_mark_and_no_json() -> None:
 def test_an_answer_in_the_background(value: object, background: bool) -> None:
     assert asked("responses", input="Hello", background=value).background is background
     assert not asked("responses", input="Hello").background and not chat(background=value).background
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (b"/v1/responses", "responses"), (b"/v1/responses/", "responses"), (b"/openai/v1/responses?api-version=1", "responses"),
+        (b"/v1/messages", "anthropic"), (b"/v1/chat/completions", "openai"),
+        (b"/v1/completions", "openai"), (b"/v1/embeddings", "openai"), (b"/v1/messages/count_tokens", "other"),
+        (b"/v1/models", "other"), (b"/", "other"), (b"/v1/x?/responses", "other"), (b"*", "other"),
+        (b"/v1/responses/r_1", "other"),
+    ],
+)  # fmt: skip
+def test_the_dialect_of_a_path(target: bytes, said: str) -> None:
+    assert spoken("other", target) == said

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message, RawMessageDeltaEvent, RawMessageStartEvent
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -327,11 +327,12 @@ def test_much_text_is_kept_of_no_stream() -> None:
 
 # --- any chunking
 
+BROKEN = b'data: {"choices":'  # the line goes on with what follows, which makes no JSON
 TEXTS = [*TOKENS[:2], *LIES, PROSE, "y" * 700, "é" * 300]
 LINES = [
     *(sse({"id": "c", "choices": [{"delta": {"content": text}}], "usage": None}) for text in TEXTS),
     sse({"choices": [], "usage": CHAT_USAGE}),
-    b": ping\n\n", b"event: x\n", b"\n", b'data: {"choices":', b"data: [DONE]\n\n",
+    b": ping\n\n", b"event: x\n", b"\n", BROKEN, b"data: [DONE]\n\n",
 ]  # fmt: skip
 MIXED = [*LINES, *(line.replace(b"\n", end) for line in LINES for end in (b"\r", b"\r\n"))]
 
@@ -351,6 +352,7 @@ SIZES = st.lists(st.integers(1, 300), max_size=40)
 
 
 @SLOW
+@example([LINES[0], b": ping\n\n", BROKEN, LINES[0]], b"\n", [89], False)
 @given(st.lists(st.sampled_from(LINES), max_size=25), st.sampled_from([b"\n", b"\r\n", b"\r"]), SIZES, st.booleans())
 def test_any_chunking_reads_the_same(
     monkeypatch: pytest.MonkeyPatch, lines: list[bytes], end: bytes, sizes: list[int], small: bool
@@ -360,10 +362,9 @@ def test_any_chunking_reads_the_same(
             patch.setattr(module, "TAIL", 256)
             patch.setattr(module, "_HEAD", 64)
         found, expected = in_two_ways(b"".join(lines).replace(b"\n", end), sizes)
-    # An empty line too many counts as a byte here and as none there.
-    assert found == expected or (
-        found.estimated and abs(found.completion - expected.completion) <= 2 + expected.completion // 10
-    )
+    # An empty line too many counts as a byte here and as none there; what is no JSON is estimated by what is seen of it.
+    off = 2 + expected.completion // 10 + 60 * lines.count(BROKEN)
+    assert found == expected or (found.estimated and abs(found.completion - expected.completion) <= off)
     assert (found.prompt, found.cached, found.estimated) == (expected.prompt, expected.cached, expected.estimated)
 
 

@@ -65,7 +65,9 @@ def _kind(field: dict[str, Any]) -> str:
         return ", ".join(f"`{word}`" for option in options for word in option.get("enum", ()) if isinstance(word, str))
     if {"const": "log"} in options:
         return "true, false or `log`"
-    names = {"string": "text", "integer": "number", "number": "number", "boolean": "true, false", "object": "mapping", "array": "list"}
+    names = {
+        "string": "text", "integer": "number", "number": "number", "boolean": "true, false", "object": "mapping", "array": "list",
+    }  # fmt: skip
     kind = " or ".join(dict.fromkeys(names[option["type"]] for option in options if option.get("type") in names))
     return kind + " or `auto`" if {"const": "auto"} in options else kind
 
