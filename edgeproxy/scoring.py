@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _KNOWN: Final = 60.0  # and for which a client's session is not read again
+_OURS: Final = frozenset({401, 403})
 _CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
 _log = logging.getLogger("edgeproxy")
 
@@ -286,7 +287,10 @@ class Scored:
             settings.stats.detection(each.name)
         if settings.watch is not None:
             try:
-                settings.watch.ended(self.marks(), score, exchange.status, now, given=self._given)
+                status = exchange.status
+                if status in _OURS and exchange.served_by is None:
+                    status = 0  # a challenge or a refusal of ours: what we thought of a client is nothing that it did
+                settings.watch.ended(self.marks(), score, status, now, given=self._given)
             except Exception as error:
                 settings.broken(error)
 

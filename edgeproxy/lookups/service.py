@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
@@ -25,6 +26,7 @@ OF_ONE_NETWORK: Final = 16  # of both, so that one network cannot keep all other
 DIRECTORIES: Final = 4
 _MEDIA: Final = frozenset({MEDIA_TYPE, MEDIA_TYPE.removesuffix("+json")})
 
+_log = logging.getLogger("edgeproxy")
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -143,14 +145,17 @@ class Lookups:
             suffixes: of host names that are asked for; none: nobody is asked.
             agents: whose directories may be fetched.
         """
-        if suffixes and self._resolver is None:
-            from edgeproxy.lookups.dns import Resolver
+        try:
+            if suffixes and self._resolver is None:
+                from edgeproxy.lookups.dns import Resolver
 
-            self._resolver = Resolver(suffixes)
-        if agents and self._fetcher is None:
-            from edgeproxy.lookups.https import Fetcher
+                self._resolver = Resolver(suffixes)
+            if agents and self._fetcher is None:
+                from edgeproxy.lookups.https import Fetcher
 
-            self._fetcher = Fetcher()
+                self._fetcher = Fetcher()
+        except Exception as error:  # a machine without servers of DNS, or without authorities: the edge starts all the same
+            _log.warning("Bots cannot be verified by look-ups: %s; whoever needs one is refused it.", error)
         self.keyring.allow(agents)
         self.problems = {agent: problem for agent, problem in self.problems.items() if agent in agents}
 

@@ -157,3 +157,12 @@ def test_preflights_are_not_stopped(act: str) -> None:
     assert get(made, fields, method=b"OPTIONS")[0] in (b"401", b"403"), "only a preflight is one"
     curl = preflight.replace(b"Mozilla/5.0", b"curl/8.0")
     assert get(stand(mode="act", block=98), curl, method=b"OPTIONS") == [b"403"], "what is certain is"
+
+
+def test_being_challenged_is_nothing_that_a_client_did() -> None:
+    made = stand(mode="act", challenge=98)
+    assert get(made, times=12) == [b"401"] * 12
+    watch = made.gateway.watch
+    marks = Marks(Request(b"GET", b"example.org", b"/", [], 0, 0, made.peer()), "192.0.2.1", b"")
+    (track,) = watch._behaviour.tracks(marks.keys, 0.0)
+    assert track.requests == 12 and track.errors == 0

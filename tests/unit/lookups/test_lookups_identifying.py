@@ -80,3 +80,16 @@ def test_agents_that_are_none(agents: list[object]) -> None:
 def test_problems(tmp_path: Path) -> None:
     assert list(identity_problems(section())) == [] == list(identity_problems(section(ranges=str(tmp_path))))
     assert [field for field, _, _ in identity_problems(section(ranges=str(tmp_path / "absent")))] == ["ranges"]
+
+
+async def test_a_machine_where_nothing_can_be_asked(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("no servers")
+
+    monkeypatch.setattr("edgeproxy.lookups.dns.Resolver", broken)
+    identifying = Identifying(lambda: NOW)
+    identity = identifying.identity(known(section()))
+    found = identity.of(request([GOOGLEBOT]), "192.0.2.1", NOW)
+    assert found.claimed is not None and not found.verified and not found.failed
+    assert identifying.lookups is not None and identifying.lookups.counts["name", "refused"] == 1 and "no servers" in caplog.text
+    await identifying.close()
