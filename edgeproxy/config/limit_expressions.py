@@ -30,10 +30,8 @@ def limit_problems(document: Document, types: Mapping[str, Type]) -> Iterator[Pr
                 whole: Path = ("limits", index, *path)
                 place = locate(document, whole, text, error.offset) if document.lines else (0, 0)
                 message = error.message if document.lines else f"limits[{index}].{path[0]}: {error.message}"
-                yield (
-                    document.problem(place, message, error.hint)
-                    if document.lines
-                    else Problem(document.file, 0, 0, message, error.hint)
+                yield document.problem(place, message, error.hint) if document.lines else Problem(
+                    document.file, 0, 0, message, error.hint
                 )
 
 

@@ -49,9 +49,7 @@ class Limit(Section):
         json_schema_extra={"default": ["ip.src"]},
     )
     ipv6_prefix: StrictInt = Field(
-        default=64,
-        ge=16,
-        le=128,
+        default=64, ge=16, le=128,
         description="A key that is ip.src alone counts an IPv6 network of so many bits as one client; 128: each address.",
     )
     requests: Units | None = Field(default=None, description="Requests in a period.")
@@ -72,7 +70,9 @@ class Limit(Section):
     period: Annotated[Duration, AfterValidator(_period)] = Field(
         default=60.0, description="The time that the number is about.", json_schema_extra={"default": "60s"}
     )
-    burst: Units | None = Field(default=None, description="gcra: how many at once; absent: as many as in a period.")
+    burst: Units | None = Field(
+        default=None, description="gcra: how many at once; absent: as many as in a period."
+    )
     algorithm: Literal["gcra", "fixed-window", "sliding-window"] = Field(
         default="gcra", description="gcra is smooth; windows begin at multiples of the period."
     )

@@ -122,7 +122,9 @@ Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 class Listen(Section):
     """Where the edge listens."""
 
-    https: Addresses = Field(min_length=1, description="TLS addresses: host:port, [v6]:port, :port or unix:/path; one or a list.")
+    https: Addresses = Field(
+        min_length=1, description="TLS addresses: host:port, [v6]:port, :port or unix:/path; one or a list."
+    )
     http: Addresses = Field(
         default=(),
         description="Plain addresses; all they do is redirect to https.",
@@ -314,7 +316,9 @@ class Route(Section):
         description="The API spoken here: errors of the edge take its shape. Absent: HTML or JSON by Accept.",
     )
     max_body: Size | None = Field(default=None, description="The request body of this route; absent: client.max_body.")
-    preview: Size = size("1MiB", "What is held of a request body where it is read before deciding (by 'models').", most="64MiB")
+    preview: Size = size(
+        "1MiB", "What is held of a request body where it is read before deciding (by 'models').", most="64MiB"
+    )
     models: dict[Annotated[StrictStr, AfterValidator(names.model_pattern)], StrictStr] = Field(
         default_factory=dict,
         description="Model name, or prefix ending in '*', to upstream; makes the edge read the body. "

@@ -106,7 +106,9 @@ def target_url(value: str) -> str:
     """`http://127.0.0.1:9000`, `https://api.example.org`: scheme and authority, lower case, nothing else."""
     # urlsplit drops tabs and line breaks without a word, and would lower-case what a resolver then reads otherwise.
     if not re.fullmatch("[!-~]+", value):
-        raise Invalid(f"{quote(value)} is not a URL", "ASCII without blanks; a name with other letters in its xn-- form")
+        raise Invalid(
+            f"{quote(value)} is not a URL", "ASCII without blanks; a name with other letters in its xn-- form"
+        )
     try:
         url = urlsplit(value)
         port = url.port

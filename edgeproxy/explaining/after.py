@@ -174,7 +174,9 @@ class _Replying:
         self.reply = given
         self.errors: dict[str, str] = {}
         plan = ways.plan
-        self.facts = facts = Facts(plan.forward or ways.request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context)
+        self.facts = facts = Facts(
+            plan.forward or ways.request, plan.host, plan.client, RAY, ways.clock, ways.snapshot.context
+        )
         facts.original = ways.request
         if ways.plan.scored is not None:
             facts.scored = ways.plan.scored

@@ -77,7 +77,9 @@ def read_har(content: bytes, client: str | None = None) -> list[Question]:
 
 def _question(entry: _Entry, client: str | None) -> Question:
     asked, replied = entry.request, entry.response
-    question = Question(asked.url, asked.method, _pairs(asked.headers), _body(asked.post_data), http=_version(asked.http_version))
+    question = Question(
+        asked.url, asked.method, _pairs(asked.headers), _body(asked.post_data), http=_version(asked.http_version)
+    )
     if client is not None:
         question.client = client
     if replied is not None and 200 <= replied.status <= 599:  # 0: there was no answer

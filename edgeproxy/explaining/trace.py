@@ -76,7 +76,9 @@ def hidden(value: Any) -> str:
 
 def clean(value: bytes) -> str:
     """Bytes as text for people, nothing in it that moves a cursor."""
-    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in value[:MAX_TEXT].decode("utf-8", "replace"))
+    text = "".join(
+        char if char.isprintable() else f"\\x{ord(char):02x}" for char in value[:MAX_TEXT].decode("utf-8", "replace")
+    )
     return text + "…" if len(value) > MAX_TEXT else text
 
 

@@ -191,7 +191,6 @@ class WorkerStats:
     def block(self, kind: str) -> None:
         """Counts a request that a block refused."""
         self.blocked[kind] = self.blocked.get(kind, 0) + 1
-
     def challenge(self, outcome: str, reason: str = "") -> None:
         """Counts what became of a challenge."""
         key = (outcome, reason)
