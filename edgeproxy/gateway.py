@@ -230,7 +230,7 @@ class Gateway:
         if limited:
             admission.tell(exchange, reply)
         headers = reply.headers
-        if exchange.plan.scored is not None and (cookie := exchange.plan.scored.cookie()) is not None:
+        if exchange.plan.scored is not None and (cookie := exchange.plan.scored.cookie(headers)) is not None:
             headers.append((b"set-cookie", cookie))
         headers += exchange.plan.reply_fields
         headers.append((RAY, exchange.ray))

@@ -85,7 +85,7 @@ class Ruling:
         if plan is None:
             plan = exchange.plan.copy()
             follow(exchange.gateway, plan, decision, request, facts, self._rules)
-            if decision.request is request and len(self._plans) < _PLANS:
+            if decision.request is request and len(self._plans) < _PLANS and _shared(plan):
                 plan.ruling = None  # it is through with it; and no plan shall hold the ruling that holds it
                 self._plans[decision.hits] = plan
         exchange.plan = plan
@@ -197,7 +197,7 @@ class Answering:
             named = plan.copy()
             named.note(tuple(rule.id for rule in hits), ())
             named.ruling = named.answering = None  # no plan shall hold what holds it
-            if len(self._plans) < _PLANS:
+            if len(self._plans) < _PLANS and _shared(plan):
                 self._plans[hits] = named
         return named
 
@@ -228,9 +228,7 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
         plan.direct = False
 
 
-def follow(
-    gateway: Gateway, plan: Plan, decision: Decision, request: Request, facts: Facts, rules: Ruleset
-) -> None:
+def follow(gateway: Gateway, plan: Plan, decision: Decision, request: Request, facts: Facts, rules: Ruleset) -> None:
     """Make a plan do what the rules decided, and its log line say so.
 
     Args:
@@ -248,6 +246,11 @@ def _answering(rules: Ruleset, facts: Facts, left_out: frozenset[str], stats: Wo
     found = rules.responses.candidates(facts, lambda rule, error: _broken(stats, rule, error))
     found = [rule for rule in found if rule.id not in left_out]
     return Answering(found, stats) if found else None
+
+
+def _shared(plan: Plan) -> bool:
+    """Whether other exchanges may have the plan: who sent a signed request says nothing of who sends it again."""
+    return plan.scored is None or not plan.scored.signed
 
 
 def _seen(exchange: Exchange, decision: Decision) -> list[tuple[Rule, Facts]]:

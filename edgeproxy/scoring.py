@@ -14,8 +14,8 @@ from edgeproxy.lookups.identifying import known
 from edgeproxy.observe.access import with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Policy
-from edgeproxy.policy.challenge import Challenger, holder
-from edgeproxy.policy.session import Sessions
+from edgeproxy.policy.challenge import SOLVED, Challenger, holder
+from edgeproxy.policy.session import Sessions, shareable
 from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.bots import Bots
     from edgeproxy.config.model import Config
     from edgeproxy.exchange import Exchange
-    from edgeproxy.message import Request
+    from edgeproxy.message import Headers, Request
     from edgeproxy.watching import Watch
 
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
@@ -126,8 +126,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_by", "_carries", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who", "client",
-        "signed",
+        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
+        "client", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -142,7 +142,7 @@ class Scored:
         self._host = host
         self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
-        self.signed = False
+        self._given = self.signed = False
         agent = cookie = b""
         for name, value in request.headers:
             if name == b"cookie":
@@ -212,26 +212,38 @@ class Scored:
             self._settings.broken(error)
             return False
 
-    def cookie(self) -> bytes | None:
-        """The Set-Cookie of the session, where a reply should carry it: to browsers, and not with parts of pages."""
+    def cookie(self, reply: Headers) -> bytes | None:
+        """The Set-Cookie of the session, where a reply should carry it: to browsers, and not with parts of pages, nor with what
+        caches share.
+
+        Args:
+            reply: its field lines.
+        """
         sessions = self._settings.sessions
         if sessions is None:
             return None
         try:
-            return self._cookie(sessions)
+            cookie = None if shareable(reply) else self._cookie(sessions)
+            self._given = self._given or cookie is not None
+            return cookie
         except Exception as error:
             self._settings.broken(error)
             return None
 
     def _cookie(self, sessions: Sessions) -> bytes | None:
         marks = self.marks()
-        if not marks.browser or marks.static:
+        if not marks.browser or marks.static or self._foreign():
             return None
         now = time.time()
         session = self._sender().session or sessions.begin(now)
         if not sessions.due(session, now):
             return None
         return sessions.write(session._replace(requests=session.requests + 1), now)
+
+    def _foreign(self) -> bool:
+        """A page of another site asks: SameSite=Lax keeps the cookie from coming back."""
+        header = self._request.header
+        return header(b"sec-fetch-site") == b"cross-site" and header(b"sec-fetch-mode") != b"navigate"
 
     def _identified(self, now: float) -> Verified | None:
         identity = self._settings.identity
@@ -269,7 +281,7 @@ class Scored:
             settings.stats.detection(each.name)
         if settings.watch is not None:
             try:
-                settings.watch.ended(self.marks(), score, exchange.status, now)
+                settings.watch.ended(self.marks(), score, exchange.status, now, given=self._given)
             except Exception as error:
                 settings.broken(error)
 
@@ -293,7 +305,7 @@ def score_of(exchange: Exchange) -> Score | None:
 
 
 def cleared(challenger: Challenger, request: Request, address: str, host: str) -> bool:
-    """Whether a request carries a clearance, of whichever challenge.
+    """Whether a request carries the clearance of a challenge that was solved; who only waited has shown nothing of a browser.
 
     Args:
         address: of the client; host: in one form.
@@ -301,4 +313,4 @@ def cleared(challenger: Challenger, request: Request, address: str, host: str) -
     prints = None if request.peer.trusted else request.peer.prints
     ja4 = prints.ja4n if prints is not None else ""
     level = challenger.level(request.headers, holder(address, ja4, host), ja4, time.time(), upgrade=request.upgrade)
-    return not isinstance(level, str)
+    return isinstance(level, int) and level >= SOLVED

@@ -16,6 +16,7 @@ from edgeproxy.bots.agents import OTHER, read_agent
 from edgeproxy.bots.behaviour import Behaviour, Keys, Track, Weights
 from edgeproxy.bots.signals import Signal, Signals
 from edgeproxy.deadlines import NEVER
+from edgeproxy.rules.addresses import V6, client_code, network
 from edgeproxy.rules.sources import STATIC
 from edgeproxy.state.ports import Charge, Kind, Quota
 
@@ -61,6 +62,7 @@ class Marks:
         agent = request.header(b"user-agent") or b""
         prints = request.peer.prints
         self.ja4: str = prints.ja4 if prints is not None else ""
+        client = _place(client)
         self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")
         self.agent = crc32(agent)
         self.address = crc32(client.encode())
@@ -84,6 +86,12 @@ class Marks:
         made.modern = self.modern
         made._walk(target)
         return made
+
+
+def _place(client: str) -> str:
+    """The address of a client; of an IPv6 one its network: who has one has 2 to the power of 64."""
+    code = client_code(client) if ":" in client else None
+    return client if code is None or code < V6 else f"{network(code, 64) - V6 >> 64:x}::/64"
 
 
 class Watch:
@@ -115,17 +123,18 @@ class Watch:
         """How those of a fingerprint behave together."""
         return self._signals.of(ja4, now) if ja4 else None
 
-    def ended(self, marks: Marks, score: Score, status: int, now: float) -> None:
+    def ended(self, marks: Marks, score: Score, status: int, now: float, *, given: bool = False) -> None:
         """An exchange is over.
 
         Args:
             status: of the answer, 0: none was sent.
             now: monotonic seconds.
+            given: replies to such requests carry a session cookie.
         """
         keys, error = marks.keys, 400 <= status < 500
         cookie = keys.session != b""
         for track in self._behaviour.tracks(keys, now):
-            track.count(now, marks.path, marks.agent, static=marks.static, cookie=cookie, error=error)
+            track.count(now, marks.path, marks.agent, static=marks.static, cookie=cookie, error=error, given=given)
             if not track.telling and track.requests - track.told >= _LEAST and len(self._busy) < _BUSY:
                 self._tell_soon(keys, track)
         if marks.ja4:
@@ -144,7 +153,7 @@ class Watch:
             self._deadlines.members.add(self)
         self._busy[name] = track
 
-    def expire(self, now: float) -> None:  # noqa: ARG002  an `Expiring` is told the time
+    def expire(self, now: float) -> None:
         """Time to tell of the busiest."""
         self._deadlines.members.discard(self)
         self.deadline = NEVER
@@ -157,6 +166,6 @@ class Watch:
             def counted(admission: Admission, track: Track = track) -> None:
                 verdict = admission.verdicts[0] if admission.verdicts else None
                 if verdict is not None and verdict.stamp:
-                    track.rate = (_MANY - verdict.remaining) / _WINDOW
+                    track.rate, track.heard = (_MANY - verdict.remaining) / _WINDOW, now
 
             self._gateway.store.admit([Charge(_QUOTA, key, fresh)], os.urandom(16), counted)

@@ -24,7 +24,7 @@ _GECKO = re.compile(rb"Firefox/(\d{1,4})\.(\d{1,4})")
 _WEBKIT = re.compile(rb"Version/(\d{1,4})\.(\d{1,4})")
 _IOS = re.compile(rb"(?:CriOS|FxiOS|EdgiOS|OPiOS|GSA)/")
 _TOOL = re.compile(
-    rb"bot\b|bot/|spider|crawl|headless|curl|wget|python|java\b|okhttp|go-http|node|axios|perl|ruby|php|scan|http-?client|\+http|phantom",
+    rb"(?<!cu)bot\b|bot/|spider|crawl|headless|curl|wget|python|java\b|okhttp|go-http|node|axios|perl|ruby|php|scan|http-?client|\+http|phantomjs",
     re.IGNORECASE,
 )
 
@@ -68,6 +68,7 @@ _BRANDS: Final = (
     (b" Edg/", "edge"), (b" EdgA/", "edge"), (b" OPR/", "opera"), (b"SamsungBrowser/", "samsung"), (b"YaBrowser/", "yandex"),
     (b" Vivaldi/", "vivaldi"), (b"UCBrowser/", "uc"), (b"DuckDuckGo/", "duckduckgo"), (b"Brave", "brave"), (b"; wv)", "webview"),
     (b"QtWebEngine/", "qt"),
+    (b"Goanna/", "goanna"), (b"SeaMonkey/", "seamonkey"),
 )  # fmt: skip
 
 
@@ -90,6 +91,8 @@ def _read(text: bytes) -> Agent:
     system = next((name for token, name in _SYSTEMS if token in text), "")
     mobile = b"Mobile" in text or system == "ios"
     brand = next((name for token, name in _BRANDS if token in text), "")
+    if not brand and family == SAFARI and b"Version/" not in text and _IOS.search(text) is None:
+        brand = "webview"
     return Agent(
         family, major, minor, frozen, mobile, system, _TOOL.search(text) is not None, text.startswith(b"Mozilla/5.0 ("), brand,
         _released(family, major, minor),
@@ -106,7 +109,8 @@ def _family(text: bytes) -> tuple[int, int, int, bool]:
         return FIREFOX, int(found[1]), int(found[2]), False
     if b"AppleWebKit/" in text and (found := _WEBKIT.search(text)) is not None:
         return SAFARI, int(found[1]), int(found[2]), False
-    if on_ios and _IOS.search(text) is not None:
+    if on_ios and b"AppleWebKit/" in text:
+        # Other browsers, and applications with a page inside: these give the system's version alone.
         version = re.search(rb"OS (\d{1,3})_(\d{1,3})", text)
         return (SAFARI, int(version[1]), int(version[2]), False) if version is not None else (SAFARI, 0, 0, False)
     return OTHER, 0, 0, False

@@ -19,6 +19,7 @@ _OF_MANY: Final = 0.7  # how much what is said of an address counts
 _ENOUGH: Final = 5  # requests before anything is said
 _SHARE: Final = 0.1  # of a new interval in the moving averages
 _BUCKETS: Final = 16  # of paths
+_HEARD: Final = 20.0  # seconds for which the rate that all workers together saw says something
 _BURST: Final = 0.05  # seconds: what comes closer together is one page being loaded
 _NAMES: Final = 4  # User-Agents of one fingerprint at one address: an office has a few
 _MOST_NAMES: Final = 8  # that are told apart
@@ -56,16 +57,17 @@ class Track:
     Attributes:
         requests, errors: errors are answers with 400–499.
         statics: for what pages are made of (scripts, styles, pictures, fonts).
-        cookies: with a cookie of ours, after one was given.
+        cookies: with a cookie of ours; given: whose answer had one.
         last: when the last one came; `pause`, `square`: moving averages of the time between bursts, and of its square.
         agents: hashes of User-Agents, at most _MOST_NAMES.
-        rate: requests a second as all workers together see it, 0.0 while that is not known; `told`: how many of ours are in it.
+        rate: requests a second as all workers together see it, 0.0 while that is not known; `heard`: when that was; `told`: how
+            many of ours are in it.
         telling: it is about to be told of, or never will be.
     """
 
     __slots__ = (
-        "agents", "began", "cookies", "errors", "last", "paths", "pause", "rate", "requests", "square", "statics", "telling",
-        "told",
+        "agents", "began", "cookies", "errors", "given", "heard", "last", "paths", "pause", "rate", "requests", "square",
+        "statics", "telling", "told",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -73,6 +75,7 @@ class Track:
         self.errors = 0
         self.statics = 0
         self.cookies = 0
+        self.given = 0
         self.began = now
         self.last = now
         self.pause = 0.0
@@ -80,13 +83,15 @@ class Track:
         self.paths = [0] * _BUCKETS
         self.agents: frozenset[int] = frozenset()
         self.rate = 0.0
+        self.heard = 0.0
         self.told = 0
         self.telling = False
 
-    def count(self, now: float, path: int, agent: int, *, static: bool, cookie: bool, error: bool) -> None:
+    def count(self, now: float, path: int, agent: int, *, static: bool, cookie: bool, error: bool, given: bool = False) -> None:
         """A request was answered.
 
         Args:
+            given: the answer had a cookie of ours.
             path, agent: hashes of its path and its User-Agent.
             cookie: it had a session's.
             error: the answer was one of 400–499.
@@ -100,6 +105,8 @@ class Track:
             self.statics += 1
         if cookie:
             self.cookies += 1
+        if given:
+            self.given += 1
         self.paths[path % _BUCKETS] += 1
         pause = now - self.last
         if pause > _BURST:
@@ -120,7 +127,8 @@ class Track:
 
     def a_second(self, now: float) -> float:
         """Requests in a second, over at least ten."""
-        return max(self.rate, self.requests / max(10.0, now - self.began))
+        rate = self.rate if now - self.heard < _HEARD else 0.0
+        return max(rate, self.requests / max(10.0, now - self.began))
 
 
 class Table:
@@ -201,7 +209,7 @@ class Behaviour:
                 total += weights.many_agents
         elif address is not None and address.requests >= _ENOUGH:
             total += _OF_MANY * self._alone(address, now)
-            if address.requests >= 2 * _ENOUGH and address.cookies == 0:
+            if address.given >= 2 * _ENOUGH and address.cookies == 0:
                 total += weights.no_cookies
         if program is not None and len(program.agents) >= _NAMES:
             total += weights.many_agents

@@ -39,6 +39,7 @@ _HINTS: Final = {"windows": b"Windows", "mac": b"macOS", "linux": b"Linux", "and
 _SITES: Final = {b"none": 1.0, b"same-origin": 2.0, b"same-site": 3.0, b"cross-site": 4.0}
 _MODES: Final = frozenset({b"navigate", b"cors", b"no-cors", b"same-origin", b"websocket"})
 _PAGES: Final = frozenset({b"document", b"iframe", b"frame", b"embed", b"object", b"fencedframe"})
+UNHINTED: Final = frozenset({b"serviceworker", b"sharedworker", b"worker"})
 _PARTS: Final = frozenset({
     b"audio", b"audioworklet", b"empty", b"font", b"image", b"json", b"manifest", b"paintworklet", b"report", b"script",
     b"serviceworker", b"sharedworker", b"style", b"text", b"track", b"video", b"webidentity", b"worker", b"xslt", b"object",
@@ -75,7 +76,8 @@ def _request(
     site, mode, dest, user = get(b"sec-fetch-site"), get(b"sec-fetch-mode"), get(b"sec-fetch-dest"), get(b"sec-fetch-user")
     hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
     accept, kind, coding = get(b"accept"), get(b"content-type"), get(b"accept-encoding")
-    navigates = mode == b"navigate"
+    passed_on = mode == b"navigate" and dest == b"empty"  # by a service worker: it writes the fields anew, as for a script
+    navigates = mode == b"navigate" and not passed_on
     writes = request.method not in _READING
     names = tuple(fields)
     bits = _coding(coding)
@@ -85,14 +87,18 @@ def _request(
         _agree(b"image/apng" in accept, family == CHROMIUM) if navigates and accept is not None and browser else UNSAID,
         _coding_agrees(bits, agent, dest),
         _language(get(b"accept-language"), family),
-        _fetch_legal(site, mode, dest, user, accept),
-        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000), family),
-        _present(hints, secure and family == CHROMIUM and agent.major >= 90, family, SAFARI, FIREFOX),
+        UNSAID if passed_on else _fetch_legal(site, mode, dest, user, accept),
+        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000) and not request.upgrade, family),
+        _present(
+            hints, secure and family == CHROMIUM and agent.major >= 90 and not _unhinted(request, dest), family, SAFARI, FIREFOX
+        ),
         *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
         hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
         _platform(platform, agent),
         _agree(small == b"?1", agent.mobile) if small is not None else UNSAID,
-        _agree(b"upgrade-insecure-requests" in fields, navigates) if mode is not None and family in _UPGRADING else UNSAID,
+        _agree(b"upgrade-insecure-requests" in fields, navigates)
+        if mode is not None and family in _UPGRADING and not passed_on
+        else UNSAID,
         _priority(get(b"priority"), agent, first, mode, dest),
         _origin(b"origin" in fields, writes, mode, site) if browser else UNSAID,
         0.0 if site == b"none" and b"referer" in fields else UNSAID,
@@ -134,6 +140,11 @@ _AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
 _TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
 _H2, _H3, _ALPN = _AT["h2"], _AT["h3"], _AT["tls_alpn"]
 _PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT["tls_alps_old"], _AT["tls_ech"]
+
+
+def _unhinted(request: Request, dest: bytes | None) -> bool:
+    """What Chromium sends without client hints: preflights, handshakes of WebSockets, and for scripts of workers."""
+    return request.upgrade or dest in UNHINTED or request.method == b"OPTIONS"
 
 
 def _agree(one: bool, other: bool) -> float:

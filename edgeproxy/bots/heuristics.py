@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
+from edgeproxy.bots.features import UNHINTED
 from edgeproxy.bots.view import H1, H2, H3, NONE, View
 
 # What a User-Agent says of its sender, by number of the heuristic. One text is looked at once.
@@ -32,8 +33,8 @@ _SAID: Final[dict[int, re.Pattern[bytes]]] = {
     ),
     1004: re.compile(
         rb"(?i)sqlmap|nikto|nessus|openvas|acunetix|netsparker|w3af|dirbuster|gobuster|feroxbuster|wfuzz|\bffuf|masscan|zgrab|"
-        rb"\bnmap|nuclei|wpscan|joomscan|whatweb|censys|shodan|httprobe|subfinder|katana|commix|jaeles|arachni|skipfish|zmeu|"
-        rb"morfeus|\bburp"
+        rb"\bnmap|nuclei|wpscan|joomscan|whatweb|censys|shodan|httprobe|subfinder|(?<!facebook\.)katana|commix|jaeles|"
+        rb"arachni|skipfish|zmeu|morfeus|\bburp"
     ),
     1005: re.compile(rb"(?i)headless|phantomjs|slimerjs|puppeteer|playwright|selenium|webdriver|cypress/|nightmare"),
 }
@@ -132,6 +133,8 @@ def _no_hints(view: View) -> bool:
     claim = view.agent
     if not view.browser or claim.family != CHROMIUM or claim.major < _HINTS_SINCE or _upgrades(view):
         return False
+    if view.request.method == b"OPTIONS" or view.get(b"sec-fetch-dest") in UNHINTED:
+        return False  # Chromium sends none with these
     return view.request.peer.secure and b"sec-ch-ua" not in view.headers
 
 
@@ -164,13 +167,23 @@ def _wrong_fetch(view: View) -> bool:
     site, mode, dest = view.get(b"sec-fetch-site"), view.get(b"sec-fetch-mode"), view.get(b"sec-fetch-dest")
     if (site and site not in _SITES) or (mode and mode not in _MODES):
         return True
-    if mode == b"navigate" and dest in (b"empty", b"script", b"style", b"image", b"font"):
+    # With `empty` a service worker passes on what a page asked for: fetch(event.request) drops the destination.
+    if mode == b"navigate" and dest in (b"script", b"style", b"image", b"font"):
         return True
     return view.get(b"sec-fetch-user") == b"?1" and mode not in (b"", b"navigate")
 
 
 def _bare(view: View) -> bool:
     return view.browser and (b"accept" not in view.headers or b"accept-encoding" not in view.headers) and not _upgrades(view)
+
+
+def _doubled(view: View) -> bool:
+    """We read one of them, and who is behind us perhaps the other."""
+    headers = view.request.headers
+    if len(view.headers) == len(headers):
+        return False
+    names = [name for name, _ in headers if name == b"user-agent" or name.startswith((b"sec-ch-", b"sec-fetch-"))]
+    return len(set(names)) != len(names)
 
 
 def _impostor(view: View) -> bool:
@@ -197,6 +210,7 @@ HEURISTICS: Final = tuple(Heuristic(*row) for row in (
     (6004, "no_fetch_metadata", "A current browser is claimed, and its Sec-Fetch fields are missing.", _no_fetch, False),
     (6005, "impossible_fetch_metadata", "The Sec-Fetch fields contradict each other.", _wrong_fetch),
     (6006, "no_accept", "A browser is claimed, and Accept or Accept-Encoding is missing.", _bare),
+    (6007, "doubled_fields", "User-Agent, a client hint or a Sec-Fetch field was sent twice.", _doubled),
     (7001, "impostor", "The User-Agent is that of a known bot, and the client is not it.", _impostor),
 ))  # fmt: skip
 BY_ID: Final = {each.id: each for each in HEURISTICS}

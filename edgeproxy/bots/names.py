@@ -16,6 +16,7 @@ from edgeproxy.rules.addresses import V6, client_code
 
 POSITIVE: Final = 86400.0  # seconds for which an answer is good
 NEGATIVE: Final = 600.0
+STALE: Final = 3600.0  # and for which a confirmed one is still good while it is asked for again
 UNSURE: Final = 60.0  # after a server did not answer, or nobody had time to ask
 MAX_ADDRESSES: Final = 16_384
 MAX_NAMES: Final = 4  # PTR records of one address that are looked at
@@ -69,10 +70,12 @@ class Names:
         known = self._known.get(code)
         if known is not None and now < known[1]:
             return known[0]
+        # Who was confirmed is that until there is another answer: else a known bot would be nobody for a moment each day.
+        last = known[0] if known is not None and now < known[1] + STALE else None
         # Noted even if nobody could take it, so that a flood of addresses does not ask for each of its requests.
-        self._keep(code, None, now + UNSURE)
+        self._keep(code, last or None, now + UNSURE)
         self._want(code)
-        return None
+        return last or None
 
     def put(self, code: int, names: tuple[str, ...] | None, now: float) -> None:
         """An answer. None: there was none (a timeout, a server that failed)."""

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.message import Request
     from edgeproxy.prints import H2Print, H3Print, Prints
 
-Source = Literal[
-    "Not Computed", "Heuristics", "Machine Learning", "Behavioral Analysis", "JS Fingerprinting"
-]
+Source = Literal["Not Computed", "Heuristics", "Machine Learning", "Behavioral Analysis", "JS Fingerprinting"]
 AUTOMATED: Final = 1
 LIKELY_HUMAN: Final = 30  # from here on
 MOST: Final = 99
@@ -36,7 +34,7 @@ UNREAD: Final = frozenset({
     b"authorization", b"content-length", b"cookie", b"if-modified-since", b"if-none-match", b"if-range", b"range", b"referer",
     b"traceparent", b"x-api-key", b"x-request-id",
 })  # fmt: skip
-_READING: Final = frozenset({b"GET", b"HEAD"})
+_METHODS: Final = {b"GET": 0, b"HEAD": 0, b"OPTIONS": 1}  # what they say of who sends them
 
 
 class Score:
@@ -139,7 +137,7 @@ def shape(request: Request) -> int:
     """A hash of all that heuristics and model read of a head. It is made with the process's secret: none can be made to fit."""
     unread = UNREAD
     fields = [pair[0] if pair[0] in unread else pair for pair in request.headers]
-    return hash((request.method in _READING, request.upgrade, request.protocol, request.peer.secure, *fields))
+    return hash((_METHODS.get(request.method, 2), request.upgrade, request.protocol, request.peer.secure, *fields))
 
 
 class Scorer:
@@ -191,7 +189,9 @@ class Scorer:
             view = View(request, request.peer.prints, identity)
             found = detect(view)
             if any(each.certain for each in found):
-                return Score(AUTOMATED, "Heuristics", found, None, identity)
+                # Who may yet turn out to be a known bot is not certainly another one: whoever refuses scores of 1 alone waits.
+                waits = identity is not None and identity.pending
+                return Score(_LEAST_MODEL if waits else AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
             chance = model.predict(vector(request, now, view.headers)) if model is not None else None
             if model is None or chance is None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from edgeproxy.prints import Prints
 
 NONE: Final = -1  # of a family
-EMBEDDED: Final = frozenset({"webview", "qt"})  # other programs with an engine inside, that leave out some of what browsers send
+# Other programs with an engine inside, that leave out some of what browsers send; and forks of Firefox that have left it long
+# ago and say its versions all the same (Pale Moon).
+EMBEDDED: Final = frozenset({"webview", "qt", "goanna", "seamonkey"})
 H1, H2, H3 = 0, 1, 2  # indices of observe.metrics.PROTOCOLS
 
 

@@ -51,7 +51,7 @@ class BotBehaviour(Section):
     regular: Odds = Field(default=-1.2, description="Always the same time between requests.")
     errors: Odds = Field(default=-1.5, description="Answers of 400 to 499: from a fifth of all, fully from seven tenths on.")
     spread: Odds = Field(default=-0.8, description="Many paths, evenly, without what pages are made of.")
-    no_cookies: Odds = Field(default=-0.8, description="Ten requests of an address, and no session cookie came back.")
+    no_cookies: Odds = Field(default=-0.8, description="Ten answers to an address had a session cookie, and none came back.")
     many_agents: Odds = Field(default=-1.0, description="Several User-Agents of one session, or fingerprint at one address.")
     pages: Odds = Field(default=0.6, description="Scripts, styles and pictures are loaded as pages need them.")
 

@@ -44,6 +44,7 @@ _TOKEN: Final = struct.Struct(">BIIBBB28s")  # version, issued, expires, bits of
 _CLEARANCE: Final = struct.Struct(">BBI28s")  # version, level, expires, for whom
 _PARTS: Final = tuple((bytes([part]), 4 * part) for part in range(PARTS))
 _VERSION: Final = 1
+_MOST: Final = 4  # clearances of one request that are looked at: each may be opened with four keys
 _WORD: Final = 32
 
 
@@ -239,10 +240,12 @@ class Challenger:
     def level(self, headers: Headers, whom: Holder, ja4: str, now: float, *, upgrade: bool = False) -> int | str:
         """The level of the clearance that a request carries, 0 when it carries none, or why that is not right."""
         found: int | str = 0
-        name = _cookie(ja4)
+        name, left = _cookie(ja4), _MOST
         for field, value in headers:
-            if field == b"cookie" and name in value:
-                for text in values_of(value, name):
+            if field == b"cookie" and left and name in value:
+                # Over HTTP/2 each cookie may have a line of its own.
+                for text in values_of(value, name, left):
+                    left -= 1
                     found = self._level(text, whom, now, upgrade)
                     if isinstance(found, int):
                         return found

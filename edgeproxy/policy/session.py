@@ -24,6 +24,22 @@ MAX_COUNT: Final = 0xFFFF
 _KEPT: Final = 4096  # texts that were opened and are remembered; more, and all are forgotten
 _LAYOUT: Final = struct.Struct(">B16sIIHH")
 _VERSION: Final = 1
+_MOST: Final = 4  # sessions of one request that are looked at
+
+
+def shareable(headers: Headers) -> bool:
+    """Whether caches that many share may keep a reply, by its Cache-Control: its cookies would be everybody's then.
+
+    One that says nothing may be kept, too (RFC 9111 §4.2.2), but what has cookies is not.
+    """
+    for name, value in headers:
+        if name == b"cache-control":
+            said = value.lower()
+            if b"private" in said or b"no-store" in said:
+                return False
+            if b"public" in said or b"max-age" in said or b"s-maxage" in said:
+                return True
+    return False
 
 
 class Session(NamedTuple):
@@ -57,9 +73,11 @@ class Sessions:
 
     def read(self, headers: Headers, now: float) -> Session | None:
         """The session of a request's field lines; None where there is none that is right and young enough."""
+        left = _MOST
         for name, value in headers:
-            if name == b"cookie":
-                for text in values_of(value, NAME):
+            if name == b"cookie" and left:
+                for text in values_of(value, NAME, left):
+                    left -= 1
                     session = self._session(text, now)
                     if session is not None:
                         return session

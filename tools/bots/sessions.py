@@ -152,7 +152,9 @@ def moved(steps: Iterable[Step], last: int, pause: float) -> float:
         now = step.when
         for track in behaviour.tracks(_keys(step.session), now):
             error = 400 <= step.status < 500
-            track.count(now, crc32(step.path.encode()), 1, static=step.static, cookie=step.session > 0, error=error)
+            known = step.session > 0
+            given = not known and not step.static
+            track.count(now, crc32(step.path.encode()), 1, static=step.static, cookie=known, error=error, given=given)
     return behaviour.moved(_keys(last), now + pause)
 
 

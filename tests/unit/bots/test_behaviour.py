@@ -18,12 +18,13 @@ _ADDRESS = Keys(b"", "192.0.2.1", "")
 def run(
     requests: int, pause: Callable[[int], float], *, keys: Keys = _KEYS, path: Callable[[int], int] = lambda _: 1,
     static: Callable[[int], bool] = lambda _: False, error: bool = False, agent: Callable[[int], int] = lambda _: 1,
+    given: bool = True,
 ) -> float:  # fmt: skip
     behaviour, now = Behaviour(), 1000.0
     for n in range(requests):
         now += pause(n)
         for track in behaviour.tracks(keys, now):
-            track.count(now, path(n), agent(n), static=static(n), cookie=keys.session != b"", error=error)
+            track.count(now, path(n), agent(n), static=static(n), cookie=keys.session != b"", error=error, given=given)
     return behaviour.moved(keys, now)
 
 
@@ -62,6 +63,13 @@ def test_an_address_weighs_less_than_a_session() -> None:
 
 def test_cookies_that_never_come_back_cost() -> None:
     assert run(12, _person, keys=_ADDRESS) < 0 == run(9, _person, keys=_ADDRESS)
+    assert run(12, _person, keys=_ADDRESS, given=False) == 0, "who was given none cannot bring one"
+
+
+def test_what_all_workers_saw_together_grows_old() -> None:
+    track = Track(1000.0)
+    track.rate, track.heard = 9.0, 1000.0
+    assert track.a_second(1010.0) == 9.0 and track.a_second(1100.0) == 0.0
 
 
 def test_one_session_has_one_name() -> None:

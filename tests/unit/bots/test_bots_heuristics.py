@@ -106,8 +106,9 @@ CASES: list[tuple[int, Row, Row]] = [
      (but(FIREFOX_PAGE, b"sec-fetch-site", b"sec-fetch-mode", user_agent=FIREFOX.replace(b"153", b"78")), FOX, H2)),
     (6005, (but(PAGE, sec_fetch_site=b"nowhere"), CHROMIUM, H2), (but(PAGE, sec_fetch_site=b"same-site"), CHROMIUM, H2)),
     (6005, (but(PAGE, sec_fetch_mode=b"fetch"), CHROMIUM, H2), (but(NAVIGATE, sec_fetch_mode=b"cors"), CHROMIUM, H2)),
-    (6005, (but(PAGE, sec_fetch_dest=b"empty"), CHROMIUM, H2), (but(PAGE, sec_fetch_dest=b"iframe"), CHROMIUM, H2)),
+    (6005, (but(PAGE, sec_fetch_dest=b"image"), CHROMIUM, H2), (but(PAGE, sec_fetch_dest=b"iframe"), CHROMIUM, H2)),
     (6005, (but(PAGE, sec_fetch_mode=b"cors"), CHROMIUM, H2), (PAGE, CHROMIUM, H2)),
+    (6007, ([(b"user-agent", b"curl/8"), *PAGE], CHROMIUM, H2), ([(b"te", b"a"), (b"te", b"b"), *PAGE], CHROMIUM, H2)),
     (6006, (but(PAGE, b"accept"), CHROMIUM, H2), (PAGE, CHROMIUM, H2)),
     (6006, (but(PAGE, b"accept-encoding"), CHROMIUM, H2), (but(PAGE, b"accept", upgrade=b"websocket"), None, H1)),
 ]  # fmt: skip

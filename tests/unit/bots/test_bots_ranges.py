@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.bots.names import MAX_ADDRESSES, NEGATIVE, POSITIVE, UNSURE, Names, candidates, confirms, ends_with, reverse_name
+from edgeproxy.bots.names import (
+    MAX_ADDRESSES,
+    NEGATIVE,
+    POSITIVE,
+    STALE,
+    UNSURE,
+    Names,
+    candidates,
+    confirms,
+    ends_with,
+    reverse_name,
+)
 from edgeproxy.bots.ranges import MAX_FILE, MAX_NETWORKS, is_name, parse, read_folder
 from edgeproxy.rules.addresses import client_code, show_range
 
@@ -87,7 +98,7 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "googlebot.json").write_text(json.dumps(GOOGLE))
     (tmp_path / "other.txt").write_text("198.51.100.0/24\n")
     (tmp_path / "bad.json").write_text("{}")
-    (tmp_path / "unasked.json").write_text("[\"203.0.113.0/24\"]")
+    (tmp_path / "unasked.json").write_text('["203.0.113.0/24"]')
     os.utime(tmp_path / "other.txt", (5, 5))
     found = read_folder(tmp_path, ["googlebot", "other", "bad", "absent"])
     assert found.missing == ("absent",) and found.problems == ("bad.json: no networks",) and found.oldest == 5
@@ -146,12 +157,13 @@ def test_what_is_known_of_addresses() -> None:
     assert names.of(address, 1.0) is None and len(wanted) == 1, "asked once"
     names.put(address, ("a.googlebot.com",), 2.0)
     assert names.of(address, 2.0 + POSITIVE - 1) == ("a.googlebot.com",)
-    assert names.of(address, 2.0 + POSITIVE) is None and len(wanted) == 2
+    assert names.of(address, 2.0 + POSITIVE) == ("a.googlebot.com",) and len(wanted) == 2, "until there is another answer"
+    assert names.of(address, 2.0 + POSITIVE + UNSURE + STALE) is None and len(wanted) == 3, "but not for ever"
     names.put(address, (), 0.0)
-    assert names.of(address, NEGATIVE - 1) == () and names.of(address, NEGATIVE) is None and len(wanted) == 3
+    assert names.of(address, NEGATIVE - 1) == () and names.of(address, NEGATIVE) is None and len(wanted) == 4
     names.put(address, None, 0.0)
-    assert names.of(address, UNSURE - 1) is None and len(wanted) == 3
-    assert names.of(address, UNSURE) is None and len(wanted) == 4
+    assert names.of(address, UNSURE - 1) is None and len(wanted) == 4
+    assert names.of(address, UNSURE) is None and len(wanted) == 5
 
 
 def test_addresses_are_bounded() -> None:
