@@ -6,7 +6,7 @@ WORKERS ?= 2
 EXTRAS ?= test
 LITELLM := bench/out/litellm/bin/python
 
-.PHONY: help demo demo-llm test lint bench litellm bots-capture bots-train bots-eval lock clean
+.PHONY: help demo demo-llm test lint bench litellm bots-capture bots-walk bots-train bots-eval lock clean
 help:
 	@echo "make demo    the edge with its built-in chat backend on https://localhost:8443; prints what to try"
 	@echo "make demo-llm  the same with a small real model (SmolLM2 on llama.cpp; 130 MB)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bots-eval   how good the bot model is on clients that it never saw (into docs/bot-model.md)"
 	@echo "make bots-train  train the bot model anew from tools/bots/data"
 	@echo "make bots-capture  run the clients of tools/bots/clients.py against the edge again (a quarter of an hour)"
+	@echo "make bots-walk   drivers of browsers walk through a site and meet a challenge (a minute; after bots-capture)"
 	@echo "make lock    resolve constraints.txt anew"
 
 # One stamp per set of extras: installed again when what is wanted changes.
@@ -51,6 +52,9 @@ litellm:
 
 bots-capture: $(VENV)/.installed-bots-tools
 	$(BIN)/python -m tools.bots.capture $(ARGS)
+
+bots-walk: $(VENV)/.installed-bots-tools
+	$(BIN)/python -m tools.bots.walking $(ARGS)
 
 bots-train: $(VENV)/.installed-bots-tools
 	$(BIN)/python -m tools.bots.train $(ARGS)

@@ -236,7 +236,8 @@ def parts(paths: CertificatePaths, seconds: float) -> tuple[Table, Actions]:
         "view": lambda: View(request, request.peer.prints),
         "heuristics": lambda: detect(view),
         "features": lambda: vector(request, now),
-        "score: all of these and the model": lambda: scorer.score(request, now),
+        "score, from nothing": lambda: scorer.score(forgotten(request), now),
+        "score, kept by the connection": lambda: scorer.score(request, now),
         "session cookie, read": lambda: sessions.read(request.headers, now),
         "session cookie, written (once a minute)": lambda: sessions.write(session, now),
         "marks": lambda: Marks(request, "192.0.2.1", session.id),
@@ -254,6 +255,13 @@ def parts(paths: CertificatePaths, seconds: float) -> tuple[Table, Actions]:
 # -- connections, and the model --------------------------------------------------------------------------------------
 
 
+def forgotten(request: Request) -> Request:
+    """A request on a connection that keeps no scores."""
+    assert request.peer.prints is not None
+    request.peer.prints.scores = None
+    return request
+
+
 def connected(client: str) -> Callable[[], object]:
     """All that is found out of a new connection: its hello, its names, how its protocol begins, what the model reads of it."""
 
@@ -264,14 +272,30 @@ def connected(client: str) -> Callable[[], object]:
     return step
 
 
-def connections(seconds: float) -> tuple[Table, Actions]:
+def first_scored(case: Case) -> Callable[[], object]:
+    """The same, and the score of its first head."""
+    settings, request = case.settings, case.parsed
+    assert settings is not None
+    client, scorer, peer, now = case.head.client, settings.scorer, case.peer, time.time()
+
+    def step() -> object:
+        prints = peer.prints = prints_of(client)
+        return prints.ja4, prints.ja4n, scorer.score(request, now)
+
+    return step
+
+
+def connections(paths: CertificatePaths, seconds: float) -> tuple[Table, Actions]:
     """What bots add to a connection."""
     table = Table("bots, new connection", "hello, names, features", "CPU µs/connection", against="")
     names = [each["client"] for each in hellos.VECTORS if each["client"] in CLIENTS]
-    table.targets += [Target(None, CONNECTION, name, name) for name in names]
-    return table, {name: lambda name=name: Run(least([connected(name)], seconds)[0]) for name in names}  # type: ignore[misc]
+    steps = {name: connected(name) for name in names}
+    steps[FIRST] = first_scored(Case(HEADS[0], paths, bots=True))
+    table.targets += [Target(None, CONNECTION, name, name) for name in steps]
+    return table, {name: lambda step=step: Run(least([step], seconds)[0]) for name, step in steps.items()}  # type: ignore[misc]
 
 
+FIRST = "chromium, and its first head scored"
 CLIENTS = ("chromium", "firefox", "curl", "python ssl", "chromium, HTTP/3")
 
 
@@ -314,6 +338,6 @@ def tables(seconds: float, measured: Measured) -> list[Table]:
     with tempfile.TemporaryDirectory(prefix="edge-bench-bots-") as folder:
         paths = make_development(Path(folder), ("localhost",))
         made = [measured(*requests(paths, window, new=new)) for new in (False, True)]
-        made += [measured(*parts(paths, window)), measured(*connections(window))]
+        made += [measured(*parts(paths, window)), measured(*connections(paths, window))]
         table, actions = rows(paths, window)
         return [*made, measured(table, actions)] if actions else made

@@ -93,20 +93,19 @@ class Client:
         static, score: of a head, and that with what the client did.
     """
 
-    __slots__ = (
-        "_agent", "_client", "_cookie", "_host", "_made", "_settings", "marks", "moved", "passed", "score", "session", "static",
-        "until",
-    )  # fmt: skip
+    __slots__ = ("_made", "_settings", "_who", "marks", "moved", "passed", "score", "session", "static", "until")
 
-    def __init__(self, settings: BotSettings, request: Request, client: str, host: str, agent: bytes, cookie: bytes) -> None:
+    def __init__(self, settings: BotSettings, request: Request, client: str, who: int) -> None:
+        """Find out.
+
+        Args:
+            who: hash of what the client is told from others by: cookies may be kilobytes, and connections are many.
+        """
         self._settings = settings
-        self._client = client
-        self._host = host
-        self._agent = agent
-        self._cookie = cookie
+        self._who = who
         self._made = now = time.time()
         sessions = settings.sessions
-        self.session = session = sessions.read(request.headers, now) if sessions is not None and cookie else None
+        self.session = session = sessions.read(request.headers, now) if sessions is not None else None
         self.marks = Marks(request, client, session.id if session is not None else b"")
         self.moved = 0.0
         self.passed = False
@@ -114,12 +113,9 @@ class Client:
         self.static: Score | None = None
         self.score: Score | None = None
 
-    def sends(self, settings: BotSettings, client: str, host: str, agent: bytes, cookie: bytes) -> bool:
+    def sends(self, settings: BotSettings, who: int) -> bool:
         """Whether it sends a head, too. Sessions end, so that it is not asked for ever."""
-        return (
-            self._settings is settings and self._cookie == cookie and self._agent == agent and self._client == client
-            and self._host == host and time.time() - self._made < _KNOWN
-        )  # fmt: skip
+        return self._who == who and self._settings is settings and time.time() - self._made < _KNOWN
 
 
 class Scored:
@@ -131,8 +127,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_agent", "_carries", "_cookies", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static",
-        "_until", "_who", "client", "signed",
+        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
+        "client", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -156,8 +152,7 @@ class Scored:
                 agent = agent or value
             elif name == b"signature-input":
                 self.signed = True
-        self._agent = agent
-        self._cookies = cookie
+        self._by = hash((agent, cookie, client, host))  # made with the process's secret: nobody can make another's
         self._carries = _CLEARANCE in cookie
 
     def again(self) -> Scored:
@@ -200,11 +195,11 @@ class Scored:
         """Who sends the head. Its connection knows him when he has sent another one."""
         who = self._who
         if who is None:
-            request, settings, host = self._request, self._settings, self._host
+            request, settings = self._request, self._settings
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
-            if who is None or not who.sends(settings, self.client, host, self._agent, self._cookies):
-                who = Client(settings, request, self.client, host, self._agent, self._cookies)
+            if who is None or not who.sends(settings, self._by):
+                who = Client(settings, request, self.client, self._by)
                 if prints is not None and not request.upgrade:  # what a clearance is good for differs
                     prints.client = who
             self._who = who

@@ -84,9 +84,15 @@ class Signals:
         counts.h2h3 += modern
         counts.heuristic += caught
         counts.browser += browser
-        for known, one in ((counts.addresses, address), (counts.agents, agent), (counts.paths, path)):
-            if one not in known and len(known) < _DISTINCT:
-                known.add(one)
+        known = counts.addresses
+        if address not in known and len(known) < _DISTINCT:
+            known.add(address)
+        known = counts.agents
+        if agent not in known and len(known) < _DISTINCT:
+            known.add(agent)
+        known = counts.paths
+        if path not in known and len(known) < _DISTINCT:
+            known.add(path)
 
     def of(self, ja4: str, now: float) -> Signal | None:
         """What is known of a fingerprint; None where nothing is."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import NAMES, chromium
+from browser import NAMES, Tab, chromium
 from support.bots import PAGE
 from support.edge import RecordedLog, certificates, running_edge
 from support.upstream import Connection, running_upstream
@@ -101,18 +101,30 @@ async def page(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def scoring(protocol: str = "h2", **bots: Any) -> AsyncIterator[Edge]:
+async def scoring(protocol: str = "h2", puzzles: dict[str, Any] | None = None, **bots: Any) -> AsyncIterator[Edge]:
     section = {"enabled": True, "model": "off", "identity": {"dns": False, "known_agents": False}, **bots}
     log = RecordedLog()
     async with running_upstream(page) as upstream:
         listen = {"protocols": PROTOCOLS[protocol]}
-        async with running_edge(upstream.port, log=log, bots=section, listen=listen) as edge:
+        async with running_edge(upstream.port, log=log, bots=section, listen=listen, challenge=puzzles or {}) as edge:
             yield Edge(edge.https_port, log)
 
 
 def caught(line: dict[str, Any]) -> set[int]:
     assert line["bot_score"] == 1, line
     return set(line["bot_detections"])
+
+
+async def shows(tab: Tab, text: str) -> None:
+    """Waits for a page to say something; pages come and go meanwhile."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                if text in (await tab.run("document.body ? document.body.innerText : ''")):
+                    return
+            except AssertionError:  # in the middle of a navigation
+                pass
+            await asyncio.sleep(0.05)
 
 
 def usual_name() -> str:
@@ -161,6 +173,22 @@ async def test_and_the_model_takes_it_for_a_person(protocol: str, tmp_path: Path
     async with scoring(protocol, model="shipped") as edge:
         for line in await visited(edge, tmp_path, protocol, f"--user-agent={usual_name()}"):
             assert line["bot_score"] >= 30, line
+
+
+@pytest.mark.parametrize("protocol", ["h2", "h3"])
+async def test_a_policy_challenges_and_a_browser_passes(protocol: str, tmp_path: Path) -> None:
+    """Also one that says that it is automated: a sum is all that is asked. curl does not do it."""
+    easy = {"difficulties": [{"up_to": 99, "bits": 8}], "unscored_bits": 8, "no_script": {"enabled": False}}
+    async with scoring(protocol, easy, mode="act", challenge=29) as edge:
+        force = (f"--origin-to-force-quic-on=localhost:{edge.port}",) if protocol == "h3" else ()
+        async with chromium(tmp_path, certificates().cert, *force) as tab:
+            await tab.call("Page.navigate", url=edge.url)
+            await shows(tab, "hello")
+        found = [(line["path"], line["status"], line["bot_score"]) for line in edge.lines()]
+        assert found[0] == ("/", 403, 1) and found[-1] == ("/", 200, 1), found
+        if protocol == "h2":
+            refused = await edge.run(*CURL, edge.url)
+            assert (refused["status"], refused["bot_score"]) == (401, 1)
 
 
 @pytest.mark.parametrize("protocol", ["h1", "h2"])

@@ -75,7 +75,7 @@ def test_a_store_that_does_not_answer_changes_nothing() -> None:
     for now in range(20):
         one.ended(marks(), PERSON, 200, 1000.0 + now * 0.01)
     one.expire(1005.0)
-    ((charge,), done), = answers
+    (((charge,), done),) = answers
     assert charge.cost == 20
     track = one._behaviour.tracks(marks().keys, 1005.0)[0]
     done(SimpleNamespace(verdicts=()))

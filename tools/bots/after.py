@@ -12,13 +12,25 @@ import numpy as np
 from tools.bots.figures import Numbers, auc, recall, share
 from tools.bots.matrix import Matrix
 from tools.bots.sessions import (
-    BROWSER, DRAWS, HURRIED, PROGRAM, READER, REQUESTS, TIMED, Kind, Walks, after, draws, walks,
+    BROWSER,
+    DRAWS,
+    HURRIED,
+    PROGRAM,
+    READER,
+    REQUESTS,
+    TIMED,
+    Kind,
+    Walks,
+    after,
+    draws,
+    walks,
 )  # fmt: skip
 
 MORE: Final = 100
 _COLUMNS: Final = (
-    ("cookies kept, with parts", "kept", True), ("cookies kept, pages alone", "kept", False), ("no cookies, with parts", "none", True),
-    ("no cookies, pages alone", "none", False), ("a new context for each page, with parts", "fresh", True),
+    ("cookies kept, with parts", "kept", True), ("cookies kept, pages alone", "kept", False),
+    ("no cookies, with parts", "none", True), ("no cookies, pages alone", "none", False),
+    ("a new context for each page, with parts", "fresh", True),
 )  # fmt: skip
 _FAST, _BURST, _TIMED, _READING = Kind(BROWSER), Kind(PROGRAM), Kind(TIMED), Kind(READER)
 _SHOWN: Final = {
@@ -88,7 +100,8 @@ def _programs(data: Matrix, values: Numbers, tier: str, seed: int) -> list[str]:
     bots = (names == tier) & ~data.bare
     humans = (names == "human") & ~data.bare & data.consistent
     lines = [
-        f"| {tier}, after | below 30 | AUC | recall at 0.1 % FPR | recall at 1 % FPR | median score |", "|---|---|---|---|---|---|",
+        f"| {tier}, after | below 30 | AUC | recall at 0.1 % FPR | recall at 1 % FPR | median score |",
+        "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, pool, people, passed in _cases(tier, seed):
         base, said = applied(values[humans], people, passed, seed), applied(values[bots], pool, passed, seed)
@@ -127,10 +140,9 @@ def _walked(measured: Walks) -> list[str]:
         of = row["requests"]
         pages = [each for each in of if each[1].startswith("/w/p") and "." not in each[1]]
         behind = next(each[4] for each in of if each[1] == "/w/behind")
+        seconds = f"{pages[-1][0] - pages[0][0]:.2f}"
         solved = f"yes, in {row['seconds']:.1f} s" if row["passed"] else "no"
-        lines.append(
-            f"| {name} | {pages[-1][0] - pages[0][0]:.2f} | {pages[0][4]} | {of[REQUESTS][4]} | {pages[-1][4]} | {solved} | {behind} |"
-        )
+        lines.append(f"| {name} | {seconds} | {pages[0][4]} | {of[REQUESTS][4]} | {pages[-1][4]} | {solved} | {behind} |")
     return lines
 
 
@@ -141,15 +153,15 @@ def report(data: Matrix, values: Numbers, seed: int) -> str:
         values: scores of all rows, by held-out models and heuristics.
     """
     return "\n".join([
-        f"**After {REQUESTS} requests and after a challenge.** What sessions move a score, in log-odds: median (5 % … 95 % of {DRAWS} "
-        f"sessions); behind the semicolon the median after {MORE} requests:", "",
+        f"**After {REQUESTS} requests and after a challenge.** What sessions move a score, in log-odds: median (5 % … 95 % of "
+        f"{DRAWS} sessions); behind the semicolon the median after {MORE} requests:", "",
         *_sessions(seed), "",
-        f"With that, and held-out scores with heuristics; each request is taken as number {REQUESTS + 1}. The humans that programs are "
-        "compared with do not contradict themselves, read pages meanwhile, keep cookies, and half of them load parts; they have passed "
-        "the challenge where the programs have:", "",
+        f"With that, and held-out scores with heuristics; each request is taken as number {REQUESTS + 1}. The humans that "
+        "programs are compared with do not contradict themselves, read pages meanwhile, keep cookies, and half of them load "
+        "parts; they have passed the challenge where the programs have:", "",
         *_programs(data, values, "automation", seed), "", *_programs(data, values, "impersonator", seed), "",
         *_humans(data, values, seed), "",
-        "Real walks: what an edge with the shipped model said while clients went through twenty pages as fast as they can and then met "
-        "a `managed_challenge`:", "",
+        "Real walks: what an edge with the shipped model said while clients went through twenty pages as fast as they can and "
+        "then met a `managed_challenge`:", "",
         *_walked(walks()), "",
     ])  # fmt: skip

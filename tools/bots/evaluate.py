@@ -103,13 +103,9 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None, seed: int) -> str:
         both = np.array([scorer(s, int(m)) for s, m in zip(data.samples, model, strict=True)], dtype=float)
         certain = both == 1
         both_raw = np.where(certain, -1.0, raw)
-        lines += [
-            "",
-            f"**With heuristics** (score 1; {int((certain & seen).sum())} of the humans, all contradicting themselves: ",
-        ]
-        if (certain & seen & data.consistent).any():
-            lines[-1] = lines[-1].replace("all contradicting themselves", "not all of them contradicting themselves")
-        lines[-1] += "the first table is against the others):"
+        hit, contradicting = int((certain & seen).sum()), int((certain & seen & ~data.consistent).sum())
+        told = f"{hit} of the humans, {contradicting} of these contradict themselves" if hit else "none of the humans"
+        lines += ["", f"**With heuristics** (score 1: {told}), against the humans whose head does not contradict itself:"]
         lines += ["", *tiers(data, both_raw, both_raw[seen & data.consistent])]
         lines += [*_certain(data, both, both_raw), "", "Shares by score:", ""]
         lines += ["| | certain (1) | below 30 |", "|---|---|---|"]

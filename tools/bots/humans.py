@@ -24,8 +24,8 @@ from edgeproxy.listen.hello import Hello
 from edgeproxy.prints import H2Print, Prints
 from tools.bots.samples import HOST, Sample
 
-SHARED = Path(os.environ.get("EDGEPROXY_SHARED", Path(__file__).parents[3] / "shared"))
-SIGNATURES = SHARED / "data/browser-signatures"
+SHARED = Path(os.environ.get("EDGEPROXY_SHARED", Path(__file__).parents[3] / "shared/data"))
+SIGNATURES = SHARED / "browser-signatures"
 COLLECTED: Final = (1_776_600_000, 1_780_600_000)  # seconds since 1970 between which apify's data was collected, by its versions
 _WEEK: Final = 604_800
 _TYPES: Final = {

@@ -1,5 +1,5 @@
 # What sessions of some requests do to a score. They are made up by rules that stand here; the edge's own code judges them.
-"""`session` makes one of a `Kind`, `moved` counts it as the edge does, `draws` does both often, `after` is the score that follows.
+"""`session` makes one of a `Kind`, `moved` counts it as the edge does, `draws` does both often, `after` is the score then.
 
 Pauses are measured on walks (`data/walked.json`, by `tools.bots.walking`), a timer's, or drawn from a distribution.
 """

@@ -199,7 +199,7 @@ def _key(certificate: Path) -> str:
     ).decode()
 
 
-def chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
+def _chromium_argv(variant: str, profile: Path, highest: str, port: int, url: str, key: str) -> list[str]:
     argv = [
         chromium(), "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
         f"--ignore-certificate-errors-spki-list={key}", f"--user-data-dir={profile}",

@@ -1,5 +1,5 @@
-# Real drivers walk through a site behind the edge and meet a challenge. What the edge counted and said is kept; nothing is judged.
-"""`python -m tools.bots.walking [--cache DIR]`: writes `data/walked.json`. Needs the environments that `tools.bots.capture` makes.
+# Real drivers walk through a site behind the edge and meet a challenge. What the edge counted and said is kept.
+"""`python -m tools.bots.walking [--cache DIR]`: writes `data/walked.json`.
 
 A walk: PAGES pages as fast as the client can, a page that is challenged, one page more. Each has an edge of its own, with all
 that it scores with, so that nothing is left of the walk before.
@@ -50,7 +50,8 @@ _PAGE = """<!doctype html><html lang="en"><head><title>{name}</title><link rel="
 
 
 class Noting(Watch):
-    """Notes what is counted, as rows: seconds, path, number of the session whose cookie came (0: none), status, score, log-odds."""
+    """Notes what is counted, as rows: seconds, path, number of the session whose cookie came (0: none), status, score,
+    log-odds."""
 
     __slots__ = ()
     sessions: dict[bytes | str, int] = {b"": 0}  # noqa: RUF012  numbers, in the order they came

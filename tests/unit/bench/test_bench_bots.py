@@ -73,7 +73,7 @@ def test_a_new_head_has_another_path_and_plan(paths: CertificatePaths) -> None:
 
 def test_the_tables_without_edges_have_figures(paths: CertificatePaths) -> None:
     for table, actions in (
-        bots.requests(paths, 0.02, new=True), bots.parts(paths, 0.01), bots.connections(0.01), bots.rows(paths, 0.01),
+        bots.requests(paths, 0.02, new=True), bots.parts(paths, 0.01), bots.connections(paths, 0.01), bots.rows(paths, 0.01),
     ):  # fmt: skip
         for target in table.targets:
             assert target.who in actions or not actions

@@ -6,7 +6,20 @@ import random
 import pytest
 
 from tools.bots.sessions import (
-    BROWSER, DRAWS, READER, REQUESTS, TIMED, Kind, Step, after, draws, moved, paces, session, walked, walks,
+    BROWSER,
+    DRAWS,
+    READER,
+    REQUESTS,
+    TIMED,
+    Kind,
+    Step,
+    after,
+    draws,
+    moved,
+    paces,
+    session,
+    walked,
+    walks,
 )  # fmt: skip
 
 _WALKS = walks()

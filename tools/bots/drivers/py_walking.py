@@ -42,7 +42,7 @@ def playwright(name, variant, base, chromium, pages):
     return passed, took
 
 
-def selenium(name, variant, base, chromium, pages):
+def selenium(_, variant, base, chromium, pages):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -62,7 +62,7 @@ def selenium(name, variant, base, chromium, pages):
     return passed, took
 
 
-def impersonator(name, variant, base, chromium, pages):
+def impersonator(name, variant, base, _, pages):
     if name == "curl_cffi":
         from curl_cffi import requests
 
