@@ -81,7 +81,7 @@ class Track:
         self.pause = 0.0
         self.square = 0.0
         self.paths = [0] * _BUCKETS
-        self.agents: frozenset[int] = frozenset()
+        self.agents: tuple[int, ...] = ()
         self.rate = 0.0
         self.heard = 0.0
         self.told = 0
@@ -100,7 +100,7 @@ class Track:
         if error:
             self.errors += 1
         if agent not in self.agents and len(self.agents) < _MOST_NAMES:
-            self.agents |= {agent}
+            self.agents += (agent,)
         if static:
             self.statics += 1
         if cookie:

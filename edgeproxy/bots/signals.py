@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 HALF: Final = 1800.0
 FINGERPRINTS: Final = 2_000  # of a half hour; what comes later is not counted
-_DISTINCT: Final = 256  # addresses, User-Agents and paths that are told apart, of one fingerprint in a half hour
+_DISTINCT: Final = 512  # addresses, User-Agents and paths that are told apart, of one fingerprint: bits of one number each
+_BITS: Final = tuple(1 << bit for bit in range(_DISTINCT))
 _FRESH: Final = 30.0  # seconds for which ranks hold
 
 
@@ -44,9 +45,9 @@ class _Counts:
         self.h2h3 = 0
         self.heuristic = 0
         self.browser = 0
-        self.addresses: set[int] = set()
-        self.agents: set[int] = set()
-        self.paths: set[int] = set()
+        self.addresses = 0
+        self.agents = 0
+        self.paths = 0
 
 
 class Signals:
@@ -84,15 +85,10 @@ class Signals:
         counts.h2h3 += modern
         counts.heuristic += caught
         counts.browser += browser
-        known = counts.addresses
-        if address not in known and len(known) < _DISTINCT:
-            known.add(address)
-        known = counts.agents
-        if agent not in known and len(known) < _DISTINCT:
-            known.add(agent)
-        known = counts.paths
-        if path not in known and len(known) < _DISTINCT:
-            known.add(path)
+        # Sets of them would be kilobytes, which whoever makes up fingerprints could fill.
+        counts.addresses |= _BITS[address % _DISTINCT]
+        counts.agents |= _BITS[agent % _DISTINCT]
+        counts.paths |= _BITS[path % _DISTINCT]
 
     def of(self, ja4: str, now: float) -> Signal | None:
         """What is known of a fingerprint; None where nothing is."""
@@ -118,11 +114,12 @@ class Signals:
         new, old = self._new.get(ja4), self._old.get(ja4)
         if new is None or old is None:
             one = new or old
-            return (one.requests, len(one.addresses), len(one.agents), len(one.paths)) if one is not None else None
-        # Of sets the larger one: to unite thousands of them would keep the loop waiting.
+            if one is None:
+                return None
+            return one.requests, one.addresses.bit_count(), one.agents.bit_count(), one.paths.bit_count()
         return (
-            new.requests + old.requests, max(len(new.addresses), len(old.addresses)), max(len(new.agents), len(old.agents)),
-            max(len(new.paths), len(old.paths)),
+            new.requests + old.requests, (new.addresses | old.addresses).bit_count(), (new.agents | old.agents).bit_count(),
+            (new.paths | old.paths).bit_count(),
         )  # fmt: skip
 
     def _rank(self, now: float) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from edgeproxy.bots import signals as module
 from edgeproxy.bots.signals import HALF, Signals
 
@@ -46,4 +48,17 @@ def test_memory_is_bounded() -> None:
     assert signals.of(f"f{module.FINGERPRINTS + 1}", 0.0) is None
     for n in range(5_000):
         signals.count("f1", 0.0, n, n, n, modern=True, caught=False, browser=True)
-    assert max(len(each.addresses) for each in signals._new.values()) == module._DISTINCT
+    assert max(each.addresses.bit_count() for each in signals._new.values()) == module._DISTINCT
+
+
+def test_made_up_fingerprints_take_little_memory() -> None:
+    """One of them with thousands of paths and names: three numbers of 512 bits."""
+    signals, now = Signals(), 10.0
+    tracemalloc.start()
+    try:
+        for made in range(50):
+            for n in range(600):
+                signals.count(f"t13d{made}", now, n, n * 7, n * 13, modern=False, caught=False, browser=True)
+        assert tracemalloc.get_traced_memory()[0] < 50 * 1500
+    finally:
+        tracemalloc.stop()
