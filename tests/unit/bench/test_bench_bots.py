@@ -43,7 +43,7 @@ def test_the_browser_comes_with_its_session_and_the_sdk_is_caught(paths: Certifi
         case.known()
     assert browser.plan.scored is not None
     assert browser.plan.scored.marks().keys.session
-    assert browser.plan.scored.cookie() is None
+    assert browser.plan.scored.cookie([]) is None
     assert browser.plan.scored.current().detections == ()
     assert sdk.plan.scored is not None
     assert [each.name for each in sdk.plan.scored.current().detections] == ["declared_library"]
