@@ -59,7 +59,8 @@ class Track:
         requests, errors: errors are answers with 400–499.
         statics: for what pages are made of (scripts, styles, pictures, fonts).
         cookies: with a cookie of ours; given: whose answer had one.
-        last: when the last one came; `pauses`: times between bursts that were seen; `pause`, `square`: moving averages of the time between bursts, and of its square.
+        last: when the last one came.
+        pauses: times between bursts that were seen; `pause`, `square`: moving averages of them and of their squares.
         agents: hashes of User-Agents, at most _MOST_NAMES.
         rate: requests a second as all workers together see it, 0.0 while that is not known; `heard`: when that was; `told`: how
             many of ours are in it.
