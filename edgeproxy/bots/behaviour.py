@@ -20,7 +20,8 @@ _ENOUGH: Final = 5  # requests before anything is said
 _SHARE: Final = 0.1  # of a new interval in the moving averages
 _BUCKETS: Final = 16  # of paths
 _HEARD: Final = 20.0  # seconds for which the rate that all workers together saw says something
-_BURST: Final = 0.05  # seconds: what comes closer together is one page being loaded
+_PAUSES: Final = 8  # that have to be seen before regularity is spoken of: a person's first few may be alike
+_BURST: Final = 0.5  # seconds: what comes closer together is one page being loaded (parts come 20 to 120 ms after it on loopback)
 _NAMES: Final = 4  # User-Agents of one fingerprint at one address: an office has a few
 _MOST_NAMES: Final = 8  # that are told apart
 SESSION, ADDRESS, PROGRAM = range(3)
@@ -58,7 +59,8 @@ class Track:
         requests, errors: errors are answers with 400–499.
         statics: for what pages are made of (scripts, styles, pictures, fonts).
         cookies: with a cookie of ours; given: whose answer had one.
-        last: when the last one came; `pause`, `square`: moving averages of the time between bursts, and of its square.
+        last: when the last one came.
+        pauses: times between bursts that were seen; `pause`, `square`: moving averages of them and of their squares.
         agents: hashes of User-Agents, at most _MOST_NAMES.
         rate: requests a second as all workers together see it, 0.0 while that is not known; `heard`: when that was; `told`: how
             many of ours are in it.
@@ -66,8 +68,8 @@ class Track:
     """
 
     __slots__ = (
-        "agents", "began", "cookies", "errors", "given", "heard", "last", "paths", "pause", "rate", "requests", "square",
-        "statics", "telling", "told",
+        "agents", "began", "cookies", "errors", "given", "heard", "last", "paths", "pause", "pauses", "rate", "requests",
+        "square", "statics", "telling", "told",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -79,6 +81,7 @@ class Track:
         self.began = now
         self.last = now
         self.pause = 0.0
+        self.pauses = 0
         self.square = 0.0
         self.paths = [0] * _BUCKETS
         self.agents: tuple[int, ...] = ()
@@ -111,6 +114,7 @@ class Track:
         pause = now - self.last
         if pause > _BURST:
             self.last = now
+            self.pauses += 1
             self.pause += _SHARE * (pause - self.pause) if self.pause else pause
             self.square += _SHARE * (pause * pause - self.square) if self.square else pause * pause
 
@@ -220,7 +224,7 @@ class Behaviour:
         total = weights.rate * _ramp(track.a_second(now), 1.0, 5.0)
         total += weights.errors * _ramp(track.errors / requests, 0.2, 0.7)
         pages = _ramp(track.statics / requests, 0.1, 0.5)
-        if requests >= 2 * _ENOUGH and track.pause:
+        if track.pauses >= _PAUSES:
             total += weights.regular * _ramp(0.5 - track.variation(), 0.1, 0.4)
             total += weights.spread * _ramp(track.entropy(), 0.6, 0.9) * (1 - pages)
         return total + weights.pages * pages

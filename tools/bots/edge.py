@@ -101,6 +101,7 @@ async def running(
     finally:
         await plane.release([stream, *packets])
         plane.abort()
+        await plane.close()
         await asyncio.sleep(0.1)
 
 

@@ -58,11 +58,11 @@ class Noting(Watch):
     rows: list[list[Any]] = []  # noqa: RUF012  one walk at a time
     paths: dict[int, str] = {}  # noqa: RUF012  by the hash of one
 
-    def ended(self, marks: Marks, score: Score, status: int, now: float) -> None:
+    def ended(self, marks: Marks, score: Score, status: int, now: float, *, given: bool = False) -> None:
         """See `Watch`."""
         session = self.sessions.setdefault(marks.keys.session, len(self.sessions))
         self.rows.append([round(now, 3), self.paths.get(marks.path, ""), session, status, score.value, round(score.moved, 3)])
-        super().ended(marks, score, status, now)
+        super().ended(marks, score, status, now, given=given)
 
 
 class Walked(Gateway):

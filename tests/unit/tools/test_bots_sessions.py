@@ -67,7 +67,8 @@ def test_what_was_worked_out_by_hand() -> None:
 
 
 def test_the_same_seed_draws_the_same() -> None:
-    assert draws(Kind(BROWSER), 1) == draws(Kind(BROWSER), 1) != draws(Kind(BROWSER), 2)
+    reader = Kind(READER, missing=True)
+    assert draws(reader, 1) == draws(reader, 1) != draws(reader, 2)
     assert len(draws(Kind(BROWSER), 1)) == DRAWS
     assert max(draws(Kind(TIMED), 1)) < -1 < 0 < min(draws(Kind(READER, parts=True), 1))
 
@@ -86,6 +87,9 @@ def test_the_edge_counted_the_same(row: dict[str, object]) -> None:
     pages = [at for at, step in enumerate(steps) if step.path.startswith("/w/p") and not step.static]
     assert len(pages) == 20
     for at in pages:
-        # Of requests on many connections one may end between the page's being asked for and answered: a little apart.
-        assert moved(steps[:at], steps[at].session, 0.0) == pytest.approx(said[at], abs=0.06), at
+        # What a client did is looked up once a second; and of requests on many connections one may end between the page's
+        # being asked for and answered.
+        seconds = row["requests"][at][0]  # type: ignore[index]
+        since = [n for n in range(at + 1) if row["requests"][n][0] >= seconds - 1.2]  # type: ignore[index]
+        assert any(moved(steps[:n], steps[at].session, 0.0) == pytest.approx(said[at], abs=0.06) for n in since), at
     assert len(steps) > REQUESTS
