@@ -118,7 +118,9 @@ def _told(loop: Any, pipe: Connection, load: Load | None) -> None:
     elif load is None:
         pipe.send((cpu(), 0, 0, []))
     else:
+        os.set_blocking(pipe.fileno(), True)  # the loop wants it otherwise, and thousands of times do not fit at once
         pipe.send((cpu(), load.count, load.away, load.took))
+        os.set_blocking(pipe.fileno(), False)
         load.took = []
 
 
