@@ -37,7 +37,7 @@ def posted(headers: Headers, body: HeldBody | None = None, length: int | None = 
 def test_what_needs_the_body() -> None:
     assert {name for name, info in FIELDS.items() if info.needs_body} == {
         "http.request.body.raw", "http.request.body.size", "http.request.body.truncated", "http.request.body.form",
-        "http.request.body.form.names", "http.request.body.form.values",
+        "http.request.body.form.names", "http.request.body.form.values", "edge.model",
     }  # fmt: skip
     assert not any(info.stable or info.always for info in FIELDS.values() if info.needs_body)
     assert FIELDS["http.request.body.mime"].stable
