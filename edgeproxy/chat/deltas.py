@@ -125,7 +125,9 @@ class Sent:
         try:
             text = "".join(_texts(_decode(data_of(event))))
         except (ValueError, RecursionError):
-            return
+            if size > len(event) + 2:
+                return  # a part of a long one is no JSON, and tells nothing
+            text = ""  # no client can read it
         self._looked += 1
         if text:
             self._texts.append(text[:_KEEP])
