@@ -347,7 +347,7 @@ def in_two_ways(stream: bytes, sizes: list[int]) -> tuple[Usage, Usage]:
 
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-SLOW = settings(suppress_health_check=CHECKS, deadline=None, max_examples=20000)
+SLOW = settings(suppress_health_check=CHECKS, deadline=None, max_examples=200)
 SIZES = st.lists(st.integers(1, 300), max_size=40)
 
 
