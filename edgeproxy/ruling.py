@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeproxy.rules.walk import Decision
 
 _log = logging.getLogger("edgeproxy")
+_NONE: Final[frozenset[str]] = frozenset()
 _REDIRECT: Final = 302
 _PLANS: Final = 8  # kept for exchanges of one plan whose rules came to the same
 _PREVIEW: Final = 64 * 1024  # bytes held for rules of a request without a route
@@ -215,10 +216,14 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
     prepared = rules.prepare(facts)
     decision = prepared.decision
     if decision is None:
-        plan.answering = _answering(rules, facts, frozenset(), stats)
-        gateway.stages(plan, request, frozenset(), frozenset())
+        plan.answering = _answering(rules, facts, _NONE, stats)
+        gateway.stages(plan, request, _NONE, _NONE)
         plan.ruling = Ruling(rules, prepared, stats)
         plan.direct = False
+        return
+    if not decision.hits and not prepared.failed:
+        plan.answering = _answering(rules, facts, _NONE, stats)
+        gateway.stages(plan, request, _NONE, _NONE)
         return
     if decision.hits or prepared.failed:
         plan.ruling = Ruling(rules, prepared, stats)

@@ -210,10 +210,8 @@ class _Maker:
         info = FIELDS[field.name]
         if words is not None and len(words) <= _MANY_LITERALS:
             return self._any_word(lower_slot(info) if lowered else info.slot, words, info.always)
-        if isinstance(test, Contains) or not isinstance(test.left, Field):
-            return None
-        needed = required(test.pattern)
-        if needed is None or len(needed) > _MANY_NEEDED or min(map(len, needed)) < _SHORT:
+        needed = required(test.pattern) if isinstance(test, Matches) and isinstance(test.left, Field) else None
+        if not isinstance(test, Matches) or needed is None or len(needed) > _MANY_NEEDED or min(map(len, needed)) < _SHORT:
             return None
         # A look for a word costs a tenth of what RE2 does.
         search = node_call(self.constant(searcher(compile_pattern(test.pattern, captures=False))), self.value(field))
@@ -367,6 +365,8 @@ class _Maker:
         first = args[0]
         if call.name == "lower" and isinstance(first, Field):
             return ast.Attribute(node_name(_FACTS), lower_slot(FIELDS[first.name]), ast.Load())
+        if call.name == "has_key" and isinstance(first, Field) and first.name in ENTRIES and isinstance(args[1], Literal):
+            return ast.Compare(self._index(first, args[1].value), [ast.IsNot()], [ast.Constant(None)])
         run = self.constant(runner(call.name, first.type))
         prepared: list[Any] = [arg.value if isinstance(arg, Literal) else None for arg in args]
         if function.prepare is not None:

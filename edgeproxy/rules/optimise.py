@@ -1,5 +1,6 @@
 # Trees that mean the same and cost less: what can be merged is decided here; how it is run is the compiler's business.
-"""`simplify` merges alternatives that compare one value with literals into one set; `cost` says how dear a test is.
+"""`simplify` merges alternatives that compare one value with literals into one set, and those that match it with patterns into
+one pattern; `cost` says how dear a test is.
 
 Nothing here changes what an expression means, missing values included: `a eq 1 or a eq 2` and `a in {1 2}` are both false
 where `a` is missing. `ne` is never merged, because `not a in {…}` would be true there.
@@ -8,9 +9,10 @@ where `a` is missing. `ne` is never merged, because `not a in {…}` would be tr
 from __future__ import annotations
 
 from edgeproxy.rules.addresses import Range
+from edgeproxy.rules.errors import RuleError
 from edgeproxy.rules.fields import FIELDS
 from edgeproxy.rules.functions import FUNCTIONS
-from edgeproxy.rules.regexes import literals
+from edgeproxy.rules.regexes import compile_pattern, literals
 from edgeproxy.rules.syntax import (
     BitAnd,
     Call,
@@ -32,6 +34,8 @@ from edgeproxy.rules.syntax import (
     Wildcard,
 )  # fmt: skip
 
+_LONGEST = 1000  # characters of a pattern that is made of several
+
 
 def simplify(test: Test) -> Test:
     """The same test, cheaper."""
@@ -49,7 +53,7 @@ def simplify(test: Test) -> Test:
         else:
             tests.append(each)
     if test.op == "or":
-        tests = _merged(tests)
+        tests = _joined(_merged(tests))
     return tests[0] if len(tests) == 1 else Combine(test.op, tuple(tests), test.at)
 
 
@@ -71,6 +75,38 @@ def _merged(tests: list[Test]) -> list[Test]:
             assert before is not None
             result[at] = In(test.left, (*before, *items), test.at)
     return result
+
+
+def _joined(tests: list[Test]) -> list[Test]:
+    """Alternatives `value matches pattern` of one value become one pattern, at the place of the first: a call of RE2 costs
+    more than what it looks for."""
+    result: list[Test] = []
+    places: dict[Value, int] = {}
+    for test in tests:
+        if not isinstance(test, Matches):
+            result.append(test)
+            continue
+        at = places.get(test.left)
+        joined = _either(result[at], test) if at is not None else None
+        if at is None or joined is None:
+            places[test.left] = len(result)
+            result.append(test)
+        else:
+            result[at] = joined
+    return result
+
+
+def _either(one: Test, other: Matches) -> Matches | None:
+    """One pattern for two; None where RE2 refuses it, as too large for example."""
+    assert isinstance(one, Matches)
+    pattern = "|".join(each if literals(each) is not None else f"(?:{each})" for each in (one.pattern, other.pattern))
+    if len(pattern) > _LONGEST:
+        return None
+    try:
+        compile_pattern(pattern, captures=False)
+    except RuleError:
+        return None
+    return Matches(one.left, pattern, one.at)
 
 
 def _items(test: Test) -> tuple[bytes | Range, ...] | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from edgeproxy.rules.batches import batches
 from edgeproxy.rules.compiler import Batched, Container
 from edgeproxy.rules.facts import Facts
 from edgeproxy.rules.fields import FIELDS
@@ -19,6 +18,7 @@ from edgeproxy.rules.lists import TYPES, container
 from edgeproxy.rules.may import may_hold
 from edgeproxy.rules.model import RuleBook
 from edgeproxy.rules.parser import parse
+from edgeproxy.rules.remembered import remembering
 from edgeproxy.rules.rule import Rule
 from edgeproxy.rules.syntax import Constant, Test
 from edgeproxy.rules.walk import Broken, Decision, Walk
@@ -113,6 +113,8 @@ class Ruleset:
         for segment in self.segments:
             part = Part(_ask(segment.stable, facts, unasked), _ask(segment.may, facts, unasked))
             parts.append(part)
+            if settled and not part.candidates and not part.found:
+                continue
             if settled and not part.candidates and not any(rule.sampled or rule.challenges for rule in part.found):
                 facts = walk.all(part.found, facts)
                 if walk.over:
@@ -258,7 +260,7 @@ def _known(name: str) -> bool:
 
 
 def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Batches:
-    return batches([Batched(test, rule, len(rule.model.expression)) for test, rule in rules], lists)
+    return remembering([Batched(test, rule, len(rule.model.expression)) for test, rule in rules], lists)
 
 
 def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:

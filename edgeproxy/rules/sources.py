@@ -92,6 +92,20 @@ def _values(slot: str) -> Source:
     return lambda facts: [value for values in getattr(facts, slot).values() for value in values]
 
 
+def _header_names(facts: Facts) -> list[bytes]:
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers) and b"host" not in lines:  # no name twice
+        return [b"host", *lines]
+    return [name for name, values in facts.http_request_headers.items() for _ in values]
+
+
+def _header_values(facts: Facts) -> list[bytes]:
+    lines, headers = facts.header_lines, facts.request.headers
+    if len(lines) == len(headers) and b"host" not in lines:  # no name twice
+        return [facts.request.authority, *lines.values()]
+    return [value for values in facts.http_request_headers.values() for value in values]
+
+
 def _cookies(facts: Facts) -> dict[bytes, list[bytes]]:
     """The names decoded (two that are one then have their values together), the values as they are: as at Cloudflare."""
     found: dict[bytes, list[bytes]] = {}
@@ -245,9 +259,9 @@ _OWN: Final[dict[str, Source]] = {
         (b"https://" if facts.ssl else b"http://") + facts.http_host + facts.http_request_uri
     ),
     "http.request.headers": _headers,
-    "http.request.headers.names": _names("http_request_headers"),
+    "http.request.headers.names": _header_names,
     "http.request.headers.truncated": lambda _: False,  # longer heads are refused before rules
-    "http.request.headers.values": _values("http_request_headers"),
+    "http.request.headers.values": _header_values,
     "http.request.method": lambda facts: facts.request.method,
     "http.request.timestamp.msec": lambda facts: facts.moment % 1000,
     "http.request.timestamp.sec": lambda facts: facts.moment // 1000,

@@ -50,6 +50,24 @@ def test_simpler_is_the_same(tree: Test) -> None:
         assert evaluate(simple, request) == evaluate(tree, request)
 
 
+PATTERNS = ["^/a", "b|c", "(?i)PATH", "[.]php$", r"\.PHP", "(?:a|)", "x{2,3}", "/(a)", "(?P<n>t)", "a+" * 300]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PATTERNS), min_size=2, max_size=6), st.sampled_from(["http.host", "lower(http.user_agent)"]))
+def test_alternatives_become_one_pattern(patterns: list[str], value: str) -> None:
+    tree = parse(" or ".join(f'{value} matches r"{pattern}"' for pattern in patterns), LISTS)
+    simple = simplify(tree)
+    for request in _REQUESTS:
+        assert bool(compile_test(tree, CONTAINERS)(request)) == evaluate(tree, request) == evaluate(simple, request)
+
+
+def test_how_many_patterns_are_left() -> None:
+    tree = parse('lower(http.host) matches "a.c" or ssl or lower(http.host) matches "d|e" or http.host matches "f"', LISTS)
+    simple = simplify(tree)
+    assert show(simple) == 'lower(http.host) matches r"(?:a.c)|d|e" or ssl or http.host matches r"f"'
+
+
 @settings(max_examples=600, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(_BITS), max_size=14).map(" ".join),
     st.lists(st.sampled_from(_BITS), max_size=14).map("".join)))

@@ -1,0 +1,142 @@
+# What was said of one request is said of the next one with the same path or User-Agent, and of no other.
+"""remembered.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.rules import CONTAINERS, LISTS, evaluate, facts, trees
+
+from edgeproxy.rules import remembered
+from edgeproxy.rules.batches import Batch
+from edgeproxy.rules.compiler import Batched
+from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.parser import parse
+from edgeproxy.rules.remembered import LONGEST, Remembering, remembering
+from edgeproxy.rules.syntax import Test
+
+PATHS = ['http.request.uri.path matches "^/a+$"', 'http.request.uri.path.extension eq "php"', 'http.request.uri.path eq "/a"']
+AGENTS = ['http.user_agent contains "sqlmap"', 'not http.user_agent matches "^M.z"']
+QUERIES = ['http.request.uri.query contains "x=1"', 'len(http.request.uri.query) eq 0']
+MIXED = ['http.request.uri.path eq "/a" and http.request.uri.query eq ""', 'ip.src eq 10.0.0.1', "true"]
+KINDS = [
+    'http.request.method eq "POST" and http.request.body.mime eq "text/plain"',
+    'edge.route.dialect eq "openai" and http.request.uri.path eq "/a"',
+]
+ALL = [*MIXED, *PATHS, *AGENTS, *QUERIES, *KINDS]
+
+
+def made(texts: list[str]) -> tuple[Batch, ...]:
+    return remembering([Batched(parse(text, LISTS), place) for place, text in enumerate(texts)], CONTAINERS)
+
+
+def ask(batches: tuple[Batch, ...], given: Facts) -> tuple[list[Any], list[Any]]:
+    found: list[Any] = []
+    broken: list[Any] = []
+    for batch in batches:
+        batch(given, found.append, lambda rule, _: broken.append(rule))
+    return found, broken
+
+
+def kept(batches: tuple[Batch, ...]) -> list[dict[bytes, Any]]:
+    (batch,) = batches
+    assert isinstance(batch, Remembering)
+    return [known for _, _, known in batch._parts]
+
+
+REQUESTS = st.tuples(
+    st.sampled_from([b"/a", b"/aa", b"/b.php", b"/a?x=1", b"/b.php?", b"*", b"/" + b"a" * LONGEST]),
+    st.sampled_from([b"GET", b"POST"]),
+    st.lists(st.sampled_from([(b"user-agent", b"sqlmap"), (b"user-agent", b"Mozilla"), (b"content-type", b"Text/plain; a=b")]),
+             max_size=3),
+    st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+    st.sampled_from([None, "openai"]),
+)  # fmt: skip
+
+
+def request(target: bytes, method: bytes, headers: list[tuple[bytes, bytes]], client: str, dialect: str | None) -> Facts:
+    asked = facts(target, method=method, headers=headers, client=client)
+    asked.dialect = dialect
+    return asked
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.permutations(ALL), st.lists(REQUESTS, min_size=2, max_size=12))
+def test_the_same_as_asking_again(texts: list[str], requests: list[Any]) -> None:
+    batches = made(texts)
+    tests = [parse(text, LISTS) for text in texts]
+    for each in [*requests, *requests]:
+        expected = [place for place, test in enumerate(tests) if evaluate(test, request(*each))]
+        assert ask(batches, request(*each)) == (expected, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(trees(), min_size=1, max_size=12))
+def test_whatever_the_rules_are(tests: list[Test]) -> None:
+    batches = remembering([Batched(test, place) for place, test in enumerate(tests)], CONTAINERS)
+    asked = [facts(), facts(b"/a"), facts(), facts(b"/a?a=example.org", headers=[(b"user-agent", b"a")]), facts(b"/a")]
+    for each in asked:
+        assert ask(batches, each) == ([place for place, test in enumerate(tests) if evaluate(test, each)], [])
+
+
+def test_an_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = made(ALL)
+    (batch,) = batches
+    assert isinstance(batch, Remembering)
+    asked: list[bytes] = []
+    original = Remembering._ask
+
+    def counting(self: Remembering, *args: Any) -> Any:
+        asked.append(args[-1])
+        return original(self, *args)
+
+    monkeypatch.setattr(Remembering, "_ask", counting)
+    for _ in range(3):
+        ask(batches, facts(b"/a", headers=[(b"user-agent", b"Mozilla")], client="10.0.0.9"))
+    assert asked == [b"Mozilla", b"", b"/a", b"\nGET\n\n/a"]
+    ask(batches, facts(b"/a", headers=[(b"user-agent", b"curl")]))
+    assert asked[4:] == [b"curl"]
+
+
+def test_nothing_is_kept_of_queries() -> None:
+    batches = made(ALL)
+    for _ in range(2):
+        ask(batches, facts(b"/secret?key=sk-123", headers=[(b"authorization", b"Bearer sk-123"), (b"cookie", b"a=sk-123")]))
+    assert not any(b"sk-123" in value for known in kept(batches) for value in known)
+    assert [set(known) for known in kept(batches)[1:]] == [{b""}, set(), set(), {b"\nGET\n\n/secret"}]
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MOST", 8)
+    batches = made(ALL)
+    for number in range(100):
+        target = b"/%d" % number
+        assert ask(batches, facts(target, headers=[(b"user-agent", b"sqlmap %d" % number)]))[0]
+        assert all(len(known) <= 8 for known in kept(batches))
+    before = [dict(known) for known in kept(batches)]
+    ask(batches, facts(b"/" + b"b" * LONGEST, headers=[(b"user-agent", b"c" * (LONGEST + 1))]))
+    assert kept(batches) == before
+
+
+def test_a_failure_is_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rules whose field cannot be read, and what the others say beside it."""
+    batches = made(['http.user_agent contains "a"', "true", 'http.user_agent eq "b"'])
+
+    def fail(_: Facts) -> bytes:
+        raise ValueError("no")
+
+    broken = facts(b"/a")
+    monkeypatch.setattr(Facts.__dict__["http_user_agent"], "source", fail)
+    monkeypatch.setattr(Facts.__dict__["text_http_user_agent"], "source", fail)
+    for _ in range(2):
+        assert ask(batches, broken) == ([1], [0, 2])
+    monkeypatch.undo()
+    assert ask(batches, facts(b"/a", headers=[(b"user-agent", b"b")])) == ([1, 2], [])
+
+
+def test_rules_about_something_else_are_asked_as_ever() -> None:
+    assert not any(isinstance(batch, Remembering) for batch in made(["ip.src eq 10.0.0.1", "true"]))
+    assert made([]) == ()
