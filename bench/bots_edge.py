@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import bots, cases, peers, probe, proc, upstream
+from bench import bots, cases, load, peers, probe, proc, upstream
 from bench.cases import Bench, Running
 from bench.children import Failure
 from bench.limits_edge import Actions, configured, in_turn
@@ -26,14 +26,10 @@ EACH = 100  # of one connection
 MEMORY = 60.0  # MB
 SDK = 'wrk.headers["User-Agent"] = "OpenAI/Python 1.50.0"; wrk.headers["Accept"] = "application/json"\n'
 UNNAMED = 'wrk.headers["User-Agent"] = "AcmeDesk/2.1 (build 118)"; wrk.headers["Accept"] = "application/json"\n'
-PATHS = """\
-local number = 0
-function request() number = number + 1; return wrk.format(nil, "/v1/chat/completions?request=" .. number) end
-"""
 LOADS = {
     "SDK": SDK,
     "program without a known name": UNNAMED,
-    "the same, with another path each time": UNNAMED + PATHS,
+    "the same, with another path each time": UNNAMED + load.PATHS,
 }
 
 

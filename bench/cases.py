@@ -129,11 +129,18 @@ def h1(bench: Bench, peer: Peer) -> Run:
         return h1_load(bench, run)
 
 
-def h1_load(bench: Bench, run: Running) -> Run:
+def h1_heads(bench: Bench, peer: Peer) -> Run:
+    """The same with another target in each request: nothing that a proxy keeps of heads helps it."""
+    with running(bench, peer) as run:
+        return h1_load(bench, run, load.PATHS)
+
+
+def h1_load(bench: Bench, run: Running, more: str = "") -> Run:
+    """Args: `more`: see `load.wrk`."""
     length = WARM + round(bench.seconds + 0.5) + 1
     before = bench.upstream.requests()
     with load.wrk(
-        run.place.folder, run.place.port, cores=bench.load_cores, connections=H1_CONNECTIONS, seconds=length
+        run.place.folder, run.place.port, cores=bench.load_cores, connections=H1_CONNECTIONS, seconds=length, more=more
     ) as generator:
         time.sleep(WARM)
         seen = window(run.child, bench.upstream.requests, bench.seconds, bench.proxy_cores)

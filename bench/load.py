@@ -16,6 +16,11 @@ wrk.method = "POST"; wrk.path = "/v1/chat/completions"; wrk.body = [==[BODY]==]
 wrk.headers["Host"] = "HOST"; wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer sk-test"
 """
+# Behind POST: no head is like the one before it.
+PATHS = """\
+local number = 0
+function request() number = number + 1; return wrk.format(nil, "/v1/chat/completions?request=" .. number) end
+"""
 # The length of every finished stream is compared: a chunk that is missing or doubled shows.
 STREAM = """\
 wrk.method = "POST"; wrk.path = "/sse/fast"; wrk.body = [==[BODY]==]

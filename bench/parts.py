@@ -44,6 +44,7 @@ class Part:
 
 PARTS = (
     Part("h1", "h1", "HTTP/1.1", "CPU µs/request", cases.h1, (Target("envoy", 0.8, "stretch 0.75"),)),
+    Part("h1", "h1 new heads", "another target each time", "CPU µs/request", cases.h1_heads),
     Part("h2", "h2", "HTTP/2", "CPU µs/request", cases.h2, (Target("envoy", 0.6),)),
     Part("sse", "sse", "SSE", "CPU µs/chunk", cases.sse, (Target("envoy", 1.1),)),
     Part("handshake", "handshake", "new connection", "CPU ms", cases.handshake, (Target("nginx", 1.5),)),

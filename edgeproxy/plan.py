@@ -175,6 +175,8 @@ class Plan:
             forward = request.altered(forward.target, forward.headers)
         facts = Facts(forward, self.host, self.client, ray, time.time, self.snapshot.context)
         facts.original = request
+        if self.route is not None:
+            facts.dialect = self.route.dialect
         if self.keyed is not None:
             facts.key = self.keyed.key
         if self.scored is not None:
