@@ -38,6 +38,9 @@ class Slow(Section):
         default=(), max_length=16, description="Names of limits (with `named: true`) that hold for them, of tokens for example."
     )
     upstream: StrictStr | None = Field(default=None, description="Where they go instead: to a smaller model, for example.")
+    priority: Literal["normal", "low"] = Field(
+        default="normal", description="low: they wait behind all others for a connection to the upstream, and leave some free."
+    )
 
 
 Odds = Annotated[float, Field(ge=-3, le=3, allow_inf_nan=False)]
