@@ -1,5 +1,5 @@
 # Who goes first where connections are short: orders and bounds of a pool's queue, and what is kept free.
-"""upstream/waiting.py, and pool.py's use of it. Connections are counted here and not opened: contract/test_priority.py opens them."""
+"""upstream/waiting.py and pool.py. Connections are counted here and not opened: contract/test_priority.py opens them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Exchange:
 def settings(most: int = 1, pending: int = 100, reserved: int = 0, total: float | None = None) -> Any:
     target = SimpleNamespace(key="one", label="one:1", authority=b"one")
     return SimpleNamespace(
-        targets=(target,), balance="round-robin", max_connections=most, max_low=most - most * reserved // 100, max_pending=pending,
-        timeouts=SimpleNamespace(connect=3.0, total=total), retries=SimpleNamespace(budget=100, floor=10, max_attempts=9),
+        targets=(target,), balance="round-robin", max_connections=most, max_pending=pending,
+        max_low=most - most * reserved // 100, timeouts=SimpleNamespace(connect=3.0, total=total),
+        retries=SimpleNamespace(budget=100, floor=10, max_attempts=9),
     )  # fmt: skip
 
 
