@@ -57,6 +57,11 @@ class BotBehaviour(Section):
     no_cookies: Odds = Field(default=-0.8, description="Ten answers to an address had a session cookie, and none came back.")
     many_agents: Odds = Field(default=-1.0, description="Several User-Agents of one session, or fingerprint at one address.")
     pages: Odds = Field(default=0.6, description="Scripts, styles and pictures are loaded as pages need them.")
+    smooth: StrictBool = Field(
+        default=True,
+        description="true: what the model says of a session's request is drawn towards what it said before, by 0.5 up and 1 down "
+        "at most.",
+    )
 
 
 class BotPolicy(Section):
