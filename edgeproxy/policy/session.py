@@ -1,7 +1,8 @@
 # The session cookie: a name that the edge gave a client itself, so that its requests can be looked at together.
 """`Sessions` reads and writes it; when it is wanted, and what is counted under it, is the business of the bots' behaviour.
 
-It is bound to nothing: it says who somebody was, and opens no door. Nobody but the edge can read or make one.
+It is bound to nothing: it says who somebody was, and what was thought of the requests, and opens no door. Nobody but the
+edge can read or make one.
 """
 
 from __future__ import annotations
