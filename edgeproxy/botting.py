@@ -70,7 +70,7 @@ class Botting:
         return False
 
     def _slow(self, exchange: Exchange) -> None:
-        """Other limits and another upstream: a plan of its own, made once."""
+        """Other limits, another upstream, others first: a plan of its own, made once."""
         slow, plan = self._policy.slow, exchange.plan
         assert slow is not None
         slowed = self._slowed
@@ -81,6 +81,7 @@ class Botting:
                 exchange.gateway.limit(slowed, exchange.request, self._skipped, self._named | frozenset(slow.limits))
             if slow.upstream is not None and slowed.route is not None:
                 slowed.choose(slow.upstream, exchange.request)
+            slowed.low = slowed.low or slow.priority == "low"
             if slowed.scored is None or not slowed.scored.signed:  # else it is of this exchange alone
                 self._slowed = slowed
         exchange.plan = slowed

@@ -62,6 +62,7 @@ class Plan:
             rule can say anything.
         answering: the same about replies.
         limiting: the limits that its exchanges are under; None: none.
+        low: its exchanges let others go first to the upstream.
         retry: how often the client says that it has tried before.
         keyed: whose key they carry, or why that is not enough; None: nobody asks, and nobody said.
         scored: who sent them, as far as the head tells; None: nobody scores.
@@ -70,7 +71,7 @@ class Plan:
 
     __slots__ = (
         "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "botting", "chosen", "client",
-        "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "pool", "reply_fields",
+        "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "low", "pool", "reply_fields",
         "retry", "route", "ruling", "scored", "snapshot", "stats",
     )  # fmt: skip
 
@@ -83,6 +84,7 @@ class Plan:
         self.reply_fields: Headers = []
         self.pool: Pool | None = None
         self.chosen = False
+        self.low = False
         self.forward: Request | None = None
         self.ruling: Ruling | Desk | None = None
         self.answering: Answering | None = None
@@ -209,6 +211,7 @@ class Plan:
         if decision.upstream is not None and self.route is not None:
             self._choose(self.route, decision.upstream, forward, decision.written)
             self._host = decision.host
+        self.low = decision.low
         if self.route is not before:
             self._bare = with_route(self._bare, NO_ROUTE if self.route is None else self.route.name)
             self.log = self._bare

@@ -186,10 +186,22 @@ class Scored:
         score = who.score
         if score is None or who.static is not static:
             who.static = static
-            who.score = score = static.with_evidence(who.moved, passed=who.passed)
+            pulled = self._pulled(watch, who, static, moment)
+            who.score = score = static.with_evidence(who.moved, passed=who.passed, pulled=pulled)
         if self._static is not None:
             self._score, self._until = score, who.until
         return score
+
+    def _pulled(self, watch: Watch, who: Client, static: Score, moment: float) -> float:
+        """By its session, as `Watch.pull`."""
+        session = who.session
+        if session is None:
+            return 0.0
+        try:
+            return watch.pull(who.marks, session, static, moment)
+        except Exception as error:
+            self._settings.broken(error)
+            return 0.0
 
     def _sender(self) -> Client:
         """Who sends the head. Its connection knows him when he has sent another one."""
@@ -239,7 +251,9 @@ class Scored:
         session = self._sender().session or sessions.begin(now)
         if not sessions.due(session, now):
             return None
-        return sessions.write(session._replace(requests=session.requests + 1), now)
+        watch = self._settings.watch
+        session = session._replace(requests=session.requests + 1)
+        return sessions.write(watch.kept(session) if watch is not None else session, now)
 
     def _foreign(self) -> bool:
         """A page of another site asks: SameSite=Lax keeps the cookie from coming back."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from edgeproxy.bots.agents import OTHER, read_agent
-from edgeproxy.bots.behaviour import Behaviour, Keys, Track, Weights
+from edgeproxy.bots.behaviour import SESSION, Behaviour, Keys, Track, Weights
 from edgeproxy.bots.signals import Signal, Signals
+from edgeproxy.bots.smoothing import ODDS, Steady
 from edgeproxy.deadlines import NEVER
 from edgeproxy.rules.addresses import V6, client_code, network
 from edgeproxy.rules.sources import STATIC
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.deadlines import Deadlines
     from edgeproxy.gateway import Gateway
     from edgeproxy.message import Request
+    from edgeproxy.policy.session import Session
     from edgeproxy.state.ports import Admission
 
 _EVERY: Final = 2.0  # seconds between two looks at the store
@@ -48,9 +50,10 @@ class Marks:
         browser: the User-Agent claims one.
         modern: over HTTP/2 or HTTP/3.
         ja4: "" unknown.
+        whose: hash of the program, by its fingerprint and its name; 0: it has no fingerprint, or no session asks.
     """
 
-    __slots__ = ("address", "agent", "browser", "ja4", "keys", "modern", "path", "static")
+    __slots__ = ("address", "agent", "browser", "ja4", "keys", "modern", "path", "static", "whose")
 
     def __init__(self, request: Request, client: str, session: bytes) -> None:
         """Make them.
@@ -66,6 +69,8 @@ class Marks:
         self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")
         self.agent = crc32(agent)
         self.address = crc32(client.encode())
+        program = prints.ja4n if prints is not None and session else ""
+        self.whose = crc32(program.encode(), self.agent) or 1 if program else 0
         self.browser = read_agent(agent).family != OTHER
         self.modern = request.protocol >= _MODERN
         self._walk(request.target)
@@ -84,6 +89,7 @@ class Marks:
         made.address = self.address
         made.browser = self.browser
         made.modern = self.modern
+        made.whose = self.whose
         made._walk(target)
         return made
 
@@ -101,23 +107,44 @@ class Watch:
         deadline: when the busiest are told of next.
     """
 
-    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "deadline")
+    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "_smooth", "deadline")
 
     def __init__(self, gateway: Gateway, deadlines: Deadlines) -> None:
         self._gateway = gateway
         self._deadlines = deadlines
         self._behaviour = Behaviour()
+        self._smooth = True
         self._signals = Signals()
         self._busy: dict[str, Track] = {}
         self.deadline = NEVER
 
     def weigh(self, weights: BotBehaviour) -> None:
         """Count from now on as a configuration says."""
-        self._behaviour.weights = Weights(**weights.model_dump(exclude={"enabled"})) if weights.enabled else _NOTHING
+        self._behaviour.weights = Weights(**weights.model_dump(exclude={"enabled", "smooth"})) if weights.enabled else _NOTHING
+        self._smooth = weights.enabled and weights.smooth
 
     def moved(self, marks: Marks, now: float) -> float:
         """Log-odds of what a client did; see `Behaviour.moved`."""
         return self._behaviour.moved(marks.keys, now)
+
+    def pull(self, marks: Marks, session: Session, score: Score, now: float) -> float:
+        """Log-odds by which a session draws the model's score of one of its heads; see `Steady.pull`. The score counts for it."""
+        whose = marks.whose
+        if not whose or not self._smooth or score.source != "Machine Learning":
+            return 0.0
+        track = self._behaviour.tables[SESSION].get(session.id, now)
+        steady = track.steady
+        if steady is None or (session.requests > steady.seen and session.whose):  # other workers know more of it
+            steady = track.steady = Steady(session.odds, session.requests, session.whose)
+        return steady.pull(ODDS[score.value], whose)
+
+    def kept(self, session: Session) -> Session:
+        """The session with what is known here of its requests."""
+        track = self._behaviour.tables[SESSION].find(session.id)
+        if track is None or track.steady is None:
+            return session
+        steady = track.steady
+        return session._replace(requests=steady.seen, odds=steady.odds, whose=steady.whose)
 
     def signal(self, ja4: str, now: float) -> Signal | None:
         """How those of a fingerprint behave together."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from edgeproxy.bots.smoothing import Steady
 
 MOST: Final = 3.0  # log-odds that behaviour takes away at most, and
 LEAST: Final = 1.0  # that it gives at most: a person can be imitated by waiting
@@ -64,12 +67,13 @@ class Track:
         agents: hashes of User-Agents, at most _MOST_NAMES.
         rate: requests a second as all workers together see it, 0.0 while that is not known; `heard`: when that was; `told`: how
             many of ours are in it.
+        steady: what the model said of a session's requests; None of other tracks, and while nobody asked.
         telling: it is about to be told of, or never will be.
     """
 
     __slots__ = (
         "agents", "began", "cookies", "errors", "given", "heard", "last", "paths", "pause", "pauses", "rate", "requests",
-        "square", "statics", "telling", "told",
+        "square", "statics", "steady", "telling", "told",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -89,6 +93,7 @@ class Track:
         self.heard = 0.0
         self.told = 0
         self.telling = False
+        self.steady: Steady | None = None
 
     def count(self, now: float, path: int, agent: int, *, static: bool, cookie: bool, error: bool, given: bool = False) -> None:
         """A request was answered.

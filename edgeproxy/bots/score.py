@@ -46,11 +46,11 @@ class Score:
         detections: heuristics that were true.
         chance: the model's answer; None without one.
         identity: who a declared bot really is; None: nobody looked.
-        moved: log-odds that behaviour added (below 0: towards automated).
+        moved: log-odds that behaviour added (below 0: towards automated); pulled: that the session's other requests added.
         passed: the client has passed a challenge.
     """
 
-    __slots__ = ("chance", "detections", "identity", "moved", "passed", "source", "value")
+    __slots__ = ("chance", "detections", "identity", "moved", "passed", "pulled", "source", "value")
 
     def __init__(
         self, value: int, source: Source, detections: tuple[Heuristic, ...] = (), chance: float | None = None,
@@ -61,7 +61,7 @@ class Score:
         self.detections = detections
         self.chance = chance
         self.identity = identity
-        self.moved = 0.0
+        self.moved = self.pulled = 0.0
         self.passed = False
 
     def __repr__(self) -> str:
@@ -87,26 +87,29 @@ class Score:
             told.append("The client has passed a challenge.")
         if abs(self.moved) >= _WORTH_TELLING:
             told.append(f"What the client did before speaks {'against' if self.moved < 0 else 'for'} a person.")
+        if abs(self.pulled) >= _WORTH_TELLING:
+            told.append(f"Other requests of its session look {'less' if self.pulled < 0 else 'more'} like a person's.")
         if self.chance is not None:
             told.append(f"The model takes its fingerprints and headers for a person's with a chance of {self.chance:.0%}.")
         return told
 
-    def with_evidence(self, moved: float, *, passed: bool = False) -> Score:
+    def with_evidence(self, moved: float, *, passed: bool = False, pulled: float = 0.0) -> Score:
         """The same with what the client did: heuristics are certain and stay; nothing makes 1 or 99 of a guess but the model.
 
         Args:
             moved: log-odds of being a person, bounded by who counts them.
             passed: a challenge was solved.
+            pulled: log-odds by which the session's other requests draw it towards them, likewise.
         """
-        if not moved and not passed:
+        if not moved and not passed and not pulled:
             return self
         made = Score(self.value, self.source, self.detections, self.chance, self.identity)
-        made.moved, made.passed = moved, passed
+        made.moved, made.passed, made.pulled = moved, passed, pulled
         if self.value < _LEAST_MODEL:
             return made
-        odds = math.log(self.value / (100 - self.value)) + moved + (_PASS if passed else 0.0)
+        odds = math.log(self.value / (100 - self.value)) + moved + pulled + (_PASS if passed else 0.0)
         made.value = min(MOST, max(_LEAST_MODEL, round(100 / (1 + math.exp(-odds)))))
-        if made.value != self.value:
+        if made.value != self.value and (moved or passed):  # what is pulled is the model's word still
             made.source = "JS Fingerprinting" if passed and moved >= 0 else "Behavioral Analysis"
         return made
 

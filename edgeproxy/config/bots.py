@@ -38,6 +38,9 @@ class Slow(Section):
         default=(), max_length=16, description="Names of limits (with `named: true`) that hold for them, of tokens for example."
     )
     upstream: StrictStr | None = Field(default=None, description="Where they go instead: to a smaller model, for example.")
+    priority: Literal["normal", "low"] = Field(
+        default="normal", description="low: they wait behind all others for a connection to the upstream, and leave some free."
+    )
 
 
 Odds = Annotated[float, Field(ge=-3, le=3, allow_inf_nan=False)]
@@ -54,6 +57,11 @@ class BotBehaviour(Section):
     no_cookies: Odds = Field(default=-0.8, description="Ten answers to an address had a session cookie, and none came back.")
     many_agents: Odds = Field(default=-1.0, description="Several User-Agents of one session, or fingerprint at one address.")
     pages: Odds = Field(default=0.6, description="Scripts, styles and pictures are loaded as pages need them.")
+    smooth: StrictBool = Field(
+        default=True,
+        description="true: what the model says of a session's request is drawn towards what it said before, by 0.5 up and 1 down "
+        "at most.",
+    )
 
 
 class BotPolicy(Section):

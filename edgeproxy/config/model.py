@@ -295,6 +295,9 @@ class Upstream(Section):
     )
     max_connections: StrictInt = count(1024, "Connections of one worker to all targets together.")
     max_pending: StrictInt = count(1024, "Requests of one worker that may wait for one; over it 503.", least=0)
+    reserved: StrictInt = count(
+        25, "Percent of max_connections, rounded down, that requests of low priority leave free for others.", least=0, most=99
+    )
     keepalive: Wait = duration("60s", "How long an idle connection is kept for reuse; 0s: not at all.")
     timeouts: UpstreamTimeouts = Field(default_factory=UpstreamTimeouts, description="How long an upstream may take.")
     retries: Retries = Field(default_factory=Retries, description="How often a request may reach an upstream.")

@@ -69,10 +69,12 @@ class UpstreamSettings:
 
     Attributes:
         credential: the field line of its own key, with its end; b"" when it has none.
+        max_low: connections in use below which an exchange of low priority may begin.
     """
 
     __slots__ = (
-        "balance", "credential", "keepalive", "max_connections", "max_pending", "preserve_host", "retries", "targets", "timeouts",
+        "balance", "credential", "keepalive", "max_connections", "max_low", "max_pending", "preserve_host", "retries", "targets",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, upstream: Upstream, contexts: dict[str, ssl.SSLContext]) -> None:
@@ -80,6 +82,7 @@ class UpstreamSettings:
         self.preserve_host = upstream.host == "preserve"
         self.keepalive = upstream.keepalive
         self.max_connections = upstream.max_connections
+        self.max_low = upstream.max_connections - upstream.max_connections * upstream.reserved // 100
         self.max_pending = upstream.max_pending
         self.timeouts: UpstreamTimeouts = upstream.timeouts
         self.retries: Retries = upstream.retries

@@ -222,7 +222,11 @@ class _Asked:
         if model.action == "route":
             host = f", with Host {model.host}" if model.host is not None else ""
             return f"chooses the upstream {model.upstream}{host}"
-        said = {"allow": "no later rule runs", "rewrite": "changes the request", "set": f"tags it {', '.join(model.tags)}"}
+        if model.action == "set":
+            words = [f"tags it {', '.join(model.tags)}"] if model.tags else []
+            words += [f"puts it under {', '.join(model.limits)}"] if model.limits else []
+            return ", ".join([*words, *([f"gives it {model.priority} priority"] if model.priority else [])])
+        said = {"allow": "no later rule runs", "rewrite": "changes the request"}
         return said.get(model.action, "is told of")
 
 

@@ -45,6 +45,8 @@ def bots(ways: Ways) -> Stage | None:
     if slow is not None and slow.upstream is not None:
         plan.choose(slow.upstream, ways.request)
         rows.append(Named("upstream", slow.upstream))
+    if slow is not None and slow.priority == "low":
+        rows.append(Named("priority", "low: others go first to the upstream"))
     return Stage("bots", "changes", f"{told}: it gets less", rows)
 
 

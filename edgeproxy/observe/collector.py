@@ -220,6 +220,7 @@ def _upstreams(targets: list[Dump]) -> Iterator[Metric]:
     yield _gauge("upstream_connections_open", "Open connections to the target.", _UPSTREAM, column("open"))
     yield _gauge("upstream_requests_active", "Requests in progress at the target.", _UPSTREAM, column("active"))
     yield _gauge("upstream_requests_pending", "Requests that wait for a connection.", _UPSTREAM, column("pending"))
+    yield _gauge("upstream_requests_pending_low", "Those of them that have low priority.", _UPSTREAM, column("pending_low"))
     up = [((t["name"], t["target"]), t["up"] / t["reporters"]) for t in targets if t["reporters"]]
     yield _gauge("upstream_up", "Share of the workers that find the target up, 0 to 1.", _UPSTREAM, up)
 

@@ -63,6 +63,7 @@ class UpstreamStats:
         "name",
         "open",
         "pending",
+        "pending_low",
         "resets",
         "retries",
         "retries_withheld",
@@ -90,6 +91,7 @@ class UpstreamStats:
         self.open = 0
         self.active = 0
         self.pending = 0
+        self.pending_low = 0
         self.up = 1
 
 
@@ -250,7 +252,7 @@ def record(stats: RouteStats, protocol: int, status: int, seconds: float, bytes_
 _UPSTREAM_COUNTERS: Final = (
     "connects", "connect_failures", "reused", "retries", "retries_withheld", "client_retries", "client_retries_refused", "resets",
 )  # fmt: skip
-_UPSTREAM_GAUGES: Final = ("open", "active", "pending", "up")
+_UPSTREAM_GAUGES: Final = ("open", "active", "pending", "pending_low", "up")
 _COUNTERS: Final = ("handshakes", "handshakes_resumed", "redirects", "log_dropped", "events_dropped")
 _GAUGES: Final = ("reporters", "handshakes_pending", "streams_open")
 _LISTS: Final = ("connections_open", "connections_total")

@@ -1,7 +1,8 @@
 # The session cookie: a name that the edge gave a client itself, so that its requests can be looked at together.
 """`Sessions` reads and writes it; when it is wanted, and what is counted under it, is the business of the bots' behaviour.
 
-It is bound to nothing: it says who somebody was, and opens no door. Nobody but the edge can read or make one.
+It is bound to nothing: it says who somebody was, and what was thought of the requests, and opens no door. Nobody but the
+edge can read or make one.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ LIFETIME: Final = 1800  # seconds without a request
 REWRITTEN: Final = 60  # seconds after which a reply carries it anew
 MAX_COUNT: Final = 0xFFFF
 _KEPT: Final = 4096  # texts that were opened and are remembered; more, and all are forgotten
-_LAYOUT: Final = struct.Struct(">B16sIIHH")
-_VERSION: Final = 1
+_LAYOUT: Final = struct.Struct(">B16sIIHhI")
+_VERSION: Final = 2
+_GRAIN: Final = 1000  # steps of one log-odd
+_FAR: Final = 0x7FFF
 _MOST: Final = 4  # sessions of one request that are looked at
 
 
@@ -50,14 +53,16 @@ class Session(NamedTuple):
         first: when it was begun, in seconds since the epoch.
         seen: when it was last written.
         requests: about how many requests were seen until then; at most `MAX_COUNT`.
-        flagged: how many of them somebody found remarkable.
+        odds: what was said of them on the average, in log-odds (to three decimals, within ±32).
+        whose: hash of the program that this was said of; 0: nothing was said.
     """
 
     id: bytes
     first: int
     seen: int
     requests: int
-    flagged: int
+    odds: float
+    whose: int
 
 
 class Sessions:
@@ -85,7 +90,7 @@ class Sessions:
 
     def begin(self, now: float) -> Session:
         """A new session."""
-        return Session(os.urandom(16), int(now), int(now), 0, 0)
+        return Session(os.urandom(16), int(now), int(now), 0, 0.0, 0)
 
     def due(self, session: Session, now: float) -> bool:
         """Whether a reply should carry it: it is new, or was written a while ago."""
@@ -93,8 +98,9 @@ class Sessions:
 
     def write(self, session: Session, now: float) -> bytes:
         """The value of a Set-Cookie that keeps it for its lifetime from now on."""
-        first, requests, flagged = session.first, min(session.requests, MAX_COUNT), min(session.flagged, MAX_COUNT)
-        text = self._seals.seal(_LAYOUT.pack(_VERSION, session.id, first, int(now), requests, flagged), now)
+        requests, odds = min(session.requests, MAX_COUNT), max(-_FAR, min(_FAR, round(session.odds * _GRAIN)))
+        content = _LAYOUT.pack(_VERSION, session.id, session.first, int(now), requests, odds, session.whose)
+        text = self._seals.seal(content, now)
         return b"%b=%b; Path=/; Max-Age=%d; Secure; HttpOnly; SameSite=Lax" % (NAME, text, self._lifetime)
 
     def _session(self, text: bytes, now: float) -> Session | None:
@@ -106,5 +112,6 @@ class Sessions:
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             # Keys open for longer than a session lives, so that what was opened once need not be opened again.
-            session = self._kept[text] = Session(*_LAYOUT.unpack(content)[1:])
+            _, name, first, seen, requests, odds, whose = _LAYOUT.unpack(content)
+            session = self._kept[text] = Session(name, first, seen, requests, odds / _GRAIN, whose)
         return session if session.seen + self._lifetime > now else None

@@ -98,8 +98,8 @@ def _route(path: Path, raw: dict[str, Any], _response: bool) -> Iterator[Finding
 
 
 def _set(path: Path, raw: dict[str, Any], _response: bool) -> Iterator[Finding]:
-    if not any(key in raw for key in ("tags", "cache", "limits")):
-        yield Finding(path, "a set needs 'tags'", on_key=True)
+    if not any(key in raw for key in ("tags", "cache", "limits", "priority")):
+        yield Finding(path, "a set needs 'tags', 'limits' or 'priority'", on_key=True)
 
 
 def _skip(path: Path, raw: dict[str, Any], _response: bool) -> Iterator[Finding]:

@@ -110,6 +110,7 @@ class Expected(_Section):
     upstream: StrictStr | None = None
     host: StrictStr | None = None
     tags: tuple[StrictStr, ...] | None = None
+    priority: Literal["normal", "low"] | None = None
     stages: tuple[StrictStr, ...] | None = None
     response_headers: Wanted = Field(default_factory=dict)
 
@@ -250,6 +251,7 @@ def _seen(decision: Decision, facts: Facts, hits: list[str]) -> dict[str, Any]:
         "upstream": decision.upstream,
         "host": decision.host.decode("ascii") if decision.host is not None else None,
         "tags": decision.tags,
+        "priority": "low" if decision.low else "normal",
         "stages": tuple(sorted(decision.stages)),
     }
 

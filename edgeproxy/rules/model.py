@@ -50,6 +50,7 @@ KEYS: Final[dict[str, frozenset[str]]] = {
     "tags": frozenset({"set"}),
     "cache": frozenset({"set"}),
     "limits": frozenset({"set"}),
+    "priority": frozenset({"set"}),
     "status": frozenset({"block", "redirect"}),
     "body": frozenset({"block"}),
     "content_type": frozenset({"block"}),
@@ -272,6 +273,9 @@ class RuleModel(_Section):
     cache: Annotated[Any, BeforeValidator(_later)] = Field(default=None, description="set: settings of the cache; not built yet.")
     limits: tuple[RuleId, ...] = Field(
         default=(), max_length=32, description="set: names of limits with `named: true` that hold for this request."
+    )
+    priority: Literal["normal", "low"] | None = Field(
+        default=None, description="set: low: it waits behind all others for a connection to its upstream; the last rule counts."
     )
 
 

@@ -24,7 +24,7 @@ class Decision(NamedTuple):
         request: as it would be forwarded; the one that came when nothing was rewritten.
         written: those of its field lines that rules wrote: they are sent even where a client's would not be.
         upstream, host: what `route` chose.
-        tags, limits: of `set`.
+        tags, limits: of `set`; low: its priority.
         stages: that are skipped.
         left_out: ids of rules that are skipped.
     """
@@ -40,6 +40,7 @@ class Decision(NamedTuple):
     limits: tuple[str, ...] = ()
     stages: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
+    low: bool = False
 
 
 class Walk:
@@ -52,8 +53,8 @@ class Walk:
     """
 
     __slots__ = (
-        "_broken", "_draw", "_drawn", "cleared", "final", "hits", "host", "left_out", "limits", "location", "over", "request",
-        "saw", "skip_stages", "tags", "upstream", "written",
+        "_broken", "_draw", "_drawn", "cleared", "final", "hits", "host", "left_out", "limits", "location", "low", "over",
+        "request", "saw", "skip_stages", "tags", "upstream", "written",
     )  # fmt: skip
 
     def __init__(self, request: Request, draw: Callable[[], float], broken: Broken) -> None:
@@ -80,6 +81,7 @@ class Walk:
         self.host: bytes | None = None
         self.tags: list[str] = []
         self.limits: list[str] = []
+        self.low = False
 
     def all(self, rules: Iterable[Rule], facts: Facts) -> Facts:
         """Takes rules that hold, in order, until one ends the matter. See `take`."""
@@ -127,6 +129,8 @@ class Walk:
         elif rule.model.action == "set":
             self.tags += [tag for tag in rule.model.tags if tag not in self.tags]
             self.limits += [name for name in rule.model.limits if name not in self.limits]
+            if rule.model.priority is not None:
+                self.low = rule.model.priority == "low"
         return facts
 
     def _hit(self, rule: Rule, seen: Facts) -> None:
@@ -164,5 +168,5 @@ class Walk:
         """What it came to so far."""
         return Decision(
             tuple(self.hits), self.final, self.request, self.location, self.written, self.upstream, self.host, tuple(self.tags),
-            tuple(self.limits), frozenset(self.skip_stages), frozenset(self.left_out),
+            tuple(self.limits), frozenset(self.skip_stages), frozenset(self.left_out), self.low,
         )  # fmt: skip

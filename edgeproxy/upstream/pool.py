@@ -1,10 +1,9 @@
-# One upstream's exchanges: who works for which, who waits for a connection, and who may try again.
-"""`Pool`, and the queue of those that wait."""
+# One upstream's exchanges: who works for which, for whom there is room, and who may try again. Who waits stands in waiting.py.
+"""`Pool`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 from edgeproxy.deadlines import INTERVAL, NEVER, Deadlines
@@ -13,6 +12,7 @@ from edgeproxy.upstream.connect import Connecting, connect_fault, open_connectio
 from edgeproxy.upstream.h1 import UpstreamConnection
 from edgeproxy.upstream.retrying import MAX_TRIES, Governor, repeatable
 from edgeproxy.upstream.target import Target
+from edgeproxy.upstream.waiting import Queue, Waiting
 
 if TYPE_CHECKING:
     from edgeproxy.config.snapshot import UpstreamSettings
@@ -37,7 +37,7 @@ class Pool:
         self.loop = loop
         self.deadlines = deadlines
         self.stats = stats
-        self.pending: deque[Waiting] = deque()
+        self.pending = Queue()
         self.deadline = NEVER
         self.targets: list[Target] = []
         self.connections = 0  # open and opening, to all targets
@@ -62,11 +62,12 @@ class Pool:
             target.settings = each  # equal, but its CA file was read anew
             self.targets.append(target)
         for gone in known.values():
-            gone.stats.pending = 0
+            gone.stats.pending = gone.stats.pending_low = 0
             gone.remove()
         if pending:
             self.count_pending()
-            self.advance()  # there may be more room now
+            for _ in range(len(pending)):
+                self.advance()  # there may be more room now
 
     def submit(self, exchange: Exchange, tries: int = 0, *, queued: bool = False) -> None:
         """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue.
@@ -80,6 +81,9 @@ class Pool:
             return
         if exchange.plan.retry and tries == 0 and not queued and (fault := self._governor.refused(exchange)) is not None:
             exchange.fail(fault)
+            return
+        if exchange.plan.low and not queued and (self.pending or not self._room(low=True)):
+            self._wait(exchange, tries)
             return
         target = self.targets[0] if len(self.targets) == 1 else self._pick()
         connection = target.take() if tries == 0 else None
@@ -154,22 +158,34 @@ class Pool:
     # -- waiting for a connection --------------------------------------------------------------------------------
 
     def _wait(self, exchange: Exchange, tries: int) -> None:
-        if len(self.pending) >= self.settings.max_pending:
-            exchange.fail(_full("All connections to the upstream are busy; try again shortly."))
-            return
+        pending, moved = self.pending, None
+        if len(pending) >= self.settings.max_pending:
+            moved = pending.youngest_low() if not exchange.plan.low else None
+            if moved is None:
+                exchange.fail(_full("All connections to the upstream are busy; try again shortly."))
+                return
         due, end = self.deadlines.now + self.settings.timeouts.connect, self._due(exchange)
         waiting = Waiting(self, exchange, tries, min(due, end), late=end < due)
         exchange.attempt = waiting
-        self.pending.append(waiting)
+        pending.join(waiting)
         self.deadline = min(self.deadline, waiting.due)
         self.count_pending()
+        if moved is not None and moved.exchange.attempt is moved:
+            moved.exchange.attempt = None
+            moved.exchange.fail(_full("All connections to the upstream are busy, and others go first; try again later."))
+
+    def _room(self, *, low: bool) -> bool:
+        """Whether an exchange could begin now. One of low priority leaves so many connections free as are reserved."""
+        settings = self.settings
+        if low:
+            return self.connections - sum(len(target.idle) for target in self.targets) < settings.max_low
+        return self.connections < settings.max_connections or any(target.idle for target in self.targets)
 
     def advance(self) -> None:
         """A connection or room for one became free: serve the head of the queue."""
-        while self.pending and (
-            self.connections < self.settings.max_connections or any(target.idle for target in self.targets)
-        ):
-            waiting = self.pending.popleft()
+        pending = self.pending
+        while pending and self._room(low=pending[0].low):
+            waiting = pending.next()
             self.count_pending()
             exchange = waiting.exchange
             if exchange.attempt is waiting:
@@ -179,10 +195,7 @@ class Pool:
 
     def expire(self, now: float) -> None:
         """Exchanges that waited too long for a connection."""
-        due = now - INTERVAL
-        late = [waiting for waiting in self.pending if waiting.due < due]
-        # Not in order of their ends: an exchange may have been under way for long before it came here.
-        self.pending = deque(waiting for waiting in self.pending if waiting.due >= due)
+        late = self.pending.late(now - INTERVAL)
         self.deadline = min((waiting.due for waiting in self.pending), default=NEVER)
         self.count_pending()
         for waiting in late:
@@ -197,7 +210,8 @@ class Pool:
     def count_pending(self) -> None:
         """Show the length of the queue in the metrics."""
         if self.targets:
-            self.targets[0].stats.pending = len(self.pending)
+            stats = self.targets[0].stats
+            stats.pending, stats.pending_low = len(self.pending), self.pending.low
 
     # -- connecting ----------------------------------------------------------------------------------------------
 
@@ -267,11 +281,11 @@ class Pool:
     def retire(self) -> None:
         """A reload took the whole upstream away: exchanges that run on it finish, nothing is kept for later ones."""
         gone, self.targets = self.targets, []
-        gone[0].stats.pending = 0
+        gone[0].stats.pending = gone[0].stats.pending_low = 0
         for target in gone:
             target.remove()
         while self.pending:
-            waiting = self.pending.popleft()
+            waiting = self.pending.next()
             exchange = waiting.exchange
             if exchange.attempt is waiting:
                 exchange.attempt = None
@@ -283,39 +297,6 @@ class Pool:
         for target in self.targets:
             for connection in list(target.idle):
                 target.retire(connection)
-
-
-class Waiting:
-    """A place in a pool's queue.
-
-    Attributes:
-        tries: as for `Pool.submit`.
-        due: when it is given up.
-        late: that is the end of `timeouts.total`.
-    """
-
-    __slots__ = ("_pool", "due", "exchange", "late", "tries")
-
-    def __init__(self, pool: Pool, exchange: Exchange, tries: int, due: float, *, late: bool) -> None:
-        self._pool = pool
-        self.exchange = exchange
-        self.tries = tries
-        self.due = due
-        self.late = late
-
-    def pause(self) -> None:
-        """Nothing is read yet."""
-
-    def resume(self) -> None:
-        """Nothing is read yet."""
-
-    def cancel(self) -> None:
-        """The client left: its place is free."""
-        try:
-            self._pool.pending.remove(self)
-        except ValueError:
-            pass  # its turn had come
-        self._pool.count_pending()
 
 
 def _full(message: str) -> Fault:

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from support.bots import FIREFOX, PAGE
@@ -194,6 +196,27 @@ async def test_browsers_get_a_session(protocol: str) -> None:
         assert cookie.startswith(b"__Host-edge_session=") and b"; Secure; HttpOnly; SameSite=Lax" in cookie
         assert (await wire.get("/", [*PAGE, (b"cookie", cookie.partition(b";")[0])])).values(b"set-cookie") == []
         assert (await wire.get("/", CURL)).values(b"set-cookie") == []
+
+
+async def test_a_session_draws_scores_towards_what_they_were(protocol: str) -> None:
+    """With a model that is told what to say: our clients' handshakes are those of a library, which is certain."""
+    async with stand(protocol, bots=bots(log=0, behaviour={"rate": 0})) as s:
+        settings = s.edge.data_plane._gateway.snapshot.bots
+        assert settings is not None and settings.sessions is not None
+        says = SimpleNamespace(chance=0.9, manifest=SimpleNamespace(knots=((0.0, 2.0), (1.0, 98.0))))
+        says.predict = lambda _: says.chance
+        settings.scorer.model = cast("Any", says)
+        now = time.time()
+        text = settings.sessions.write(settings.sessions.begin(now)._replace(requests=1), now).partition(b";")[0]
+        wire, other = await s.dial(), await s.dial()
+        own = [*OWN, (b"cookie", text)]
+        for number in range(10):
+            await wire.get("/", [*own, (b"x-number", b"%d" % number)])
+        says.chance = 0.2
+        await other.get("/", [*own, (b"x-number", b"odd")])
+        await other.get("/", [(b"user-agent", b"another/1"), *own[1:]])
+        await other.get("/", [*OWN, (b"x-number", b"alone")])
+        assert [line["bot_score"] for line in s.records] == [88] * 10 + [30, 21, 21]
 
 
 async def test_a_reload_turns_it_on_and_off(protocol: str) -> None:

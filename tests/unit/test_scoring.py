@@ -16,9 +16,11 @@ from support.pipeline import Stand
 from edgeproxy import scoring
 from edgeproxy.bots.catalogue import Bot
 from edgeproxy.bots.identity import NOBODY, Verified
+from edgeproxy.config.bots import BotBehaviour
 from edgeproxy.message import Peer
 from edgeproxy.policy.session import NAME
 from edgeproxy.scoring import Scored
+from edgeproxy.watching import Watch
 
 BOT = Bot("Goodbot", "Good Inc.", "Search Engine Crawler")
 GOOD = NOBODY._replace(bot=BOT, verified=True, claimed=BOT, how="dns")
@@ -141,7 +143,7 @@ def test_a_slowed_plan_is_not_shared_by_signed_heads(clock: Clock) -> None:
     assert made.pool.jobs[0].exchange.plan is made.pool.jobs[1].exchange.plan
 
 
-@pytest.mark.parametrize("broken", ["identity", "watch.moved", "watch.ended", "watch.signal", "sessions", "scorer"])
+@pytest.mark.parametrize("broken", ["identity", "watch.moved", "watch.ended", "watch.signal", "watch.kept", "sessions", "scorer"])
 def test_nothing_that_breaks_breaks_a_request(broken: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def raises(*_: Any, **__: Any) -> Any:
         raise RuntimeError(broken)
@@ -215,6 +217,75 @@ def test_what_a_client_did_moves_its_score(clock: Clock, monkeypatch: pytest.Mon
     assert scored.current().value == 12 and scored.current().source == "Behavioral Analysis"
     moved[0], clock.now = 0.5, clock.now + 1.5
     assert scored.current().value == 62
+
+
+def drawn() -> tuple[Stand, bytes]:
+    """A stand whose model says what it is told to, and the fields of a browser with a session there."""
+    made = stand()
+    settings = made.snapshot.bots
+    assert settings is not None
+    made.gateway.watch.weigh(BotBehaviour(rate=0, many_agents=0))
+    said = [0.9]
+    knots = SimpleNamespace(knots=((0.0, 2.0), (1.0, 98.0)))
+    settings.scorer.model = cast("Any", SimpleNamespace(predict=lambda vector: said[0], manifest=knots))
+    made.says = said  # type: ignore[attr-defined]  # for the tests
+    (cookie,) = cookies(get(made))
+    return made, FIELDS + b"Cookie: %b\r\n" % cookie
+
+
+def score_of_one(made: Stand, fields: bytes, chance: float, name: bytes) -> int:
+    """Of a request that is like no other."""
+    made.says[0] = chance  # type: ignore[attr-defined]  # see drawn
+    get(made, fields + b"X-Name: %b\r\n" % name)
+    value = logged(made)[-1]["bot_score"]
+    assert isinstance(value, int)
+    return value
+
+
+def test_a_session_draws_the_score_of_one_request(clock: Clock) -> None:
+    made, fields = drawn()
+    before = [score_of_one(made, fields, 0.9, b"%d" % n) for n in range(12)]
+    assert set(before) == {88}
+    assert score_of_one(made, fields, 0.2, b"odd") == 30, "of 21, and not what the session is like"
+    assert score_of_one(made, fields, 0.9, b"again") == 86, "a little less"
+    other = fields.replace(b"Chrome/156", b"Chrome/155")
+    assert score_of_one(made, other, 0.2, b"other") == 21, "the cookie is not worth anything to another program"
+
+
+def test_what_a_session_was_like_travels_in_its_cookie(clock: Clock) -> None:
+    made, fields = drawn()
+    for n in range(12):
+        score_of_one(made, fields, 0.9, b"%d" % n)
+    clock.now += 61
+    (cookie,) = cookies(get(made, fields))
+    settings = made.snapshot.bots
+    assert settings is not None and settings.sessions is not None
+    session = settings.sessions.read([(b"cookie", cookie)], clock.now)
+    assert session is not None and session.requests == 13 and session.odds == pytest.approx(1.992, abs=1e-3) and session.whose
+    made.gateway.watch = settings.watch = Watch(made.gateway, made.gateway.deadlines)  # of another worker
+    assert score_of_one(made, FIELDS + b"Cookie: %b\r\n" % cookie, 0.2, b"odd") == 30
+
+
+def test_the_same_head_is_not_drawn_again_within_its_second(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, fields = drawn()
+    calls: list[int] = []
+    pull = Watch.pull
+    monkeypatch.setattr(Watch, "pull", lambda *given: calls.append(1) or pull(*given))
+    get(made, fields, times=50)
+    assert len(calls) == 1
+    clock.now += 1.5
+    get(made, fields, times=50)
+    assert len(calls) == 2
+
+
+def test_a_session_that_cannot_be_drawn_breaks_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: Any) -> float:
+        raise RuntimeError("pull")
+
+    made, fields = drawn()
+    monkeypatch.setattr(Watch, "pull", raises)
+    assert score_of_one(made, fields, 0.2, b"odd") == 21
+    assert made.stats.bots.failures == 1
 
 
 def test_a_proxy_that_is_trusted_is_not_who_is_scored(clock: Clock) -> None:

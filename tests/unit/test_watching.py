@@ -11,7 +11,10 @@ from support.bots import CHROME, PAGE, prints_of, request
 
 from edgeproxy.bots.heuristics import BY_ID
 from edgeproxy.bots.score import Score
+from edgeproxy.bots.smoothing import ODDS, UP
+from edgeproxy.config.bots import BotBehaviour
 from edgeproxy.deadlines import NEVER
+from edgeproxy.policy.session import Session
 from edgeproxy.state.embedded import EmbeddedStore
 from edgeproxy.watching import Marks, Watch
 
@@ -97,3 +100,49 @@ def test_signals_of_a_fingerprint() -> None:
     found = one.signal(prints_of("chromium").ja4, 1001.0)
     assert found is not None and (found.heuristic, found.browser, found.h2h3, found.addresses_rank) == (25, 75, 100, 1)
     assert one.signal("", 1001.0) is None and one.signal("t13d", 1001.0) is None
+
+
+# -- what a session's requests were like ------------------------------------------------------------------------------
+
+SESSION = Session(b"session", 1000, 1000, 1, 0.0, 0)
+LOW = Score(20, "Machine Learning")
+
+
+def pulls(one: Watch, mark: Marks, *scores: Score, session: Session = SESSION) -> list[float]:
+    return [one.pull(mark, session, score, 1000.0) for score in scores]
+
+
+def test_a_session_draws_scores_and_keeps_its_average() -> None:
+    one, mark = watch(EmbeddedStore()), marks(b"session")
+    assert pulls(one, mark, *[PERSON] * 10) == [0.0] * 10
+    kept = one.kept(SESSION)
+    assert (kept.requests, kept.whose) == (10, mark.whose) and kept.odds == pytest.approx(ODDS[80])
+    assert pulls(one, mark, LOW) == [UP]
+    other = watch(EmbeddedStore())
+    assert pulls(other, mark, LOW, session=kept) == [UP], "another worker knows it from the cookie"
+    assert other.kept(kept).requests == 11
+    assert pulls(one, mark, LOW, session=kept._replace(odds=-9.0)) != [-1.0], "an old cookie does not replace what is newer"
+    assert pulls(one, mark, LOW, session=kept._replace(odds=-9.0, requests=99)) == [-1.0]
+
+
+def test_a_session_gives_nothing_to_other_programs() -> None:
+    one, mark = watch(EmbeddedStore()), marks(b"session")
+    kept = SESSION._replace(requests=500, odds=ODDS[99], whose=mark.whose)
+    other = marks(b"session", agent=b"Mozilla/5.0 (X11)")
+    assert other.whose != mark.whose and pulls(one, other, LOW, session=kept) == [0.0]
+    hello = Marks(request([(b"user-agent", CHROME)], prints_of("curl")), "192.0.2.1", b"session")
+    assert hello.whose not in {mark.whose, other.whose, 0} and pulls(one, hello, LOW, session=kept) == [0.0]
+    blind = Marks(request([(b"user-agent", CHROME)], None), "192.0.2.1", b"session")
+    assert blind.whose == 0 and pulls(one, blind, LOW, session=kept) == [0.0], "nobody knows what it is"
+    assert pulls(one, mark, LOW, session=kept) == [UP]
+
+
+def test_only_the_models_word_is_averaged() -> None:
+    one, mark = watch(EmbeddedStore()), marks(b"session")
+    assert pulls(one, mark, CAUGHT, Score(2, "Heuristics")) == [0.0, 0.0]
+    assert one.kept(SESSION) is SESSION and marks(b"").whose == 0
+    for off in (BotBehaviour(smooth=False), BotBehaviour(enabled=False)):
+        one.weigh(off)
+        assert pulls(one, mark, PERSON, LOW) == [0.0, 0.0]
+    one.weigh(BotBehaviour())
+    assert pulls(one, mark, *[PERSON] * 9, LOW)[-1] == UP

@@ -106,6 +106,16 @@ def test_who_changed_it() -> None:
     assert model.with_evidence(0.1).reasons() == model.reasons(), "too little to be worth telling"
 
 
+def test_what_the_session_draws_is_the_models_word_still() -> None:
+    model = Score(20, "Machine Learning", (), 0.3)
+    drawn = model.with_evidence(0.0, pulled=0.5)
+    assert (drawn.value, drawn.source, drawn.pulled, drawn.moved) == (29, "Machine Learning", 0.5, 0.0)
+    assert "more like a person's" in " ".join(drawn.reasons()) and model.pulled == 0.0
+    both = model.with_evidence(-1.0, pulled=-1.0)
+    assert (both.value, both.source) == (3, "Behavioral Analysis") and "less like a person's" in " ".join(both.reasons())
+    assert Score(1, "Heuristics", (BY_ID[1003],)).with_evidence(0.0, pulled=0.5).value == 1
+
+
 def test_a_declared_library_that_passes_a_challenge_stays_certain() -> None:
     score = Score(1, "Heuristics", (BY_ID[1003],)).with_evidence(1.0, passed=True)
     assert (score.value, score.passed, score.source) == (1, True, "Heuristics")

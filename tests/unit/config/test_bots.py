@@ -34,12 +34,14 @@ def test_it_is_off_and_on_trial_unless_somebody_says_otherwise(files: Writer) ->
 def test_everything_that_can_be_said(files: Writer) -> None:
     section = {
         "enabled": True, "mode": "act", "block": 1, "challenge": 29, "log": 50, "verified": "score", "keyed": "score",
-        "slow": {"score": 40, "limits": ["few"], "upstream": "chat"}, "model": "own.onnx", "session_cookie": False,
+        "slow": {"score": 40, "limits": ["few"], "upstream": "chat", "priority": "low"}, "model": "own.onnx",
+        "session_cookie": False,
         "identity": {"dns": False, "known_agents": False, "agents": ["https://a.example"], "nonces": "reuse"},
     }  # fmt: skip
     own = {"mode": "log", "challenge": 0, "slow": {"score": 9, "limits": ["few"]}}
     config = load(files.write(written(files, section, own)), now=NOW)
     assert model_path(config.bots) is not None and config.bots.slow is not None and config.bots.slow.upstream == "chat"
+    assert config.bots.slow.priority == "low"
     route = config.routes[0].bots
     assert route is not None and (route.mode, route.block, route.challenge) == ("log", None, 0)
 
@@ -47,7 +49,8 @@ def test_everything_that_can_be_said(files: Writer) -> None:
 @pytest.mark.parametrize(("section", "said"), [
     ({"block": 100}, "99"), ({"block": -1}, "0"), ({"challenge": True}, "challenge"), ({"log": "x"}, "log"),
     ({"block": 30, "challenge": 29}, "'block' is above 'challenge'"), ({"mode": "act-not"}, "mode"), ({"enable": 1}, "'enabled'"),
-    ({"slow": {}}, "needs the key 'score'"), ({"slow": {"score": 9, "limits": ["fwe"]}}, "the limit 'fwe' is not there"),
+    ({"slow": {}}, "needs the key 'score'"), ({"slow": {"score": 9, "priority": "lwo"}}, "priority"),
+    ({"slow": {"score": 9, "limits": ["fwe"]}}, "the limit 'fwe' is not there"),
     ({"slow": {"score": 9, "limits": ["few", "all"]}}, "the limit 'all' is not named"), ({"session_cookie": 1}, "session_cookie"),
     ({"slow": {"score": 9, "upstream": "caht"}}, "unknown upstream 'caht' (did you mean 'chat'?)"),
     ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "or the path of a file"),

@@ -14,6 +14,7 @@ from edgeproxy.explaining.answer import Explanation, Stage
 CURL = [("User-Agent", "curl/8.14.1"), ("Accept", "*/*")]
 WORN = [(name.decode(), value.decode()) for name, value in PAGE]
 SKIP = {"id": "skip", "expression": "ssl", "action": "skip", "skip": {"stages": ["bots"]}}
+SLOW = {"score": 1, "limits": ["few"], "upstream": "other", "priority": "low"}
 NAMED = [{"name": "few", "requests": 5, "key": "http.host", "named": True}]
 
 
@@ -31,7 +32,7 @@ def stage(found: Explanation) -> Stage | None:
     (bots(block=1), CURL, "passes", "block on trial (mode: log)"),
     (bots(mode="act", block=1), CURL, "answers", "403: score 1 (Heuristics): block"),
     (bots(mode="act", challenge=5), CURL, "waits", "a challenge has to be passed first"),
-    (bots(mode="act", slow={"score": 1, "limits": ["few"], "upstream": "other"}), CURL, "changes", "it gets less"),
+    (bots(mode="act", slow=SLOW), CURL, "changes", "it gets less"),
     (bots(mode="act", block=1), WORN, "passes", "score 0"),
 ])  # fmt: skip
 def test_what_is_done(section: dict[str, Any], headers: list[tuple[str, str]], effect: str, said: str) -> None:
@@ -43,6 +44,7 @@ def test_what_is_done(section: dict[str, Any], headers: list[tuple[str, str]], e
     assert (found.outcome.status == 403) == (effect == "answers")
     if effect == "changes":
         assert (rows["limits"], rows["upstream"], found.outcome.upstream) == ("few", "other", "other")
+        assert rows["priority"] == "low: others go first to the upstream"
         assert "few" in str(next(each for each in found.stages if each.name == "limits"))
 
 

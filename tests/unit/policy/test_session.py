@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,10 +22,10 @@ def test_it_is_read_as_it_was_written() -> None:
     sessions = Sessions([SECRET])
     session = sessions.begin(NOW)
     assert len(session.id) == 16 and session != sessions.begin(NOW)
-    cookie = sessions.write(session._replace(requests=7, flagged=2), NOW + 5)
+    cookie = sessions.write(session._replace(requests=7, odds=-1.23456, whose=0xFFFFFFFF), NOW + 5)
     assert cookie.startswith(NAME + b"=")
     assert cookie.endswith(b"; Path=/; Max-Age=1800; Secure; HttpOnly; SameSite=Lax")
-    assert sessions.read(carried(cookie), NOW + 6) == Session(session.id, int(NOW), int(NOW) + 5, 7, 2)
+    assert sessions.read(carried(cookie), NOW + 6) == Session(session.id, int(NOW), int(NOW) + 5, 7, -1.235, 0xFFFFFFFF)
     assert session.id not in cookie
 
 
@@ -48,9 +50,21 @@ def test_when_it_is_written_again() -> None:
 
 def test_counters_have_a_bound() -> None:
     sessions = Sessions([SECRET])
-    cookie = sessions.write(Session(b"i" * 16, 1, 1, MAX_COUNT + 9, 10**9), NOW)
+    cookie = sessions.write(Session(b"i" * 16, 1, 1, MAX_COUNT + 9, 10.0**9, 0), NOW)
     found = sessions.read(carried(cookie), NOW)
-    assert found is not None and (found.requests, found.flagged) == (MAX_COUNT, MAX_COUNT)
+    assert found is not None and (found.requests, found.odds) == (MAX_COUNT, 32.767)
+    cookie = sessions.write(found._replace(odds=-(10.0**9)), NOW)
+    assert (sessions.read(carried(cookie), NOW) or found).odds == -32.767
+
+
+def test_an_older_layout_is_no_session() -> None:
+    """Whoever carries one begins anew."""
+    old = struct.pack(">B16sIIHH", 1, b"i" * 16, int(NOW), int(NOW), 5, 0)
+    for content in (old, b"\x01" + bytes(32), b"\x02" + bytes(31)):
+        text = Seals([SECRET], b"session").seal(content, NOW)
+        assert Sessions([SECRET]).read([(b"cookie", NAME + b"=" + text)], NOW) is None
+    text = Seals([SECRET], b"session").seal(struct.pack(">B16sIIHhI", 2, b"i" * 16, 1, int(NOW), 5, -1, 0), NOW)
+    assert Sessions([SECRET]).read([(b"cookie", NAME + b"=" + text)], NOW) is not None
 
 
 @given(st.binary(max_size=300))

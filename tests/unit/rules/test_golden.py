@@ -18,7 +18,8 @@ rules:
      headers: {set: {x-a: b, x-host: {expression: http.host}}, remove: [cookie]}}
   - {id: moved, expression: 'http.request.uri.path eq "/new/1" and raw.http.request.uri.path eq "/old/1"', action: log}
   - {id: there, expression: 'http.request.uri.path eq "/r"', action: route, upstream: other, host: api.example}
-  - {id: words, expression: 'http.request.uri.path eq "/r"', action: set, tags: [one, two]}
+  - {id: words, expression: 'http.request.uri.path eq "/r"', action: set, tags: [one, two], priority: low}
+  - {id: lifted, expression: 'http.request.uri.query eq "high"', action: set, priority: normal}
   - {id: less, expression: 'http.request.uri.path eq "/less"', action: skip,
      skip: {rules: [dialect, reply], stages: [limits, bots]}}
   - {id: dialect, expression: 'edge.route.dialect eq "openai"', action: log}
@@ -50,7 +51,8 @@ FULL = "status: 200, headers: {Server: x, Vary: accept}"
     (("/go?q=1",), "action: redirect, status: 302, location: '/there?x=1&q=1'"),
     (("/old/1?c", "", ", headers: {Cookie: a, X-B: c}"),
      "action: pass, path: /new/1, query: a=b, hits: [move, moved], headers: {X-A: b, x-host: example.org, cookie: null, x-b: c}"),
-    (("/r",), "upstream: other, host: api.example, tags: [one, two]"),
+    (("/r",), "upstream: other, host: api.example, tags: [one, two], priority: low"),
+    (("/r?high",), "hits: [there, words, lifted], priority: normal"),
     (("/x",), "action: pass, path: /x, query: '', hits: [], tags: [], stages: []"),
     (("/less", "", ", dialect: openai", FULL), "stages: [bots, limits], misses: [dialect, reply], response_headers: {server: x}"),
     (("/x", "", ", dialect: openai"), "hits: [dialect]"),
