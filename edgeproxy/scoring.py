@@ -123,17 +123,19 @@ class Scored:
 
     Attributes:
         client: textual address.
+        found: who a declared bot is, once that was found out for its exchange alone (spending.py).
+        settings: of its snapshot.
         signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
     __slots__ = (
-        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
-        "client", "signed",
+        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_static", "_until", "_who", "client",
+        "found", "settings", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
         """Nothing is computed yet."""
-        self._settings = settings
+        self.settings = settings
         self._request = request
         self._static: Score | None = None
         self._marks: Marks | None = None
@@ -143,6 +145,7 @@ class Scored:
         self._host = host
         self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
+        self.found: Verified | None = None
         self._given = self.signed = False
         agent = cookie = b""
         for name, value in request.headers:
@@ -157,14 +160,14 @@ class Scored:
 
     def again(self) -> Scored:
         """The same for one exchange alone."""
-        return Scored(self._settings, self._request, self.client, self._host)
+        return Scored(self.settings, self._request, self.client, self._host)
 
     def current(self) -> Score:
         """The score as it is now."""
         score, moment = self._score, time.monotonic()
         if score is not None and moment < self._until:
             return score
-        static, settings = self._static, self._settings
+        static, settings = self._static, self.settings
         if static is None:
             now = time.time()
             identity = self._identified(now)
@@ -195,7 +198,7 @@ class Scored:
         """Who sends the head. Its connection knows him when he has sent another one."""
         who = self._who
         if who is None:
-            request, settings = self._request, self._settings
+            request, settings = self._request, self.settings
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
             if who is None or not who.sends(settings, self._by):
@@ -208,9 +211,9 @@ class Scored:
     def _cleared(self) -> bool:
         """Whether the request carries a clearance that holds."""
         try:
-            return cleared(self._settings.challenger, self._request, self.client, self._host)
+            return cleared(self.settings.challenger, self._request, self.client, self._host)
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return False
 
     def cookie(self, reply: Headers) -> bytes | None:
@@ -220,7 +223,7 @@ class Scored:
         Args:
             reply: its field lines.
         """
-        sessions = self._settings.sessions
+        sessions = self.settings.sessions
         if sessions is None:
             return None
         try:
@@ -228,7 +231,7 @@ class Scored:
             self._given = self._given or cookie is not None
             return cookie
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def _cookie(self, sessions: Sessions) -> bytes | None:
@@ -247,13 +250,13 @@ class Scored:
         return header(b"sec-fetch-site") == b"cross-site" and header(b"sec-fetch-mode") != b"navigate"
 
     def _identified(self, now: float) -> Verified | None:
-        identity = self._settings.identity
-        if identity is None:
-            return None
+        identity = self.settings.identity
+        if identity is None or self.found is not None:
+            return self.found
         try:
             return identity.of(self._request, self.client, now)
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def marks(self) -> Marks:
@@ -265,16 +268,16 @@ class Scored:
 
     def signal(self) -> Signal | None:
         """How the programs of its fingerprint behave together; None: nobody knows."""
-        watch = self._settings.watch
+        watch = self.settings.watch
         try:
             return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: it counts."""
-        score, settings = score_of(exchange), self._settings
+        score, settings = score_of(exchange), self.settings
         if score is None:
             return
         settings.stats.scores[score.value] += 1
