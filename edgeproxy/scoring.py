@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _KNOWN: Final = 60.0  # and for which a client's session is not read again
 _OURS: Final = frozenset({401, 403})
+_SIGNALS: Final = "edge.ja4."
 _CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
 _log = logging.getLogger("edgeproxy")
 
@@ -42,11 +43,12 @@ class BotSettings:
         policy: where a route has none of its own; policies: by route's name.
         known: what identities are made of.
         challenger: who knows clearances; sessions: who makes session cookies, None where nobody does.
+        signals: a rule or a limit reads those of fingerprints.
         stats: where failures are counted; watch: who remembers what clients did; identity: who knows declared bots; all
             three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
+    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "signals", "stats", "watch")
 
     def __init__(self, config: Config, challenger: Challenger) -> None:
         """Compile.
@@ -60,6 +62,7 @@ class BotSettings:
         self.scorer = Scorer(_model(config.bots), self.broken)
         self.challenger = challenger
         self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
+        self.signals = any(_SIGNALS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 

@@ -18,6 +18,7 @@ from edgeproxy.bots.signals import Signal, Signals
 from edgeproxy.deadlines import NEVER
 from edgeproxy.rules.addresses import V6, client_code, network
 from edgeproxy.rules.sources import STATIC
+from edgeproxy.signalling import Signalling
 from edgeproxy.state.ports import Charge, Kind, Quota
 
 if TYPE_CHECKING:
@@ -99,15 +100,17 @@ class Watch:
 
     Attributes:
         deadline: when the busiest are told of next.
+        signalling: shares the signals.
     """
 
-    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "deadline")
+    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "deadline", "signalling")
 
     def __init__(self, gateway: Gateway, deadlines: Deadlines) -> None:
         self._gateway = gateway
         self._deadlines = deadlines
         self._behaviour = Behaviour()
         self._signals = Signals()
+        self.signalling = Signalling(gateway, deadlines, self._signals)
         self._busy: dict[str, Track] = {}
         self.deadline = NEVER
 
