@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from redis import Redis
+from support import redis_server
 from support.edge import Edge
 from support.signing import Signer
-from support.stores import FACTORIES
+from support.stores import FACTORIES, close_all, open_store
 from support.upstream import Handler, echo, ok
 from support.waiting import until
 
@@ -192,6 +194,25 @@ async def test_edges_and_workers_that_share_a_store(kind: str) -> None:
             store.close()
         assert [(await _get(other, signed("k"))).status for _ in range(2)] == [200, 403], "each by itself then"
         assert nonces(other.edge)["failed"] == 2
+
+
+async def test_a_server_that_hangs_is_waited_for_once_and_not_for_long() -> None:
+    if redis_server.MISSING:
+        pytest.skip(redis_server.MISSING)
+    with redis_server.running_server() as server:
+        store = open_store(server.url)
+        assert await store.ready(10)
+        async with knowing("h2") as s:
+            s.edge.data_plane.count(store)
+            wire, fields, loop = await s.dial(), signed(), asyncio.get_running_loop()
+            assert (await wire.get("/", signed("before"))).status == 200
+            with Redis.from_url(server.url) as client:
+                client.execute_command("CLIENT", "PAUSE", 3000, "ALL")
+            began = loop.time()
+            assert [(await wire.get("/", fields)).status for _ in range(2)] == [200, 403]
+            assert loop.time() - began < 1, "a deadline of 25 ms, on a busy machine"
+            assert nonces(s.edge) == {"first": 1, "failed": 2}
+        await close_all([store])
 
 
 async def _get(s: Stand, fields: list[tuple[bytes, bytes]]) -> Any:

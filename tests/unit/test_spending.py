@@ -280,6 +280,15 @@ def test_a_connection_drains_meanwhile() -> None:
     assert status(driver) == 200 and b"\r\nconnection: close\r\n" in driver.link.written.lower() and driver.link.closed
 
 
+def test_the_edges_own_path() -> None:
+    store = FakeStore()
+    made = stand(store=store)
+    driver = made.h1().feed(signed().replace(b"GET / ", b"GET /.edge/challenge.js "))
+    assert driver.link.written == b""
+    store.put_done[0](True)
+    assert status(driver) == 200 and made.pool.jobs == []
+
+
 # -- who need not prove it -------------------------------------------------------------------------------------------
 
 
