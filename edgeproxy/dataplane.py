@@ -84,6 +84,7 @@ class DataPlane:
         if snapshot.keys is not None and snapshot.config.keys is not None:
             gateway.sightings.keep(set(snapshot.keys.keys), snapshot.config.keys.networks_per_hour)
         gateway.snapshot = snapshot
+        gateway.watch.signalling.want(snapshot.bots is not None and snapshot.bots.signals)
         if snapshot.bots is not None:
             snapshot.bots.stats = gateway.stats.bots
             snapshot.bots.watch = gateway.watch
@@ -95,6 +96,7 @@ class DataPlane:
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""
         self._gateway.store = store
+        self._gateway.watch.signalling.begin()
 
     def block(self, blocks: Blocks | None) -> None:
         """Refuse these from now on, also on open connections; None: nothing is blocked."""

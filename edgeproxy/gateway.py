@@ -8,7 +8,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from edgeproxy import admission, botting, challenging, ruling
+from edgeproxy import admission, botting, challenging, ruling, spending
 from edgeproxy.chat import dialects
 from edgeproxy.exchange import Exchange
 from edgeproxy.faults import OK, Fault, client_fault, edge_fault
@@ -142,8 +142,9 @@ class Gateway:
             return
         plan = exchange.plan
         if plan.scored is not None and plan.scored.signed:
-            exchange.plan = plan = plan.copy()
-            plan.scored = plan.scored.again() if plan.scored is not None else None
+            if spending.apply(exchange, plan.scored):
+                return
+            plan = exchange.plan
         if plan.ruling is not None and plan.ruling.apply(exchange):
             return
         self.forward(exchange)

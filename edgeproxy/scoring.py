@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HOLDS: Final = 1.0  # seconds for which what a client did is not looked up again
 _KNOWN: Final = 60.0  # and for which a client's session is not read again
 _OURS: Final = frozenset({401, 403})
+_SIGNALS: Final = "edge.ja4."
 _CLEARANCE: Final = b"edge_clearance"  # a part of the names of cookies that clearances are in
 _log = logging.getLogger("edgeproxy")
 
@@ -42,11 +43,12 @@ class BotSettings:
         policy: where a route has none of its own; policies: by route's name.
         known: what identities are made of.
         challenger: who knows clearances; sessions: who makes session cookies, None where nobody does.
+        signals: a rule or a limit reads those of fingerprints.
         stats: where failures are counted; watch: who remembers what clients did; identity: who knows declared bots; all
             three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
+    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "signals", "stats", "watch")
 
     def __init__(self, config: Config, challenger: Challenger) -> None:
         """Compile.
@@ -60,6 +62,7 @@ class BotSettings:
         self.scorer = Scorer(_model(config.bots), self.broken)
         self.challenger = challenger
         self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
+        self.signals = any(_SIGNALS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 
@@ -123,17 +126,19 @@ class Scored:
 
     Attributes:
         client: textual address.
+        found: who a declared bot is, once that was found out for its exchange alone (spending.py).
+        settings: of its snapshot.
         signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
     __slots__ = (
-        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
-        "client", "signed",
+        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_static", "_until", "_who", "client",
+        "found", "settings", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
         """Nothing is computed yet."""
-        self._settings = settings
+        self.settings = settings
         self._request = request
         self._static: Score | None = None
         self._marks: Marks | None = None
@@ -143,6 +148,7 @@ class Scored:
         self._host = host
         self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
+        self.found: Verified | None = None
         self._given = self.signed = False
         agent = cookie = b""
         for name, value in request.headers:
@@ -157,14 +163,14 @@ class Scored:
 
     def again(self) -> Scored:
         """The same for one exchange alone."""
-        return Scored(self._settings, self._request, self.client, self._host)
+        return Scored(self.settings, self._request, self.client, self._host)
 
     def current(self) -> Score:
         """The score as it is now."""
         score, moment = self._score, time.monotonic()
         if score is not None and moment < self._until:
             return score
-        static, settings = self._static, self._settings
+        static, settings = self._static, self.settings
         if static is None:
             now = time.time()
             identity = self._identified(now)
@@ -207,7 +213,7 @@ class Scored:
         """Who sends the head. Its connection knows him when he has sent another one."""
         who = self._who
         if who is None:
-            request, settings = self._request, self._settings
+            request, settings = self._request, self.settings
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
             if who is None or not who.sends(settings, self._by):
@@ -220,9 +226,9 @@ class Scored:
     def _cleared(self) -> bool:
         """Whether the request carries a clearance that holds."""
         try:
-            return cleared(self._settings.challenger, self._request, self.client, self._host)
+            return cleared(self.settings.challenger, self._request, self.client, self._host)
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return False
 
     def cookie(self, reply: Headers) -> bytes | None:
@@ -232,7 +238,7 @@ class Scored:
         Args:
             reply: its field lines.
         """
-        sessions = self._settings.sessions
+        sessions = self.settings.sessions
         if sessions is None:
             return None
         try:
@@ -240,7 +246,7 @@ class Scored:
             self._given = self._given or cookie is not None
             return cookie
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def _cookie(self, sessions: Sessions) -> bytes | None:
@@ -261,13 +267,13 @@ class Scored:
         return header(b"sec-fetch-site") == b"cross-site" and header(b"sec-fetch-mode") != b"navigate"
 
     def _identified(self, now: float) -> Verified | None:
-        identity = self._settings.identity
-        if identity is None:
-            return None
+        identity = self.settings.identity
+        if identity is None or self.found is not None:
+            return self.found
         try:
             return identity.of(self._request, self.client, now)
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def marks(self) -> Marks:
@@ -279,16 +285,16 @@ class Scored:
 
     def signal(self) -> Signal | None:
         """How the programs of its fingerprint behave together; None: nobody knows."""
-        watch = self._settings.watch
+        watch = self.settings.watch
         try:
             return watch.signal(self.marks().ja4, time.monotonic()) if watch is not None else None
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return None
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """An exchange is over: it counts."""
-        score, settings = score_of(exchange), self._settings
+        score, settings = score_of(exchange), self.settings
         if score is None:
             return
         settings.stats.scores[score.value] += 1

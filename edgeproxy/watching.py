@@ -19,6 +19,7 @@ from edgeproxy.bots.smoothing import ODDS, Steady
 from edgeproxy.deadlines import NEVER
 from edgeproxy.rules.addresses import V6, client_code, network
 from edgeproxy.rules.sources import STATIC
+from edgeproxy.signalling import Signalling
 from edgeproxy.state.ports import Charge, Kind, Quota
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ class Watch:
 
     Attributes:
         deadline: when the busiest are told of next.
+        signalling: shares the signals.
     """
 
-    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "_smooth", "deadline")
+    __slots__ = ("_behaviour", "_busy", "_deadlines", "_gateway", "_signals", "_smooth", "deadline", "signalling")
 
     def __init__(self, gateway: Gateway, deadlines: Deadlines) -> None:
         self._gateway = gateway
@@ -115,6 +117,7 @@ class Watch:
         self._behaviour = Behaviour()
         self._smooth = True
         self._signals = Signals()
+        self.signalling = Signalling(gateway, deadlines, self._signals)
         self._busy: dict[str, Track] = {}
         self.deadline = NEVER
 

@@ -1,6 +1,7 @@
 # Whether a declared bot is who it says: by its signature, its address, or its host's name. Never a reason to refuse anybody, and
 # never waited for: what is not known yet is unverified.
-"""`Identity.of(request, client, now)`: one exchange's answer. To be asked once an exchange: it counts nonces.
+"""`Identity.of(request, client, now)`: one exchange's answer. To be asked once an exchange: it counts nonces. Who asks others
+whether a nonce was spent (spending.py) takes `examine` instead, and `unproven` for a nonce that was.
 
 What has to be fetched or asked leaves through `Names` and `Keyring`, which only take notes.
 """
@@ -62,6 +63,18 @@ class Verified(NamedTuple):
 
 
 NOBODY: Final = Verified(None, False, "", False, None, False, False, "", "")
+
+
+class Nonce(NamedTuple):
+    """What a signature that is right counts once by.
+
+    Attributes:
+        key: 16 bytes, the same in all processes.
+        expires: seconds since the epoch; from then on the signature is no good anyway.
+    """
+
+    key: bytes
+    expires: float
 
 
 class Nonces:
@@ -130,13 +143,20 @@ class Identity:
         self._verified: dict[tuple[bytes, bytes, str], bool] = {}
 
     def of(self, request: Request, client: str, now: float) -> Verified:
-        """Who sent a request.
+        """Who sent a request, as far as this worker alone can tell.
 
         Args:
             request: as it came, before any rule changed it.
             client: textual address that rules call ip.src; "" on a Unix socket.
             now: seconds since the epoch.
         """
+        found, nonce = self.examine(request, client, now)
+        if nonce is None or self.first(nonce, now):
+            return found
+        return self.unproven(found, request, client, now, "replayed")
+
+    def examine(self, request: Request, client: str, now: float) -> tuple[Verified, Nonce | None]:
+        """As `of`, but nothing is spent: with a nonce it is so only if that was not seen before."""
         user_agent: bytes | None = None
         signed = False
         for name, value in request.headers:
@@ -146,12 +166,29 @@ class Identity:
                 signed = True
         claimed = self._catalogue.claimed(user_agent) if user_agent else None
         if signed and self._keyring is not None:
-            found = self._by_signature(request, claimed, self._keyring, now)
+            found, nonce = self._by_signature(request, claimed, self._keyring, now)
             if found.verified or claimed is None:
-                return found
-            other = self._by_address(claimed, client, now)
-            return other._replace(refusal=found.refusal, pending=other.pending or (found.pending and not other.verified))
-        return NOBODY if claimed is None else self._by_address(claimed, client, now)
+                return found, nonce
+            return self._else(found, claimed, client, now), None
+        return (NOBODY if claimed is None else self._by_address(claimed, client, now)), None
+
+    def first(self, nonce: Nonce, now: float) -> bool:
+        """Spends a nonce in this worker; whether it was not yet."""
+        return self._spend is None or self._spend(nonce.key, nonce.expires, now)
+
+    def unproven(
+        self, found: Verified, request: Request, client: str, now: float, refusal: Refusal, *, pending: bool = False
+    ) -> Verified:
+        """What is left of an answer whose signature proves nothing (yet: `pending`)."""
+        found = NOBODY._replace(claimed=found.claimed, pending=pending, refusal=refusal)
+        user_agent = request.header(b"user-agent")
+        claimed = self._catalogue.claimed(user_agent) if user_agent else None
+        return found if claimed is None else self._else(found, claimed, client, now)
+
+    def _else(self, found: Verified, claimed: Bot, client: str, now: float) -> Verified:
+        """Who names a bot and is not verified by its signature may still be by its address."""
+        other = self._by_address(claimed, client, now)
+        return other._replace(refusal=found.refusal, pending=other.pending or (found.pending and not other.verified))
 
     def _by_address(self, claimed: Bot, client: str, now: float) -> Verified:
         code = client_code(client) if claimed.ranges or claimed.dns else None
@@ -171,25 +208,32 @@ class Identity:
 
     # Signatures
 
-    def _by_signature(self, request: Request, claimed: Bot | None, keyring: Keyring, now: float) -> Verified:
+    def _by_signature(
+        self, request: Request, claimed: Bot | None, keyring: Keyring, now: float
+    ) -> tuple[Verified, Nonce | None]:
         signed = self._signature(request)
         if isinstance(signed, str):
-            return NOBODY._replace(claimed=claimed, refusal=signed)
+            return NOBODY._replace(claimed=claimed, refusal=signed), None
         bot = self._agents.get(signed.agent)
         if bot is None or signed.agent not in keyring:
-            return NOBODY._replace(claimed=claimed, refusal="agent not allowed" if signed.agent else "covers no agent")
+            return NOBODY._replace(claimed=claimed, refusal="agent not allowed" if signed.agent else "covers no agent"), None
         claimed = claimed or bot
         if signed.created > now:
-            return NOBODY._replace(claimed=claimed, refusal="from the future")
+            return NOBODY._replace(claimed=claimed, refusal="from the future"), None
         if now >= signed.expires:
-            return NOBODY._replace(claimed=claimed, refusal="expired")
+            return NOBODY._replace(claimed=claimed, refusal="expired"), None
         key, pending = keyring.find(signed.agent, signed.keyid, now)
         if key is None:
-            return NOBODY._replace(claimed=claimed, pending=pending, refusal="no key" if pending else "key unknown")
-        refusal = self._proof(signed, request, key, now)
+            return NOBODY._replace(claimed=claimed, pending=pending, refusal="no key" if pending else "key unknown"), None
+        refusal = self._proof(signed, request, key)
         if refusal:
-            return NOBODY._replace(claimed=claimed, refusal=refusal)
-        return Verified(bot, True, "signature", False, claimed, False, True, signed.agent, "")
+            return NOBODY._replace(claimed=claimed, refusal=refusal), None
+        nonce = None
+        if self._spend is not None and signed.nonce:
+            # Only of a right signature: else anybody could spend the nonces of others.
+            spent = "\n".join((signed.agent, signed.keyid, signed.nonce)).encode()
+            nonce = Nonce(hashlib.blake2b(spent, digest_size=16, person=b"edge nonces").digest(), signed.expires)
+        return Verified(bot, True, "signature", False, claimed, False, True, signed.agent, ""), nonce
 
     def _signature(self, request: Request) -> Signed | Refusal:
         inputs, signatures = joined(request, b"signature-input") or b"", joined(request, b"signature")
@@ -206,8 +250,8 @@ class Identity:
             self._read[fields] = signed
         return signed
 
-    def _proof(self, signed: Signed, request: Request, key: Key, now: float) -> Refusal:
-        """Nothing if the signature is this key's, over this request, and its nonce was not spent."""
+    def _proof(self, signed: Signed, request: Request, key: Key) -> Refusal:
+        """Nothing if the signature is this key's, over this request."""
         if signed.algorithm and signed.algorithm != key.algorithm:
             return "algorithm"
         text = signature.base(signed, request)
@@ -220,14 +264,7 @@ class Identity:
             right = key.verifies(signed.signature, text)
             _bounded(self._verified, MAX_VERIFIED)
             self._verified[entry] = right
-        if not right:
-            return "wrong"
-        if self._spend is not None and signed.nonce:
-            # Only now: else anybody could spend the nonces of others.
-            spent = hashlib.blake2b("\n".join((signed.agent, signed.keyid, signed.nonce)).encode(), digest_size=16).digest()
-            if not self._spend(spent, signed.expires, now):
-                return "replayed"
-        return ""
+        return "" if right else "wrong"
 
 
 def _bounded(kept: dict[Any, Any], most: int) -> None:

@@ -83,6 +83,8 @@ class Score:
         identity = self.identity
         if identity is not None and identity.verified and identity.bot is not None:
             told.insert(0, f"It is {identity.bot.name} of {identity.bot.operator}, verified by {identity.how}.")
+        if identity is not None and identity.refusal:
+            told.append(f"Its signature proves nothing: {identity.refusal}.")
         if self.passed:
             told.append("The client has passed a challenge.")
         if abs(self.moved) >= _WORTH_TELLING:

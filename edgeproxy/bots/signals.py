@@ -1,5 +1,6 @@
 # How the programs of one fingerprint behave together, in the last hour: ratios and ranks among all fingerprints. Pure.
-"""`Signals`: Cloudflare's JA4 signals, as whole numbers (percent, and ranks from 1), for rules; of what this worker saw.
+"""`Signals`: Cloudflare's JA4 signals, as whole numbers (percent, and ranks from 1), for rules; of what this worker saw, and what
+others told it (`busiest` there, `Heard` here; signalling.py carries it).
 
 Two half hours are kept, the present one and the one before: "the last hour" is the last thirty to sixty minutes.
 """
@@ -7,6 +8,8 @@ Two half hours are kept, the present one and the one before: "the last hour" is 
 from __future__ import annotations
 
 from bisect import bisect_right
+from heapq import nlargest
+from struct import Struct
 from typing import Final, NamedTuple
 
 HALF: Final = 1800.0
@@ -14,6 +17,11 @@ FINGERPRINTS: Final = 2_000  # of a half hour; what comes later is not counted
 _DISTINCT: Final = 512  # addresses, User-Agents and paths that are told apart, of one fingerprint: bits of one number each
 _BITS: Final = tuple(1 << bit for bit in range(_DISTINCT))
 _FRESH: Final = 30.0  # seconds for which ranks hold
+_PART: Final = 256  # fingerprints that are ranked at once
+TOLD: Final = 256  # fingerprints of which others are told: the busiest
+_SIZE: Final = _DISTINCT // 8
+_ROW: Final = Struct(f"<36s4I{_SIZE}s{_SIZE}s{_SIZE}s")  # JA4, requests, h2h3, heuristic, browser; addresses, agents, paths
+_MOST: Final = (1 << 32) - 1
 
 
 class Signal(NamedTuple):
@@ -51,15 +59,22 @@ class _Counts:
 
 
 class Signals:
-    """See the module; one a worker."""
+    """See the module; one a worker.
 
-    __slots__ = ("_began", "_new", "_old", "_ranked", "_sorted")
+    Attributes:
+        heard: what others counted, as `Heard` adds it up.
+    """
+
+    __slots__ = ("_began", "_new", "_old", "_ranked", "_rows", "_sorted", "_unranked", "heard")
 
     def __init__(self) -> None:
+        self.heard: dict[str, _Counts] = {}
         self._new: dict[str, _Counts] = {}
         self._old: dict[str, _Counts] = {}
         self._began = 0.0
-        self._ranked = -_FRESH
+        self._ranked = -2 * _FRESH
+        self._unranked: list[str] | None = None  # while ranks are made anew: those whose turn has not come
+        self._rows: list[tuple[int, int, int, int]] = []
         self._sorted: tuple[list[int], ...] = ([], [], [], [])
 
     def count(
@@ -74,8 +89,7 @@ class Signals:
             browser: one is claimed.
         """
         if now - self._began > HALF:
-            self._old = self._new if now - self._began <= 2 * HALF else {}
-            self._new, self._began = {}, now
+            self._turn(now)
         counts = self._new.get(ja4)
         if counts is None:
             if len(self._new) >= FINGERPRINTS:
@@ -90,6 +104,21 @@ class Signals:
         counts.agents |= _BITS[agent % _DISTINCT]
         counts.paths |= _BITS[path % _DISTINCT]
 
+    def _turn(self, now: float) -> None:
+        """Another half hour begins."""
+        self._old = self._new if now - self._began <= 2 * HALF else {}
+        self._new, self._began = {}, now
+
+    def busiest(self, now: float) -> bytes:
+        """What this worker counted of the busiest fingerprints, for others; b"" when it is nothing."""
+        if now - self._began > HALF:
+            self._turn(now)
+        new, old = self._new, self._old
+        requests = {ja4: counts.requests for ja4, counts in new.items()}
+        for ja4, counts in old.items():
+            requests[ja4] = requests.get(ja4, 0) + counts.requests
+        return b"".join([_row(ja4, new.get(ja4), old.get(ja4)) for ja4 in nlargest(TOLD, requests, key=requests.__getitem__)])
+
     def of(self, ja4: str, now: float) -> Signal | None:
         """What is known of a fingerprint; None where nothing is."""
         numbers = self._numbers(ja4)
@@ -99,10 +128,10 @@ class Signals:
         requests, addresses, agents, paths = (
             _place(order, number) for order, number in zip(self._sorted, numbers, strict=True)
         )
-        both = [counts for counts in (self._new.get(ja4), self._old.get(ja4)) if counts is not None]
+        found = [counts for counts in (self._new.get(ja4), self._old.get(ja4), self.heard.get(ja4)) if counts is not None]
 
         def percent(name: str) -> int:
-            share: int = round(100 * sum(getattr(counts, name) for counts in both) / numbers[0])
+            share: int = round(100 * sum(getattr(counts, name) for counts in found) / numbers[0])
             return share
 
         return Signal(
@@ -111,23 +140,84 @@ class Signals:
         )  # fmt: skip
 
     def _numbers(self, ja4: str) -> tuple[int, int, int, int] | None:
-        new, old = self._new.get(ja4), self._old.get(ja4)
-        if new is None or old is None:
-            one = new or old
-            if one is None:
-                return None
-            return one.requests, one.addresses.bit_count(), one.agents.bit_count(), one.paths.bit_count()
-        return (
-            new.requests + old.requests, (new.addresses | old.addresses).bit_count(), (new.agents | old.agents).bit_count(),
-            (new.paths | old.paths).bit_count(),
-        )  # fmt: skip
+        requests = addresses = agents = paths = 0
+        for counts in (self._new.get(ja4), self._old.get(ja4), self.heard.get(ja4)):
+            if counts is not None:
+                requests += counts.requests
+                addresses |= counts.addresses
+                agents |= counts.agents
+                paths |= counts.paths
+        return (requests, addresses.bit_count(), agents.bit_count(), paths.bit_count()) if requests else None
 
     def _rank(self, now: float) -> None:
-        if now - self._ranked < _FRESH:
+        """Makes the ranks anew, a part with each call: all at once would keep the loop for milliseconds.
+
+        When it is called for the first time, or seldom, it makes all of them.
+        """
+        age = now - self._ranked
+        if age < _FRESH:
             return
-        self._ranked = now
-        rows = [self._numbers(ja4) for ja4 in self._new.keys() | self._old.keys()]
-        self._sorted = tuple(sorted(column) for column in zip(*(row for row in rows if row is not None), strict=True))
+        if self._unranked is None:
+            self._unranked = list(self._new.keys() | self._old.keys() | self.heard.keys())
+            self._rows = []
+        names = self._unranked
+        size = _PART if age < 2 * _FRESH else len(names)
+        part = names[-size:]
+        del names[-size:]
+        self._rows += [row for row in map(self._numbers, part) if row is not None]
+        if not names:
+            self._sorted = tuple(sorted(column) for column in zip(*self._rows, strict=True)) or ([], [], [], [])
+            self._ranked, self._unranked, self._rows = now, None, []
+
+
+class Heard:
+    """What others told, added up.
+
+    Attributes:
+        counts: by fingerprint, at most FINGERPRINTS of them.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[str, _Counts] = {}
+
+    def add(self, rows: bytes) -> None:
+        """One worker's, as `busiest` gives them. Raises: ValueError for what is none."""
+        if len(rows) % _ROW.size or len(rows) > TOLD * _ROW.size:
+            raise ValueError("this is not what a worker tells")
+        number, known = int.from_bytes, self.counts
+        for name, requests, h2h3, heuristic, browser, addresses, agents, paths in _ROW.iter_unpack(rows):
+            ja4 = name.rstrip(b"\0").decode("ascii")  # a UnicodeDecodeError is a ValueError
+            counts = known.get(ja4)
+            if counts is None:
+                if len(known) >= FINGERPRINTS:
+                    continue
+                counts = known[ja4] = _Counts()
+            counts.requests += requests
+            counts.h2h3 += h2h3
+            counts.heuristic += heuristic
+            counts.browser += browser
+            counts.addresses |= number(addresses, "little")
+            counts.agents |= number(agents, "little")
+            counts.paths |= number(paths, "little")
+
+
+def _row(ja4: str, new: _Counts | None, old: _Counts | None) -> bytes:
+    """The last hour of one fingerprint."""
+    requests = h2h3 = heuristic = browser = addresses = agents = paths = 0
+    for counts in (new, old):
+        if counts is not None:
+            requests += counts.requests
+            h2h3 += counts.h2h3
+            heuristic += counts.heuristic
+            browser += counts.browser
+            addresses |= counts.addresses
+            agents |= counts.agents
+            paths |= counts.paths
+    numbers = [min(each, _MOST) for each in (requests, h2h3, heuristic, browser)]
+    sets = [each.to_bytes(_SIZE, "little") for each in (addresses, agents, paths)]
+    return _ROW.pack(ja4.encode("ascii", "replace"), *numbers, *sets)
 
 
 def _place(order: list[int], number: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ _NAME: Final = re.compile(r"@?[a-z0-9!#$%&'*+\-.^_`|~]+")
 Refusal = Literal[
     "", "malformed", "no signature", "no times", "expired", "from the future", "lives too long", "no key id", "algorithm",
     "covers no authority", "covers no agent", "agent", "component", "no key", "key unknown", "agent not allowed", "wrong",
-    "replayed",
+    "replayed", "undecided",
 ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class BotIdentity(Section):
         default=(), max_length=MAX_AGENTS, description="Origins of other agents whose signatures are looked at."
     )
     nonces: Literal["once", "reuse"] = Field(
-        default="once", description="once: a signature with a nonce counts once in each worker; reuse: until it expires."
+        default="once", description="once: a signature with a nonce counts once, which the store says; reuse: until it expires."
     )
 
 

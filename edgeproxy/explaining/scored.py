@@ -58,6 +58,8 @@ def _rows(score: Score) -> list[Named]:
     elif identity is not None and identity.claimed is not None:
         what = "not known yet" if identity.pending else "refuted" if identity.failed else "not verified"
         rows.append(Named("claims to be", f"{identity.claimed.name}: {what}"))
+    if identity is not None and identity.refusal:
+        rows.append(Named("signature", f"proves nothing: {identity.refusal}"))
     if score.chance is not None:
         rows.append(Named("model", f"a person's with a chance of {score.chance:.0%}"))
     return rows

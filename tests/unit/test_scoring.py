@@ -62,6 +62,9 @@ class Who:
             raise answer
         return answer
 
+    def examine(self, request: Any, client: str, now: float) -> tuple[Verified, None]:
+        return self.of(request, client, now), None
+
 
 def stand(identity: Who | None = None, *, trusted: bool = False, **bots: Any) -> Stand:
     section = {"enabled": True, "model": "off", "identity": {"dns": False, "known_agents": False}} | bots

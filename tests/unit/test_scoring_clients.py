@@ -36,6 +36,9 @@ class Who:
     def of(self, *_: Any) -> Verified:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
+    def examine(self, *_: Any) -> tuple[Verified, None]:
+        return self.of(), None
+
 
 def stand(*rules: dict[str, Any], identity: Who | None = None, chance: float = 0.5, **bots: Any) -> Stand:
     section = {"enabled": True, "model": "off", "identity": {"dns": False, "known_agents": False}} | bots

@@ -222,6 +222,29 @@ def test_nonces_are_spent_by_right_signatures_only() -> None:
     assert lenient.of(b"", fields).verified and lenient.of(b"", fields).verified
 
 
+def test_a_nonce_is_told_before_it_is_spent() -> None:
+    stand = Stand(networks(both="192.0.2.0/24"), spend=Nonces())
+    stand.hold()
+    of = request([(b"user-agent", b"bothbot/1"), *SIGNER.usual(more=';nonce="n"')])
+    found, nonce = stand.identity.examine(of, "192.0.2.5", NOW)
+    assert found.how == "signature" and nonce is not None and (len(nonce.key), nonce.expires) == (16, NOW + 300)
+    assert stand.identity.examine(of, "192.0.2.5", NOW) == (found, nonce), "looking spends nothing"
+    assert stand.identity.first(nonce, NOW) and not stand.identity.first(nonce, NOW)
+    left = stand.identity.unproven(found, of, "192.0.2.5", NOW, "replayed")
+    assert (left.how, left.refusal, left.signed, left.pending) == ("range", "replayed", False, False), "it is one by its address"
+    elsewhere = stand.identity.unproven(found, of, "198.51.100.1", NOW, "undecided", pending=True)
+    assert not elsewhere.verified and elsewhere.pending and elsewhere.claimed is BOTH
+    unnamed = request(SIGNER.usual(more=';nonce="m"'))
+    found, other = stand.identity.examine(unnamed, "", NOW)
+    assert other is not None and other.key != nonce.key
+    left = stand.identity.unproven(found, unnamed, "", NOW, "replayed")
+    assert left == NOBODY._replace(claimed=AGENT, refusal="replayed")
+    assert stand.identity.examine(request(SIGNER.usual()), "", NOW)[1] is None
+    lenient = Stand()
+    lenient.hold()
+    assert lenient.identity.examine(of, "", NOW)[1] is None and lenient.identity.first(nonce, NOW)
+
+
 def test_nonces_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_NONCES", 3)
     spend = Nonces()
