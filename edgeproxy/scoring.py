@@ -206,7 +206,7 @@ class Scored:
         try:
             return watch.pull(who.marks, session, static, moment)
         except Exception as error:
-            self._settings.broken(error)
+            self.settings.broken(error)
             return 0.0
 
     def _sender(self) -> Client:
@@ -257,7 +257,7 @@ class Scored:
         session = self._sender().session or sessions.begin(now)
         if not sessions.due(session, now):
             return None
-        watch = self._settings.watch
+        watch = self.settings.watch
         session = session._replace(requests=session.requests + 1)
         return sessions.write(watch.kept(session) if watch is not None else session, now)
 
