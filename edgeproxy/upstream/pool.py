@@ -97,7 +97,15 @@ class Pool:
         elif self.connections < self.settings.max_connections:
             self._connect(target, exchange, tries)
         else:
-            self._wait(exchange, tries)
+            self._wait(exchange, tries, first=tries > 0 and self._make_room())
+
+    def _make_room(self) -> bool:
+        """Close an idle connection for an exchange that must not take a reused one. False: none is idle."""
+        for target in self.targets:
+            if target.idle:
+                target.retire(target.idle[0])
+                return True
+        return False
 
     def _begin(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         settings = connection.target.settings
@@ -157,7 +165,8 @@ class Pool:
 
     # -- waiting for a connection --------------------------------------------------------------------------------
 
-    def _wait(self, exchange: Exchange, tries: int) -> None:
+    def _wait(self, exchange: Exchange, tries: int, *, first: bool = False) -> None:
+        """Take a place in the queue. `first`: the place that it had, since room is being made for it."""
         pending, moved = self.pending, None
         if len(pending) >= self.settings.max_pending:
             moved = pending.youngest_low() if not exchange.plan.low else None
@@ -167,7 +176,7 @@ class Pool:
         due, end = self.deadlines.now + self.settings.timeouts.connect, self._due(exchange)
         waiting = Waiting(self, exchange, tries, min(due, end), late=end < due)
         exchange.attempt = waiting
-        pending.join(waiting)
+        pending.join(waiting, first=first)
         self.deadline = min(self.deadline, waiting.due)
         self.count_pending()
         if moved is not None and moved.exchange.attempt is moved:

@@ -56,11 +56,13 @@ class Queue(deque[Waiting]):
         super().__init__()
         self.low = 0
 
-    def join(self, waiting: Waiting) -> None:
-        """Take a place behind all of the same priority."""
+    def join(self, waiting: Waiting, *, first: bool = False) -> None:
+        """Take a place behind all of the same priority, or before them (`first`)."""
         if waiting.low:
             self.low += 1
-            self.append(waiting)
+            self.insert(len(self) + 1 - self.low if first else len(self), waiting)
+        elif first:
+            self.appendleft(waiting)
         elif self.low:
             self.insert(len(self) - self.low, waiting)
         else:

@@ -216,3 +216,51 @@ def test_the_queue_agrees_with_two(steps: list[tuple[str, int]]) -> None:
             assert queue.late(number) == [each for each in both if each.due < number]
             plain = {low: [each for each in plain[low] if each.due >= number] for low in plain}
         assert list(queue) == plain[False] + plain[True] and queue.low == len(plain[True])
+
+
+class Idle:
+    """A connection that nobody uses."""
+
+    gone = False
+    busy = False
+    idle_timeout = 60.0
+
+    def __init__(self) -> None:
+        self.transport: Any = self
+        self.closing = False
+
+    def close(self) -> None:
+        """As a transport: it is closed soon."""
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        """As a transport."""
+        return self.closing
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_a_second_try_makes_room_for_itself(low: bool) -> None:
+    """It must not take a connection that was used before, and none can be opened beside those."""
+    pool = Counted(most=2)
+    pool.connections = 2
+    older, newer = Idle(), Idle()
+    pool.targets[0].idle.extend(cast("Any", [older, newer]))
+    exchange = Exchange("a" if low else "A", low=low)
+    pool.submit(cast("Any", exchange), 1)
+    assert (older.closing, newer.closing, pool.queue) == (True, False, exchange.name)
+    pool.done()
+    assert (pool.begun, pool.queue, exchange.said) == ([exchange.name], "", "")
+
+
+def test_a_second_try_does_not_lose_its_turn() -> None:
+    pool = Counted()
+    (busy,) = pool.send("A")
+    pool.failed(cast("Any", busy), SimpleNamespace(retry=True, reason="closed"), b"")  # type: ignore[arg-type]  # of ours
+    pool.send("B", "C")
+    assert pool.queue == "ABC"
+    connection = Idle()
+    pool.targets[0].idle.append(cast("Any", connection))
+    pool.advance()  # as for a connection that became free
+    assert (connection.closing, pool.queue) == (True, "ABC"), "who waited before goes before"
+    pool.done()
+    assert (pool.begun, pool.queue) == (["A", "A"], "BC")
