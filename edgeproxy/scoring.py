@@ -21,6 +21,7 @@ from edgeproxy.watching import Marks
 if TYPE_CHECKING:
     from edgeproxy.bots.identity import Identity, Verified
     from edgeproxy.bots.model import Model
+    from edgeproxy.bots.ranges import Published
     from edgeproxy.bots.signals import Signal
     from edgeproxy.config.bots import Bots
     from edgeproxy.config.model import Config
@@ -62,6 +63,13 @@ class BotSettings:
         self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
+
+    def publish(self, published: Published) -> None:
+        """Other networks of bots: heads that are known are asked about again, on connections that are open, too."""
+        if published is not self.known.published:
+            self.known = self.known._replace(published=published)
+            if self.identity is not None:
+                self.identity = self.identity.with_published(published)
 
     def broken(self, error: Exception) -> None:
         """Something raised: nothing was computed, and the request goes on."""
@@ -127,8 +135,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
-        "client", "signed",
+        "_by", "_carries", "_given", "_host", "_identity", "_line", "_marks", "_request", "_score", "_settings", "_static",
+        "_until", "_who", "client", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -136,6 +144,7 @@ class Scored:
         self._settings = settings
         self._request = request
         self._static: Score | None = None
+        self._identity: Identity | None = None  # by whom the head was identified
         self._marks: Marks | None = None
         self._score: Score | None = None
         self._until = 0.0
@@ -165,8 +174,10 @@ class Scored:
         if score is not None and moment < self._until:
             return score
         static, settings = self._static, self._settings
-        if static is None:
+        if static is None or self._identity is not settings.identity:
             now = time.time()
+            self._identity = settings.identity
+            self._static = None
             identity = self._identified(now)
             static = settings.scorer.score(self._request, now, identity)
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
