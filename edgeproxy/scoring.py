@@ -174,7 +174,8 @@ class Scored:
         if score is not None and moment < self._until:
             return score
         static, settings = self._static, self._settings
-        if static is None or self._identity is not settings.identity:
+        # A signed head is one exchange's alone, and its nonce is spent.
+        if static is None or (self._identity is not settings.identity and not self.signed):
             now = time.time()
             self._identity = settings.identity
             self._static = None
