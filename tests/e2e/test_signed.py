@@ -152,7 +152,7 @@ def section(directory: Directory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("protocol", ["h1", "h2", "h3"])
 async def test_a_bot_that_signs(protocol: str, directory: Directory) -> None:
-    pytest.importorskip("curl_cffi")
+    pytest.importorskip("curl_cffi", reason="no curl_cffi here (the extra `test` has it): this was not tested")
     log = RecordedLog()
     async with (
         running_upstream(ok) as upstream,
