@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import re
 import sys
@@ -17,13 +15,13 @@ from typing import Any
 import pytest
 from browser import Tab, chromium
 from support.edge import Edge, certificates, configuration, prepared, running_edge
+from support.puzzles import solution
 from support.upstream import Connection, running_upstream
 from support.waiting import until
 
 from edgeproxy import challenging
 from edgeproxy.config.challenge import Challenge
 from edgeproxy.config.model import Config
-from edgeproxy.policy.challenge import PARTS
 from edgeproxy.rules.model import RuleBook, RuleFiles, RuleModel
 
 PAGE = b"<!doctype html><title>site</title><link rel=icon href=data:,><p>hello"
@@ -93,17 +91,6 @@ async def posing(edge: Edge, protocol: str, cookie: str) -> int:
     status, spoken = out.split()
     assert spoken == {"h2": b"3", "h3": b"30"}[protocol]  # libcurl's CURLINFO_HTTP_VERSION
     return int(status)
-
-
-def solved(challenge: dict[str, Any]) -> str:
-    """The solution, by a program: the work is what counts."""
-    seed, bits, nonces = bytes.fromhex(challenge["seed"]), challenge["bits"], b""
-    for part in range(PARTS):
-        nonce = 0
-        while int.from_bytes(hashlib.sha256(seed + bytes([part]) + nonce.to_bytes(4, "big")).digest()[:4], "big") >> 32 - bits:
-            nonce += 1
-        nonces += nonce.to_bytes(4, "big")
-    return base64.urlsafe_b64encode(nonces).rstrip(b"=").decode()
 
 
 async def shows(tab: Tab, text: str) -> None:
@@ -196,7 +183,7 @@ async def test_curl_does_not_pass_and_cannot_use_what_it_stole() -> None:
         status, fields, body = await curl(edge, "/ask")
         assert (status, fields["edge-mitigated"]) == (401, "challenge")
         challenge = json.loads(body)["edge_challenge"]
-        form = ("-d", f"token={challenge['token']}&solution={solved(challenge)}")
+        form = ("-d", f"token={challenge['token']}&solution={solution(challenge)}")
         assert (await curl(edge, challenge["path"], "--interface", "127.0.0.2", *form))[0] == 403, "somebody else's puzzle"
         status, fields, _ = await curl(edge, challenge["path"], *form)
         assert status == 200
