@@ -14,7 +14,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   edgeproxy beside nginx, HAProxy, Envoy and Caddy; needs: apt install nginx libnginx-mod-http-lua wrk nghttp2-client haproxy redis-server"
 	@echo "make litellm LiteLLM in an environment of its own (700 MB), for the case limits of the bench"
-	@echo "make bots-eval   how good the bot model is on clients that it never saw (into docs/bot-model.md)"
+	@echo "make bots-eval   how good the bot model is on clients that it never saw (into docs/bot-model.md and docs/bots.md)"
 	@echo "make bots-train  train the bot model anew from tools/bots/data"
 	@echo "make bots-capture  run the clients of tools/bots/clients.py against the edge again (a quarter of an hour)"
 	@echo "make bots-walk   drivers of browsers walk through a site and meet a challenge (a minute; after bots-capture)"
@@ -60,7 +60,7 @@ bots-train: $(VENV)/.installed-bots-tools
 	$(BIN)/python -m tools.bots.train $(ARGS)
 
 bots-eval: $(VENV)/.installed-bots-tools
-	$(BIN)/python -m tools.bots.evaluate --markdown docs/bot-model.md $(ARGS)
+	$(BIN)/python -m tools.bots.evaluate --markdown docs/bot-model.md --short docs/bots.md $(ARGS)
 
 lock: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet uv

@@ -18,7 +18,7 @@ def fetch(
 ) -> None:
     """Downloads the networks that operators publish for their bots; exit code 1 if one could not be had (its old file stays).
 
-    Example: edgeproxy bots fetch /var/lib/edgeproxy/ranges && systemctl reload edgeproxy
+    Example: edgeproxy bots fetch /var/lib/edgeproxy/ranges; a running edge takes the new files by itself.
     """
     import asyncio
 

@@ -11,6 +11,7 @@ from edgeproxy.config.snapshot import Snapshot
 from edgeproxy.deadlines import Deadlines
 from edgeproxy.gateway import Gateway
 from edgeproxy.listen.tcp import Listener
+from edgeproxy.lookups.following import Following
 from edgeproxy.lookups.identifying import Identifying
 from edgeproxy.upstream.pool import Pool
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class DataPlane:
     """One worker's data plane. Everything but `prepare` runs on the worker's loop."""
 
-    __slots__ = ("_deadlines", "_gateway", "_identifying", "_loop", "_plain", "_quic", "_secure", "_stats")
+    __slots__ = ("_deadlines", "_following", "_gateway", "_identifying", "_loop", "_plain", "_quic", "_secure", "_stats")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, stats: WorkerStats, log: AccessLogWriter | None, gateway: type[Gateway] = Gateway
@@ -49,6 +50,7 @@ class DataPlane:
         self._plain = Listener(self._gateway, secure=False)
         self._quic: QuicListener | None = None
         self._identifying = Identifying()
+        self._following = Following(loop, stats.bots)
 
     @staticmethod
     def prepare(config: Config, ticket_keys: bytes, instance: str | None = None) -> Snapshot:
@@ -90,8 +92,11 @@ class DataPlane:
             snapshot.bots.watch = gateway.watch
             gateway.watch.weigh(snapshot.config.bots.behaviour)
             snapshot.bots.identity = self._identifying.identity(snapshot.bots.known)
+            self._following.follow(snapshot.bots.known.published, snapshot.config.bots.identity.refresh, snapshot.bots.publish)
             if self._identifying.lookups is not None:
                 gateway.stats.bots.lookups = self._identifying.lookups.counts
+        else:
+            self._following.stop()
 
     def count(self, store: Store) -> None:
         """Let limits count in a store that others share."""
@@ -154,6 +159,7 @@ class DataPlane:
 
     async def close(self) -> None:
         """Give up what is still being looked up; after the last connection."""
+        await self._following.close()
         await self._identifying.close()
 
     def abort(self) -> None:

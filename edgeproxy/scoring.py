@@ -21,6 +21,7 @@ from edgeproxy.watching import Marks
 if TYPE_CHECKING:
     from edgeproxy.bots.identity import Identity, Verified
     from edgeproxy.bots.model import Model
+    from edgeproxy.bots.ranges import Published
     from edgeproxy.bots.signals import Signal
     from edgeproxy.config.bots import Bots
     from edgeproxy.config.model import Config
@@ -65,6 +66,13 @@ class BotSettings:
         self.signals = any(_SIGNALS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
+
+    def publish(self, published: Published) -> None:
+        """Other networks of bots: heads that are known are asked about again, on connections that are open, too."""
+        if published is not self.known.published:
+            self.known = self.known._replace(published=published)
+            if self.identity is not None:
+                self.identity = self.identity.with_published(published)
 
     def broken(self, error: Exception) -> None:
         """Something raised: nothing was computed, and the request goes on."""
@@ -132,8 +140,8 @@ class Scored:
     """
 
     __slots__ = (
-        "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_static", "_until", "_who", "client",
-        "found", "settings", "signed",
+        "_by", "_carries", "_given", "_host", "_identity", "_line", "_marks", "_request", "_score", "_static", "_until", "_who",
+        "client", "found", "settings", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -141,6 +149,7 @@ class Scored:
         self.settings = settings
         self._request = request
         self._static: Score | None = None
+        self._identity: Identity | None = None  # by whom the head was identified
         self._marks: Marks | None = None
         self._score: Score | None = None
         self._until = 0.0
@@ -171,8 +180,11 @@ class Scored:
         if score is not None and moment < self._until:
             return score
         static, settings = self._static, self.settings
-        if static is None:
+        # A signed head is one exchange's alone, and its nonce is spent.
+        if static is None or (self._identity is not settings.identity and not self.signed):
             now = time.time()
+            self._identity = settings.identity
+            self._static = None
             identity = self._identified(now)
             static = settings.scorer.score(self._request, now, identity)
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):

@@ -68,19 +68,16 @@ def vector(request: Request, now: float, fields: dict[bytes, bytes] | None = Non
 def _request(
     request: Request, fields: dict[bytes, bytes], agent: Agent, numbers: tuple[float, ...], now: float
 ) -> tuple[float, ...]:
-    get = fields.get
-    family, first, secure = agent.family, request.protocol == 0, request.peer.secure
+    get, family, secure = fields.get, agent.family, request.peer.secure
     browser = family != OTHER
-    tls, h2, h3 = numbers[_TLS_FAMILY], numbers[_H2_FAMILY], numbers[_H3_FAMILY]
-    has_tls, has_h2, has_h3 = numbers[0] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0
     site, mode, dest, user = get(b"sec-fetch-site"), get(b"sec-fetch-mode"), get(b"sec-fetch-dest"), get(b"sec-fetch-user")
     hints, platform, small = get(b"sec-ch-ua"), get(b"sec-ch-ua-platform"), get(b"sec-ch-ua-mobile")
-    accept, kind, coding = get(b"accept"), get(b"content-type"), get(b"accept-encoding")
+    accept, kind = get(b"accept"), get(b"content-type")
     passed_on = mode == b"navigate" and dest == b"empty"  # by a service worker: it writes the fields anew, as for a script
     navigates = mode == b"navigate" and not passed_on
     writes = request.method not in _READING
     names = tuple(fields)
-    bits = _coding(coding)
+    bits = _coding(get(b"accept-encoding"))
     agreements = (
         float(browser and agent.mozilla),
         0.0 if agent.tool or (hints is not None and b"Headless" in hints) else UNSAID,
@@ -99,16 +96,11 @@ def _request(
         _agree(b"upgrade-insecure-requests" in fields, navigates)
         if mode is not None and family in _UPGRADING and not passed_on
         else UNSAID,
-        _priority(get(b"priority"), agent, first, mode, dest),
+        _priority(get(b"priority"), agent, request.protocol == 0, mode, dest),
         _origin(b"origin" in fields, writes, mode, site) if browser else UNSAID,
         0.0 if site == b"none" and b"referer" in fields else UNSAID,
         float(kind.startswith(_FORMS)) if navigates and writes and kind is not None else UNSAID,
-        _layer(tls, family) if has_tls else UNSAID,
-        _layer(h2, family) if has_h2 else UNSAID,
-        _layer(h3, family) if has_h3 else UNSAID,
-        _agree(tls == (h2 if has_h2 else h3), True) if has_tls and (has_h2 or has_h3) else UNSAID,
-        # Only for WebSockets a browser offers HTTP/1.1 alone.
-        _agree(numbers[_ALPN] == 2.0, True) if has_tls and browser and request.protocol < 2 and not request.upgrade else UNSAID,
+        *_layers(request, numbers, family),
     )
     return (
         float(request.protocol),
@@ -126,9 +118,24 @@ def _request(
         _SITES.get(site, 5.0) if site is not None else 0.0,
         float(b"referer" in fields),
         float((hints is not None) + (platform is not None) + (small is not None)),
-        _era(numbers, agent) if has_tls else 0.0,
+        _era(numbers, agent) if numbers[_TLS] == 1.0 else 0.0,
         *agreements,
         float(agreements.count(0.0)),
+    )
+
+
+def _layers(request: Request, numbers: tuple[float, ...], family: int) -> tuple[float, float, float, float, float]:
+    """Whether TLS, HTTP/2 and HTTP/3 are built like the claimed browser's, are one browser's, and offer what it would."""
+    tls, h2, h3 = numbers[_TLS_FAMILY], numbers[_H2_FAMILY], numbers[_H3_FAMILY]
+    has_tls, has_h2, has_h3 = numbers[_TLS] == 1.0, numbers[_H2] == 1.0, numbers[_H3] == 1.0
+    # Only for WebSockets a browser offers HTTP/1.1 alone.
+    offers = has_tls and family != OTHER and request.protocol < 2 and not request.upgrade
+    return (
+        _layer(tls, family) if has_tls else UNSAID,
+        _layer(h2, family) if has_h2 else UNSAID,
+        _layer(h3, family) if has_h3 else UNSAID,
+        _agree(tls == (h2 if has_h2 else h3), True) if has_tls and (has_h2 or has_h3) else UNSAID,
+        _agree(numbers[_ALPN] == 2.0, True) if offers else UNSAID,
     )
 
 
@@ -138,7 +145,7 @@ _FORMS: Final = (b"application/x-www-form-urlencoded", b"multipart/form-data", b
 _READING: Final = frozenset({b"GET", b"HEAD"})
 _AT: Final = {name: at for at, name in enumerate(wire.NAMES)}
 _TLS_FAMILY, _H2_FAMILY, _H3_FAMILY = _AT["tls_family"], _AT["h2_family"], _AT["h3_family"]
-_H2, _H3, _ALPN = _AT["h2"], _AT["h3"], _AT["tls_alpn"]
+_TLS, _H2, _H3, _ALPN = _AT["tls_known"], _AT["h2"], _AT["h3"], _AT["tls_alpn"]
 _PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT["tls_alps_old"], _AT["tls_ech"]
 
 

@@ -142,6 +142,14 @@ class Identity:
         self._read: dict[tuple[bytes, bytes, bytes | None], Signed | Refusal] = {}
         self._verified: dict[tuple[bytes, bytes, str], bool] = {}
 
+    def with_published(self, published: Published) -> Identity:
+        """The same with other networks. What is known of signatures is shared."""
+        made = Identity.__new__(Identity)
+        for name in Identity.__slots__:
+            setattr(made, name, getattr(self, name))
+        made._published = published
+        return made
+
     def of(self, request: Request, client: str, now: float) -> Verified:
         """Who sent a request, as far as this worker alone can tell.
 

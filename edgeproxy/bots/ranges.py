@@ -1,5 +1,7 @@
 # Networks that operators publish for their bots: files in their formats, and what lies in them. Nothing is fetched here.
-"""`parse(data)` reads one file; `Published(folder, names)` reads a folder, and is asked `covers(names, code)`.
+"""`parse(data)` reads one file, `read_folder(folder, names)` a folder: into `Published`, which is asked `covers(names, code)`.
+
+A file that cannot be used leaves what its last good reading brought in use.
 
 Formats: `{"prefixes": [{"ipv4Prefix": "192.0.2.0/24"}, …]}` (Google, Microsoft, OpenAI, Apple, DuckDuckGo, Perplexity, Common
 Crawl, Ahrefs), the same with AWS's keys, lists of strings, and text with a network a line.
@@ -8,8 +10,10 @@ Crawl, Ahrefs), the same with AWS's keys, lists of strings, and text with a netw
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -39,15 +43,19 @@ def parse(data: bytes) -> Parsed:
     """The networks of a file. What it says beside them is not looked at."""
     if len(data) > MAX_FILE:
         return Parsed((), (f"more than {MAX_FILE >> 20} MiB",))
+    try:
+        texts = _texts(data)
+    except ValueError as error:
+        return Parsed((), (str(error),))
     found: list[Range] = []
     problems: list[str] = []
-    for text in _texts(data):
+    for where, text in texts:
         if len(found) >= MAX_NETWORKS:
             problems.append(f"more than {MAX_NETWORKS} networks: the rest is left out")
             break
         read = _network(text)
         if isinstance(read, str):
-            problems.append(read)
+            problems.append(where + read)
         else:
             found.append(read)
     if not found and not problems:
@@ -55,14 +63,26 @@ def parse(data: bytes) -> Parsed:
     return Parsed(tuple(found), tuple(problems[:20]))
 
 
-def _texts(data: bytes) -> Iterator[str]:
+def _texts(data: bytes) -> Iterator[tuple[str, str]]:
+    """What should be networks, with where each stands. Raises ValueError: it begins like JSON, and is none."""
+    if data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
+        return _lines(data)
     try:
         value = json.loads(data)
-    except (ValueError, RecursionError):
-        lines = (line.partition("#")[0].strip() for line in data.decode("ascii", "replace").splitlines())
-        yield from (line for line in lines if line)
-        return
-    yield from _leaves(value, _DEPTH)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, column {error.colno}: no JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start}: no text: {error.reason}") from error
+    except RecursionError as error:
+        raise ValueError("no JSON that can be read: too many brackets in one another") from error
+    return (("", text) for text in _leaves(value, _DEPTH))
+
+
+def _lines(data: bytes) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            yield f"line {number}: ", text
 
 
 def _leaves(value: Any, depth: int) -> Iterator[str]:
@@ -99,24 +119,63 @@ def _network(text: str) -> Range | str:
     return code, code + (1 << (width - length)) - 1
 
 
-class Published:
-    """The networks of a snapshot.
+class File(NamedTuple):
+    """What is known of the file of one name.
 
     Attributes:
-        problems: sentences with the names of files.
-        missing: names that are wanted and have no file; their bots cannot be verified so.
-        oldest: when the oldest file was written, seconds since the epoch; 0 without files.
+        name: of the file.
+        state: inode, size, and when its content and its owner or rights changed (ns), as it was last read.
+        ranges: in use; None: there never was a good one.
+        written: when that was written, seconds since the epoch.
+        problems: of the last reading.
+        broken: that brought nothing: what was in use before still is.
     """
 
-    __slots__ = ("_ranges", "missing", "oldest", "problems")
+    name: str
+    state: tuple[int, ...]
+    ranges: Ranges | None
+    written: float
+    problems: tuple[str, ...]
+    broken: bool
+
+
+class Published:
+    """The networks of a folder, as it was read last.
+
+    Attributes:
+        folder: None: there is none.
+        files: by the names that are wanted; of those that there are.
+        missing: names that are wanted and have no file; their bots cannot be verified so.
+        gone: the folder is not there, and what it brought before is in use.
+    """
+
+    __slots__ = ("_ranges", "files", "folder", "gone", "missing")
 
     def __init__(
-        self, ranges: dict[str, Ranges], problems: Iterable[str] = (), missing: Iterable[str] = (), oldest: float = 0
-    ) -> None:
+        self, ranges: dict[str, Ranges], folder: Path | None = None, files: Mapping[str, File] | None = None,
+        missing: Iterable[str] = (), *, gone: bool = False,
+    ) -> None:  # fmt: skip
         self._ranges = ranges
-        self.problems = tuple(problems)
+        self.folder = folder
+        self.files = files or {}
         self.missing = tuple(missing)
-        self.oldest = oldest
+        self.gone = gone
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences with the names of files."""
+        told = [f"{self.folder} is not there"] if self.gone else []
+        return (*told, *(f"{file.name}: {problem}" for file in self.files.values() for problem in file.problems))
+
+    @property
+    def broken(self) -> int:
+        """How many files bring nothing, or nothing new."""
+        return max(sum(file.broken or self.gone for file in self.files.values()), int(self.gone))
+
+    @property
+    def oldest(self) -> float:
+        """When the oldest file in use was written, seconds since the epoch; 0 without files."""
+        return min((file.written for file in self.files.values() if file.ranges is not None), default=0.0)
 
     def known(self, names: Iterable[str]) -> bool:
         """Whether all of them are there: then an address that is in none is not the bot's."""
@@ -127,33 +186,105 @@ class Published:
         ranges = self._ranges
         return any(code in ranges[name] for name in names if name in ranges)
 
+    def is_stale(self) -> bool:
+        """Whether the folder looks otherwise than when it was read. A few system calls for each name: not on a loop."""
+        if self.folder is None:
+            return False
+        if not self.folder.is_dir():
+            return not self.gone
+        if self.gone:
+            return True
+        for name in (*self.files, *self.missing):
+            found, known = _found(self.folder, name), self.files.get(name)
+            if (found is None) != (known is None) or (found is not None and known is not None and found[1:] != known[:2]):
+                return True
+        return False
+
 
 NOTHING: Final = Published({})
 
 
-def read_folder(folder: Path, names: Iterable[str]) -> Published:
-    """`NAME.json` or `NAME.txt` of each name. Files with other names are not looked at; nothing raises."""
-    ranges: dict[str, Ranges] = {}
-    problems: list[str] = []
+def read_folder(folder: Path, names: Iterable[str], before: Published = NOTHING) -> Published:
+    """`NAME.json` or `NAME.txt` of each name. Files with other names are not looked at; nothing raises.
+
+    Args:
+        before: of the same folder, else it is not looked at: files that have not changed since are not read again.
+    """
+    known = before.files if before.folder == folder else {}
+    wanted = sorted(set(names))[:MAX_FOLDER]
+    if not folder.is_dir():
+        return _published(folder, dict(known), [name for name in wanted if name not in known], gone=True)
+    files: dict[str, File] = {}
     missing: list[str] = []
-    oldest = 0.0
-    for name in sorted(set(names))[:MAX_FOLDER]:
-        path = next((file for end in (".json", ".txt") if (file := folder / f"{name}{end}").is_file()), None)
-        if path is None:
+    for name in wanted:
+        found, last = _found(folder, name), known.get(name)
+        if found is None:
             missing.append(name)
             continue
+        path, *seen = found
+        files[name] = last if last is not None and [last.name, last.state] == seen else _read(path, last)
+    return _published(folder, files, missing)
+
+
+def _published(folder: Path | None, files: dict[str, File], missing: Iterable[str], *, gone: bool = False) -> Published:
+    ranges = {name: file.ranges for name, file in files.items() if file.ranges is not None}
+    return Published(ranges, folder, files, missing, gone=gone)
+
+
+def kept(now: Published, before: Published) -> Published:
+    """`now`, which was read without knowing of `before`, with what is in use of files that it found broken or gone."""
+    if now is before or before.folder != now.folder or not before.files:
+        return now
+    if now.gone:
+        return _published(now.folder, dict(before.files), before.missing, gone=True)
+    files = dict(now.files)
+    for name, file in now.files.items():
+        last = before.files.get(name)
+        if file.ranges is None and last is not None:
+            files[name] = file._replace(ranges=last.ranges, written=last.written)
+    return _published(now.folder, files, now.missing)
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    # Rights count, too: a file that may be read at last is read.
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _found(folder: Path, name: str) -> tuple[Path, str, tuple[int, ...]] | None:
+    """The file of a name: path, its last part, and state; None: there is none."""
+    for end in (".json", ".txt"):
+        path = folder / f"{name}{end}"
         try:
-            written = path.stat().st_mtime
-            with path.open("rb") as opened:
-                parsed = parse(opened.read(MAX_FILE + 1))
-        except OSError as error:
-            problems.append(f"{path.name}: {error.strerror or error}")
+            found = path.stat()
+        except OSError:
             continue
-        problems += [f"{path.name}: {problem}" for problem in parsed.problems]
-        if parsed.ranges:
-            ranges[name] = Ranges(parsed.ranges)
-            oldest = min(oldest, written) if oldest else written
-    return Published(ranges, problems, missing, oldest)
+        if stat.S_ISREG(found.st_mode):
+            return path, path.name, _state(found)
+    return None
+
+
+def _read(path: Path, last: File | None) -> File:
+    state: tuple[int, ...] = ()
+    written = 0.0
+    try:
+        with path.open("rb") as opened:
+            found = os.fstat(opened.fileno())
+            state, written = _state(found), found.st_mtime
+            parsed = parse(opened.read(MAX_FILE + 1))
+    except OSError as error:
+        parsed = Parsed((), (f"cannot be read: {error.strerror or error}",))
+    if parsed.ranges:
+        return File(path.name, state, Ranges(parsed.ranges), written, parsed.problems, broken=False)
+    state = state or _state_of(path)
+    return File(path.name, state, last and last.ranges, last.written if last else 0.0, parsed.problems, broken=True)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Of a file that cannot be opened; () if it is gone meanwhile."""
+    try:
+        return _state(path.stat())
+    except OSError:
+        return ()
 
 
 def is_name(text: str) -> bool:

@@ -12,6 +12,7 @@ from edgeproxy.bots.keys import origin
 from edgeproxy.config.keys import FilePath
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section
+from edgeproxy.config.units import Duration
 
 MAX_AGENTS: Final = 256
 
@@ -31,6 +32,11 @@ class BotIdentity(Section):
 
     ranges: FilePath | None = Field(
         default=None, description="A folder of networks that operators publish; 'edgeproxy bots fetch DIR' fills it."
+    )
+    refresh: Annotated[Duration, Field(ge=1, le=86400)] = Field(
+        default=60.0,
+        description="How often that folder is looked at for files that have changed.",
+        json_schema_extra={"default": "60s"},
     )
     dns: StrictBool = Field(default=True, description="true: the host name of an address that claims to be a bot is asked for.")
     known_agents: StrictBool = Field(

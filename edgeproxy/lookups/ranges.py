@@ -1,5 +1,5 @@
 # Published networks are downloaded here, by a command and never by a worker: known URLs only, and a bad answer changes no file.
-"""`fetch_all(folder, sources)`: one file a source, put in place by renaming, so that a reload never reads half of one."""
+"""`fetch_all(folder, sources)`: one file a source, put in place by renaming, so that no edge reads half of one."""
 
 from __future__ import annotations
 

@@ -127,6 +127,10 @@ def _bots(bots: BotDump) -> Iterator[Metric]:
     yield _counter("bot_failures", "Bot scores that could not be computed.", (), [((), bots["failures"])])
     yield _counter("bot_lookups", "Look-ups that verify bots.", ("what", "outcome"),
                    [((what, outcome), n) for what, outcome, n in bots["lookups"]])  # fmt: skip
+    yield _counter("bot_range_reads", "Files of published networks that were read.", ("outcome",), _by_key(bots["range_reads"]))
+    yield _gauge("bot_range_files_broken", "Files of published networks that cannot be used.", (), [((), bots["ranges_broken"])])
+    yield _gauge("bot_range_oldest_timestamp_seconds", "When the oldest file of published networks in use was written.", (),
+                 [((), bots["ranges_oldest"])])  # fmt: skip
 
 
 def _store(store: StoreDump) -> Iterator[Metric]:

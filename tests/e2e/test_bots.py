@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from browser import NAMES, Tab, chromium
+from contract.h3_wire import H3Wire
 from support.bots import PAGE
 from support.edge import RecordedLog, certificates, running_edge
 from support.upstream import Connection, running_upstream
@@ -39,10 +40,10 @@ c = http.client.HTTPSConnection("localhost", int(sys.argv[1].split(":")[2].strip
 c.request("GET", "/", headers=json.loads(sys.argv[4]) or {"User-Agent": "Python-urllib/3"})
 c.getresponse().read()
 """,
-    "httpx": """
-import httpx, json, ssl, sys
+    "httpx2": """
+import httpx2, json, ssl, sys
 context = ssl.create_default_context(cafile=sys.argv[2])
-with httpx.Client(verify=context, trust_env=False, timeout=20, **json.loads(sys.argv[3])) as c:
+with httpx2.Client(verify=context, trust_env=False, timeout=20, **json.loads(sys.argv[3])) as c:
     c.get(sys.argv[1], headers=json.loads(sys.argv[4]))
 """,
     "aiohttp": """
@@ -204,10 +205,10 @@ async def test_curl(protocol: str) -> None:
     assert caught(posing) == ({3001, 4002} if protocol == "h1" else {3001, 4001})
 
 
-@pytest.mark.parametrize(("library", "protocol"), [("ssl", "h1"), ("httpx", "h1"), ("httpx", "h2"), ("aiohttp", "h1")])
+@pytest.mark.parametrize(("library", "protocol"), [("ssl", "h1"), ("httpx2", "h1"), ("httpx2", "h2"), ("aiohttp", "h1")])
 async def test_python(library: str, protocol: str) -> None:
-    pytest.importorskip(library)
-    options = {"http2": protocol == "h2"} if library == "httpx" else {}
+    pytest.importorskip(library, reason=f"no {library} here (the extra `test` has it): this was not tested")
+    options = {"http2": protocol == "h2"} if library == "httpx2" else {}
     async with scoring(protocol) as edge:
         own = await edge.python(LIBRARIES[library], **options)
         assert caught(own) >= {1003} and own["protocol"] == protocol
@@ -219,7 +220,7 @@ async def test_python(library: str, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", ["h1", "h2", "h3"])
 async def test_libcurl_that_poses_as_chromium(protocol: str) -> None:
     """Its handshake and its frames are Chromium's: no heuristic about them is true. That is the model's work."""
-    pytest.importorskip("curl_cffi")
+    pytest.importorskip("curl_cffi", reason="no curl_cffi here (the extra `test` has it): this was not tested")
     version = {"h1": 2, "h2": 0, "h3": 31}[protocol]  # libcurl's numbers; 31: HTTP/3 and nothing else
     options = {"impersonate": "chrome"} | ({"http_version": version} if version else {})
     async with scoring(protocol) as edge:
@@ -230,16 +231,31 @@ async def test_libcurl_that_poses_as_chromium(protocol: str) -> None:
     assert found & {3001, 3002, 3003, 3004, 4001, 4002, 5001} == ({4002} if protocol == "h1" else set())
 
 
-async def test_libcurl_over_quic_under_a_browsers_name() -> None:
-    pytest.importorskip("curl_cffi")
+async def test_libcurl_over_quic_under_its_own_name_and_a_browsers() -> None:
+    pytest.importorskip("curl_cffi", reason="no curl_cffi here (the extra `test` has it): this was not tested")
     async with scoring("h3") as edge:
-        line = await edge.python(POSE, WORN, http_version=31)
-    assert line["protocol"] == "h3"
-    assert caught(line) >= {3001, 5001}
+        own = await edge.python(POSE, {"User-Agent": "curl/8.15.0"}, http_version=31)
+        posing = await edge.python(POSE, WORN, http_version=31)
+    assert own["protocol"] == posing["protocol"] == "h3"
+    assert caught(own) == {1003}
+    assert caught(posing) >= {3001, 5001}
+
+
+async def test_python_over_quic() -> None:
+    """aioquic, which is the one HTTP/3 client that Python's people have."""
+    async with scoring("h3") as edge:
+        wire = await H3Wire.open(edge.port)
+        assert (await wire.get("/", [(b"user-agent", b"python-aioquic/1.7"), (b"accept", b"*/*")])).status == 200
+        assert (await wire.get("/", PAGE)).status == 200
+        await wire.leave()
+        own, posing = edge.lines()
+    assert own["protocol"] == posing["protocol"] == "h3"
+    assert caught(own) == {1003}
+    assert caught(posing) >= {3001, 5001}
 
 
 async def test_a_browsers_handshake_under_another_browsers_name() -> None:
-    pytest.importorskip("curl_cffi")
+    pytest.importorskip("curl_cffi", reason="no curl_cffi here (the extra `test` has it): this was not tested")
     name = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
     async with scoring("h2") as edge:
         line = await edge.python(POSE, {"User-Agent": name}, impersonate="chrome")

@@ -1,8 +1,6 @@
 # Clearances over several processes: any worker takes them, also one that was started again, and a reload changes nothing.
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import signal
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 from running import Edge, until
+from support.puzzles import solution
 
 RULE = "rules:\n- {id: ask, expression: 'http.request.method eq \"GET\"', action: managed_challenge}\n"
 
@@ -37,14 +36,7 @@ def call(edge: Edge, path: str, data: bytes | None = None, cookie: str = "") -> 
 
 def passed(edge: Edge) -> str:
     challenge = json.loads(call(edge, "/v1/models")[2])["edge_challenge"]
-    seed, nonces = bytes.fromhex(challenge["seed"]), b""
-    for part in range(challenge["count"]):
-        nonce = 0
-        while hashlib.sha256(seed + bytes([part]) + nonce.to_bytes(4, "big")).digest()[0] >> 8 - challenge["bits"]:
-            nonce += 1
-        nonces += nonce.to_bytes(4, "big")
-    solution = base64.urlsafe_b64encode(nonces).rstrip(b"=").decode()
-    form = f"token={challenge['token']}&solution={solution}".encode()
+    form = f"token={challenge['token']}&solution={solution(challenge)}".encode()
     status, cookie, _ = call(edge, challenge["path"], form)
     assert status == 200 and cookie is not None
     assert [call(edge, challenge["path"], form)[0] for _ in range(8)] == [403] * 8, "no worker takes it again"

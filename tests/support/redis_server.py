@@ -5,10 +5,8 @@ ended by their process ids."""
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+
+from bench.redis_servers import free_pair
 
 
 def _binary() -> str | None:
@@ -45,19 +45,6 @@ def until(holds: Callable[[], Any], what: str, seconds: float = _WAIT) -> Any:
                 return value
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
-
-
-def _free_port() -> int:
-    """One that is free, with the one 10000 above it (the bus of a cluster), and below those that connections take."""
-    while True:
-        port = random.randrange(12_000, 22_000)
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
 
 
 @dataclass
@@ -136,7 +123,7 @@ def _several(count: int, extra: Callable[[int], list[str]]) -> Iterator[list[Ser
         while len(servers) < count:
             directory = root / str(len(servers))
             directory.mkdir(exist_ok=True)
-            server = Server(directory, _free_port(), extra(len(servers)))
+            server = Server(directory, free_pair(), extra(len(servers)))
             server.start()
             try:
                 server.wait()
@@ -200,7 +187,7 @@ def running_sentinel() -> Iterator[Watched]:
             for number in range(3):
                 directory = root / str(number)
                 directory.mkdir()
-                server = Server(directory, _free_port(), sentinel=True)
+                server = Server(directory, free_pair(), sentinel=True)
                 conf = _SENTINEL.format(port=server.port, directory=directory, primary=primary.port)
                 (directory / "sentinel.conf").write_text(conf)
                 server.start()

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from support.edge import configuration
 from support.pipeline import Stand
+from support.puzzles import solution
 
 from edgeproxy import challenging
 from edgeproxy.config.challenge import Challenge
@@ -72,13 +73,7 @@ def challenge_in(written: bytes) -> dict[str, Any]:
 
 
 def solved(challenge: dict[str, Any]) -> dict[str, str]:
-    seed, bits, nonces = bytes.fromhex(challenge["seed"]), challenge["bits"], b""
-    for part in range(PARTS):
-        nonce = 0
-        while int.from_bytes(hashlib.sha256(seed + bytes([part]) + nonce.to_bytes(4, "big")).digest()[:4], "big") >> 32 - bits:
-            nonce += 1
-        nonces += nonce.to_bytes(4, "big")
-    return {"token": challenge["token"], "solution": base64.urlsafe_b64encode(nonces).rstrip(b"=").decode()}
+    return {"token": challenge["token"], "solution": solution(challenge)}
 
 
 def cookie_in(written: bytes) -> bytes:

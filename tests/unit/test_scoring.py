@@ -136,6 +136,24 @@ def test_a_signed_head_is_asked_about_once_an_exchange(clock: Clock) -> None:
     assert made.stats.bots.acts == {("log", "act"): 2}, "the second one is nobody's"
 
 
+def test_other_networks_make_another_identity_which_is_asked_anew(clock: Clock) -> None:
+    first, second = Who(NOBODY._replace(claimed=BOT, failed=True)), Who(GOOD)
+    made = stand(first)
+    driver = made.h1()
+    driver.feed(b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % CURL)
+    scored, settings = plan_of(made), made.snapshot.bots
+    assert settings is not None and scored.current().ids == [1003, 7001]
+    settings.identity = cast("Any", second)
+    clock.now += 1.5
+    assert scored.current().verified and scored.current().ids == [1003] and (first.asked, second.asked) == (1, 1)
+    signed = scored.again()
+    signed.signed = True
+    assert signed.current().verified
+    settings.identity = cast("Any", first)
+    clock.now += 1.5
+    assert signed.current().verified, "its nonce is spent: it would be taken for a replay"
+
+
 def test_a_slowed_plan_is_not_shared_by_signed_heads(clock: Clock) -> None:
     who = Who(NOBODY)
     made = stand(who, mode="act", slow={"score": 1, "upstream": "main"})

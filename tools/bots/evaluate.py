@@ -1,6 +1,6 @@
 # How good the model is on implementations that it never saw. Figures with their intervals; nothing that the data cannot show.
-"""`python -m tools.bots.evaluate [--markdown FILE] [--scorer MODULE:FUNCTION]`: per tier, with clients held out by
-implementation.
+"""`python -m tools.bots.evaluate [--markdown FILE] [--short FILE] [--scorer MODULE:FUNCTION]`: per tier, with clients held out
+by implementation.
 
 A scorer is `score(sample, model) -> int`: what the edge would say of a sample that the held-out model gave `model` (2..99), 1
 for what is certain. It is shown beside the model alone.
@@ -21,10 +21,10 @@ from tools.bots import after
 from tools.bots.figures import Numbers, auc, recall, share
 from tools.bots.matrix import TIERS, Matrix, matrix
 from tools.bots.samples import Sample
+from tools.bots.summary import put, short
 from tools.bots.train import SEED, basis, held_out, knots, load
 
 Scorer = Callable[[Sample, int], int]
-_MARKS = ("<!-- figures: made by make bots-eval -->", "<!-- end of figures -->")
 
 
 def tiers(data: Matrix, said: Numbers, humans: Numbers, bare: bool = False) -> list[str]:
@@ -121,21 +121,11 @@ def report(data: Matrix, raw: Numbers, scorer: Scorer | None, seed: int) -> str:
     return "\n".join([*lines, "", after.report(data, both, seed)])
 
 
-def put(path: Path, text: str) -> None:
-    """Between the marks of a page, or as the whole of a new one."""
-    if not path.exists():
-        path.write_text(text)
-        return
-    page = path.read_text()
-    before, _, rest = page.partition(_MARKS[0])
-    _, _, behind = rest.partition(_MARKS[1])
-    path.write_text(f"{before}{_MARKS[0]}\n{text}{_MARKS[1]}{behind}")
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--markdown", type=Path, help="a page that gets all figures, between its marks")
+    parser.add_argument("--short", type=Path, help="a page that gets the short table")
     parser.add_argument("--scorer", help="module:function", default="tools.bots.combined:score")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args()
@@ -155,6 +145,8 @@ def main() -> None:
     print(text)
     if given.markdown is not None:
         put(given.markdown, text)
+    if given.short is not None:
+        put(given.short, short(text))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.bots import ranges
 from edgeproxy.bots.names import (
     MAX_ADDRESSES,
     NEGATIVE,
@@ -23,7 +24,7 @@ from edgeproxy.bots.names import (
     ends_with,
     reverse_name,
 )
-from edgeproxy.bots.ranges import MAX_FILE, MAX_NETWORKS, is_name, parse, read_folder
+from edgeproxy.bots.ranges import MAX_FILE, MAX_NETWORKS, is_name, kept, parse, read_folder
 from edgeproxy.rules.addresses import client_code, show_range
 
 GOOGLE = {"creationTime": "2026-01-01T00:00:00", "prefixes": [{"ipv6Prefix": "2001:db8:1::/64"}, {"ipv4Prefix": "192.0.2.0/27"}]}
@@ -82,6 +83,22 @@ def test_bounds() -> None:
     assert len(parse(json.dumps(["x"] * 1000).encode()).problems) == 20
 
 
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b'{"prefixes": [\n  {"ipv4Prefix": }]}', "line 2, column 18: no JSON"),
+        (b'\xef\xbb\xbf\n ["192.0.2.0/24",', "column 18: no JSON"),
+        (b'["192.0.2.0/24"', "line 1, column 16: no JSON"),
+        (b'["\xff\xfe"]', "byte 2: no text"),
+        (b"[" * 100_000, "too many brackets"),
+        (b"# theirs\n\nexample.com\n", "line 3: 'example.com' is not a network"),
+    ],
+)
+def test_where_a_file_is_wrong(data: bytes, problem: str) -> None:
+    parsed = parse(data)
+    assert parsed.ranges == () and len(parsed.problems) == 1 and problem in parsed.problems[0]
+
+
 _KEYS = st.sampled_from(["prefixes", "ipv4Prefix", "x"])
 _JSON = st.recursive(
     st.none() | st.text(max_size=20),
@@ -110,6 +127,76 @@ def test_folders(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "absent", ["googlebot"]).missing == ("googlebot",)
     (tmp_path / "dir.json").mkdir()
     assert read_folder(tmp_path, ["dir"]).missing == ("dir",)
+
+
+def renamed(path: Path, text: str) -> None:
+    """Puts a file in place as `edgeproxy bots fetch` does."""
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def test_only_what_has_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(ranges, "parse", lambda data: read.append(data) or parse(data))  # type: ignore[func-returns-value]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text('["192.0.2.0/24"]')
+    first = read_folder(tmp_path, ["a", "b", "c"])
+    assert len(read) == 2 and not first.is_stale()
+    renamed(tmp_path / "a.json", '["198.51.100.0/24"]')  # of the same size
+    assert first.is_stale()
+    second = read_folder(tmp_path, ["a", "b", "c"], first)
+    assert len(read) == 3 and second.files["b"] is first.files["b"] and not second.is_stale()
+    assert second.covers(["a"], code("198.51.100.1")) and not second.covers(["a"], code("192.0.2.1"))
+    assert first.covers(["a"], code("192.0.2.1")), "who has asked the first one sees no other"
+    (tmp_path / "c.txt").write_text("203.0.113.0/24")
+    assert second.is_stale()
+    third = read_folder(tmp_path, ["a", "b", "c"], second)
+    assert third.missing == () and third.covers(["c"], code("203.0.113.1")) and len(read) == 4
+    (tmp_path / "b.json").unlink()
+    assert third.is_stale()
+    fourth = read_folder(tmp_path, ["a", "b", "c"], third)
+    assert fourth.missing == ("b",) and not fourth.known(["b"]) and len(read) == 4
+    os.chmod(tmp_path / "c.txt", 0o600)  # noqa: PTH101  what changes its rights and no content
+    assert fourth.is_stale(), "who may read it at last reads it"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"prefixes": [', '["10.0.0.0/8"]', "x" * 10])
+def test_a_broken_file_leaves_the_last_good_one_in_use(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('["192.0.2.0/24"]')
+    os.utime(file, (5, 5))
+    good = read_folder(tmp_path, ["a"])
+    assert good.broken == 0 and good.oldest == 5
+    renamed(file, text)
+    broken = read_folder(tmp_path, ["a"], good)
+    assert broken.covers(["a"], code("192.0.2.1")) and broken.broken == 1 and broken.oldest == 5 and len(broken.problems) == 1
+    assert not broken.is_stale(), "it is not read again until it changes"
+    again = read_folder(tmp_path, ["a"])
+    assert not again.known(["a"]) and again.broken == 1, "who begins now has nothing"
+    carried = kept(again, good)
+    assert carried.covers(["a"], code("192.0.2.1")) and carried.broken == 1 and carried.oldest == 5
+    renamed(file, '["198.51.100.0/24"]')
+    fine = read_folder(tmp_path, ["a"], carried)
+    assert fine.covers(["a"], code("198.51.100.1")) and not fine.covers(["a"], code("192.0.2.1")) and fine.broken == 0
+
+
+def test_a_folder_that_is_away(tmp_path: Path) -> None:
+    folder, away = tmp_path / "ranges", tmp_path / "away"
+    folder.mkdir()
+    (folder / "a.json").write_text('["192.0.2.0/24"]')
+    good = read_folder(folder, ["a", "b"])
+    folder.rename(away)
+    assert good.is_stale()
+    gone = read_folder(folder, ["a", "b"], good)
+    assert gone.covers(["a"], code("192.0.2.1")) and gone.gone and gone.broken == 1 and not gone.is_stale()
+    assert kept(read_folder(folder, ["a", "b"]), good).covers(["a"], code("192.0.2.1"))
+    away.rename(folder)
+    assert gone.is_stale()
+    back = read_folder(folder, ["a", "b"], gone)
+    assert not back.gone and back.broken == 0 and back.files["a"] is good.files["a"] and back.missing == ("b",)
+    elsewhere = read_folder(tmp_path, ["a"], back)
+    assert not elsewhere.known(["a"]) and kept(elsewhere, back) is elsewhere, "another folder's are not carried over"
 
 
 def test_names_of_files() -> None:

@@ -42,6 +42,16 @@ def test_copies_are_added_up() -> None:
     assert merge([worker.dump() for worker in workers])["bots"] == total
 
 
+def test_files_of_networks_are_the_same_for_all_workers() -> None:
+    """Reads are added up; of broken files the most count, and of times the first that is one."""
+    total = BotStats().dump()
+    for broken, oldest in ((0, 0.0), (2, 50.0), (1, 40.0), (0, 0.0)):
+        each = BotStats()
+        each.range_reads, each.ranges_broken, each.ranges_oldest = {"found": 1}, broken, oldest
+        add(total, json.loads(json.dumps(each.dump())))
+    assert (total["range_reads"], total["ranges_broken"], total["ranges_oldest"]) == ({"found": 4}, 2, 40.0)
+
+
 def test_the_histogram() -> None:
     samples = {
         (sample.name, sample.labels.get("le", "")): sample.value

@@ -32,6 +32,7 @@ def scrape() -> Scrape:
     stats.bots.act("block", acts=False)
     stats.bots.failures = 4
     stats.bots.lookups["name", "found"] = 6
+    stats.bots.range_reads = {"found": 2}
     store = stats.store
     store.mode, store.watch = "local", lambda: (1, 2)
     store.known, store.fallbacks, store.failures, store.settles, store.undone = range(31, 36)
