@@ -193,10 +193,18 @@ class Scorer:
                 waits = identity is not None and identity.pending
                 return Score(_LEAST_MODEL if waits else AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
-            chance = model.predict(vector(request, now, view.headers)) if model is not None else None
+            chance = self._asked(model, vector(request, now, view.headers)) if model is not None else None
             if model is None or chance is None:
                 return Score(0, "Not Computed", found, None, identity)
             return Score(scaled(chance, model.manifest.knots), "Machine Learning", found, chance, identity)
         except Exception as error:
             self._broken(error)
             return NOT_COMPUTED
+
+    def _asked(self, model: Model, row: list[float]) -> float | None:
+        """The model's answer; None: its engine failed, and what else is known of the request stays."""
+        try:
+            return model.predict(row)
+        except Exception as error:
+            self._broken(error)
+            return None

@@ -26,17 +26,25 @@ CURL = [(b"user-agent", b"curl/8.14.1")]
 class FakeModel:
     """Says what it is told to."""
 
-    def __init__(self, chance: float | None) -> None:
+    def __init__(self, chance: float) -> None:
         self.chance = chance
         self.manifest = Manifest("fake-1", ("protocol",), ((0.0, 2.0), (0.5, 30.0), (1.0, 99.0)))
         self.asked = 0
 
-    def predict(self, vector: list[float]) -> float | None:
+    def predict(self, vector: list[float]) -> float:
         self.asked += 1
         return self.chance
 
 
-def scorer(chance: float | None = 0.5) -> tuple[Scorer, FakeModel, list[Exception]]:
+class BrokenModel(FakeModel):
+    """Its engine raises."""
+
+    def predict(self, vector: list[float]) -> float:
+        self.asked += 1
+        raise RuntimeError("the engine")
+
+
+def scorer(chance: float = 0.5) -> tuple[Scorer, FakeModel, list[Exception]]:
     model, broken = FakeModel(chance), list[Exception]()
     return Scorer(model, broken.append), model, broken  # type: ignore[arg-type]  # a Model
 
@@ -59,11 +67,19 @@ def test_heuristics_are_certain_and_the_model_is_not_asked() -> None:
     assert score.verified and not made.score(request(CURL), NOW, NOBODY).verified
 
 
-def test_without_a_model_or_its_answer_nothing_is_computed() -> None:
-    for made in (Scorer(None, pytest.fail), scorer(None)[0]):
-        score = made.score(request(PAGE), NOW, GOOD)
-        assert (score.value, score.source, score.identity, score.verified) == (0, "Not Computed", GOOD, True)
-        assert made.score(request(CURL), NOW).value == 1
+def test_without_a_model_nothing_is_computed() -> None:
+    made = Scorer(None, pytest.fail)
+    score = made.score(request(PAGE), NOW, GOOD)
+    assert (score.value, score.source, score.identity, score.verified) == (0, "Not Computed", GOOD, True)
+    assert made.score(request(CURL), NOW).value == 1
+
+
+def test_an_engine_that_raises_is_told_and_the_rest_of_the_score_stays() -> None:
+    broken: list[Exception] = []
+    made = Scorer(BrokenModel(0.5), broken.append)  # type: ignore[arg-type]  # a Model
+    score = made.score(request(but(PAGE, b"sec-ch-ua")), NOW, GOOD)
+    assert [str(each) for each in broken] == ["the engine"]
+    assert (score.value, score.source, score.ids, score.verified) == (0, "Not Computed", [6001], True)
 
 
 @pytest.mark.parametrize("name", ["View", "detect", "vector", "scaled"])
