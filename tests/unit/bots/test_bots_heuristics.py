@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +60,14 @@ def test_numbers_and_names_are_their_own() -> None:
     assert len(BY_ID) == len(HEURISTICS) == len({each.name for each in HEURISTICS})
     assert [each.id for each in HEURISTICS] == sorted(BY_ID)
     assert all(each.reason.endswith(".") and len(each.reason) < 100 for each in HEURISTICS)
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "bots.md").read_text().splitlines()
+    rows = [line for line in lines if re.match(r"\| \d", line)]
+    assert rows == [
+        f"| {each.id} | `{each.name}` | {each.reason}{'' if each.certain else ' Not certain.'} |" for each in HEURISTICS
+    ]  # fmt: skip
 
 
 def test_every_heuristic_has_its_case_below() -> None:
