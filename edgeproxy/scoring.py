@@ -11,7 +11,7 @@ from edgeproxy.bots.model import ModelError, load_once
 from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
 from edgeproxy.config.bots import model_path
 from edgeproxy.lookups.identifying import known
-from edgeproxy.observe.access import with_score
+from edgeproxy.observe.access import score_piece, with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Policy
 from edgeproxy.policy.challenge import SOLVED, Challenger, holder
@@ -172,8 +172,8 @@ class Scored:
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
                 self._static = static  # else it may be another one the next time
         watch = settings.watch
-        if watch is None or static.value == 0:
-            return static
+        if watch is None or (static.value == 0 and not self._carries):
+            return static  # nothing moves it; but whether a challenge was passed is known all the same
         try:
             who = self._sender()
             if moment >= who.until:
@@ -296,9 +296,17 @@ class Scored:
         known = self._line
         if known is None or known[0] is not static or known[1] is not score:
             prints = self._request.peer.prints
-            made = with_score(static, score.value, tuple(score.ids), prints.ja4 if prints is not None else "")
-            self._line = known = (static, score, made)
+            ja4 = prints.ja4 if prints is not None else ""
+            if score.shown[0] != ja4 or not score.shown[1]:
+                score.shown = (ja4, _piece(score, ja4))
+            self._line = known = (static, score, with_score(static, score.shown[1]))
         return known[2]
+
+
+def _piece(score: Score, ja4: str) -> bytes:
+    bot = score.identity.bot if score.identity is not None and score.identity.verified else None
+    name = bot.name if bot is not None else ""
+    return score_piece(score.value, score.source, tuple(score.ids), score.names, name, score.passed, ja4)
 
 
 def score_of(exchange: Exchange) -> Score | None:

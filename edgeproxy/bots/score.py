@@ -26,6 +26,7 @@ Source = Literal["Not Computed", "Heuristics", "Machine Learning", "Behavioral A
 AUTOMATED: Final = 1
 LIKELY_HUMAN: Final = 30  # from here on
 MOST: Final = 99
+TOLD: Final = 3  # names of reasons in a log line
 _LEAST_MODEL: Final = 2
 _OF_CONNECTION: Final = 16  # heads whose scores one connection keeps
 _OF_PROXIES: Final = 4096  # and the worker, of connections whose prints nobody has
@@ -48,9 +49,10 @@ class Score:
         identity: who a declared bot really is; None: nobody looked.
         moved: log-odds that behaviour added (below 0: towards automated).
         passed: the client has passed a challenge.
+        shown: what logs say of it, and to which JA4; kept by who writes them (`scoring`).
     """
 
-    __slots__ = ("chance", "detections", "identity", "moved", "passed", "source", "value")
+    __slots__ = ("chance", "detections", "identity", "moved", "passed", "shown", "source", "value")
 
     def __init__(
         self, value: int, source: Source, detections: tuple[Heuristic, ...] = (), chance: float | None = None,
@@ -63,6 +65,7 @@ class Score:
         self.identity = identity
         self.moved = 0.0
         self.passed = False
+        self.shown: tuple[str, bytes] = ("", b"")
 
     def __repr__(self) -> str:
         return f"Score({self.value}, {self.source})"
@@ -76,6 +79,14 @@ class Score:
     def ids(self) -> list[int]:
         """Numbers of the heuristics."""
         return [each.id for each in self.detections]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For logs, which requests fill: what made the value by name, the weightiest first, at most TOLD."""
+        named = [each.name for each in self.detections if each.certain]
+        if abs(self.moved) >= _WORTH_TELLING:
+            named.append("behaviour_against" if self.moved < 0 else "behaviour_for")
+        return (*named, *[each.name for each in self.detections if not each.certain])[:TOLD]
 
     def reasons(self) -> list[str]:
         """For people: what made the value, the weightiest first."""
@@ -98,6 +109,8 @@ class Score:
             moved: log-odds of being a person, bounded by who counts them.
             passed: a challenge was solved.
         """
+        if not self.value:
+            moved = 0.0  # there is nothing to move
         if not moved and not passed:
             return self
         made = Score(self.value, self.source, self.detections, self.chance, self.identity)

@@ -50,6 +50,8 @@ async def test_block(protocol: str, tmp_path: Path) -> None:
         lines = s.records
         assert [(line["bot_score"], line.get("bot_detections"), line["outcome"]) for line in lines] == [
             (1, [1003], "client: bot_block")] * 3 + [(0, None, "ok")]  # fmt: skip
+        assert [(line["bot_source"], line.get("bot_reasons")) for line in lines] == [
+            ("Heuristics", ["declared_library"])] * 3 + [("Not Computed", None)]  # fmt: skip
         assert all(line["ja4"].startswith("q13d" if protocol == "h3" else "t13d") for line in lines)
         assert s.edge.stats.bots.acts == {("block", "act"): 3} and s.edge.faults == {("client", "bot_block"): 3}
         assert s.edge.stats.bots.scores[:2] == [1, 3] and s.edge.stats.bots.detections == {"declared_library": 3}

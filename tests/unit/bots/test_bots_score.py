@@ -106,7 +106,7 @@ def test_evidence_is_bounded(value: int, moved: float, passed: bool) -> None:
             assert after.value >= value
         elif not passed:
             assert after.value <= value
-    assert (after.passed, after.moved) == (passed, moved)
+    assert (after.passed, after.moved) == (passed, moved if value else 0.0)
     assert after.ids == before.ids and after.reasons()[: len(before.detections)] == before.reasons()[: len(before.detections)]
 
 
@@ -130,3 +130,21 @@ def test_a_declared_library_that_passes_a_challenge_stays_certain() -> None:
 def test_what_a_browser_never_leaves_out_is_not_for_the_model() -> None:
     score = scorer()[0].score(request(but(PAGE, b"accept")), NOW)
     assert (score.value, score.ids) == (1, [6006])
+
+
+def test_names_for_logs_are_few_and_the_weightiest_first() -> None:
+    made = Score(1, "Heuristics", tuple(BY_ID[each] for each in (1003, 6001, 6007)))
+    assert made.names == ("declared_library", "doubled_fields", "no_client_hints")
+    made.moved = -1.0
+    assert made.names == ("declared_library", "doubled_fields", "behaviour_against")
+    guess = Score(40, "Machine Learning", (BY_ID[6001],), 0.4)
+    assert guess.names == ("no_client_hints",)
+    assert guess.with_evidence(0.5).names == ("behaviour_for", "no_client_hints")
+    assert guess.with_evidence(0.1).names == ("no_client_hints",), "not worth telling"
+    assert NOT_COMPUTED.names == ()
+
+
+def test_a_score_that_was_not_computed_is_not_moved_and_tells_of_a_challenge() -> None:
+    made = NOT_COMPUTED.with_evidence(-2.0, passed=True)
+    assert (made.value, made.source, made.moved, made.passed, made.names) == (0, "Not Computed", 0.0, True, ())
+    assert NOT_COMPUTED.with_evidence(-2.0) is NOT_COMPUTED

@@ -82,7 +82,8 @@ def test_block_and_challenge_of_a_route_are_compared_with_what_it_inherits(
 ) -> None:
     (problem,) = files.problems(written(files, {"enabled": True, **section}, route))
     assert said in problem.message and "on this route nobody is ever challenged" in problem.message, problem
-    assert problem.source.startswith("routes") and problem.source[problem.column - 1 :].startswith(str(next(iter(route.values()))))
+    value = str(next(iter(route.values())))
+    assert problem.source.startswith("routes") and problem.source[problem.column - 1 :].startswith(value)
 
 
 @pytest.mark.parametrize(("section", "route"), [
