@@ -115,6 +115,7 @@ async def test_rules_read_scores(protocol: str) -> None:
     rules = ruled("""
 - {id: score, expression: 'cf.bot_management.score eq 1 and http.request.uri.path eq "/score"', action: block}
 - {id: none, expression: 'cf.bot_management.score eq 0', action: log}
+- {id: source, expression: 'edge.bot.score_source eq "Heuristics"', action: log}
 - {id: ids, expression: 'any(cf.bot_management.detection_ids[*] eq 1003)', action: log}
 - {id: verified, expression: 'cf.bot_management.verified_bot or cf.client.bot', action: block}
 - {id: passed, expression: 'cf.bot_management.js_detection.passed', action: block}
@@ -124,7 +125,7 @@ async def test_rules_read_scores(protocol: str) -> None:
         assert (await wire.get("/score", CURL)).status == 403
         assert (await wire.get("/", CURL)).status == 200
         assert (await wire.get("/score", OWN)).status == 200
-        assert hits(s) == {"score": 1, "ids": 1, "none": 1}
+        assert hits(s) == {"score": 1, "source": 1, "ids": 1, "none": 1}
         assert s.edge.stats.bots.acts == {} and s.edge.stats.rule_errors == {}
 
 
