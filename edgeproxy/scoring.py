@@ -16,6 +16,7 @@ from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Policy
 from edgeproxy.policy.challenge import SOLVED, Challenger, holder
 from edgeproxy.policy.session import Sessions, shareable
+from edgeproxy.rules.addresses import Ranges, client_code, parse_range
 from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class BotSettings:
             three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
+    __slots__ = ("_proxies", "challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "stats", "watch")
 
     def __init__(self, config: Config, challenger: Challenger) -> None:
         """Compile.
@@ -60,8 +61,14 @@ class BotSettings:
         self.scorer = Scorer(_model(config.bots), self.broken)
         self.challenger = challenger
         self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
+        ranges = (parse_range(str(network)) for network in config.bots.corporate_proxies)
+        self._proxies = Ranges([found for found in ranges if not isinstance(found, str)])
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
+
+    def proxied(self, client: str) -> bool:
+        """Whether a client's address is that of a proxy that opens TLS. To be asked once a plan."""
+        return bool(self._proxies) and client_code(client) in self._proxies
 
     def broken(self, error: Exception) -> None:
         """Something raised: nothing was computed, and the request goes on."""
@@ -95,7 +102,7 @@ class Client:
 
     __slots__ = ("_made", "_settings", "_who", "marks", "moved", "passed", "score", "session", "static", "until")
 
-    def __init__(self, settings: BotSettings, request: Request, client: str, who: int) -> None:
+    def __init__(self, settings: BotSettings, request: Request, client: str, who: int, *, proxied: bool = False) -> None:
         """Find out.
 
         Args:
@@ -106,7 +113,7 @@ class Client:
         self._made = now = time.time()
         sessions = settings.sessions
         self.session = session = sessions.read(request.headers, now) if sessions is not None else None
-        self.marks = Marks(request, client, session.id if session is not None else b"")
+        self.marks = Marks(request, client, session.id if session is not None else b"", hidden=proxied)
         self.moved = 0.0
         self.passed = False
         self.until = 0.0
@@ -123,12 +130,13 @@ class Scored:
 
     Attributes:
         client: textual address.
+        proxied: it is that of a corporate proxy, whose handshake says nothing of who is behind it.
         signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
     __slots__ = (
         "_by", "_carries", "_given", "_host", "_line", "_marks", "_request", "_score", "_settings", "_static", "_until", "_who",
-        "client", "signed",
+        "client", "proxied", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -143,6 +151,7 @@ class Scored:
         self._host = host
         self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
+        self.proxied: bool = settings.proxied(client)
         self._given = self.signed = False
         agent = cookie = b""
         for name, value in request.headers:
@@ -168,7 +177,7 @@ class Scored:
         if static is None:
             now = time.time()
             identity = self._identified(now)
-            static = settings.scorer.score(self._request, now, identity)
+            static = settings.scorer.score(self._request, now, identity, hidden=self.proxied)
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
                 self._static = static  # else it may be another one the next time
         watch = settings.watch
@@ -199,7 +208,7 @@ class Scored:
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
             if who is None or not who.sends(settings, self._by):
-                who = Client(settings, request, self.client, self._by)
+                who = Client(settings, request, self.client, self._by, proxied=self.proxied)
                 if prints is not None and not request.upgrade:  # what a clearance is good for differs
                     prints.client = who
             self._who = who

@@ -52,15 +52,16 @@ class Marks:
 
     __slots__ = ("address", "agent", "browser", "ja4", "keys", "modern", "path", "static")
 
-    def __init__(self, request: Request, client: str, session: bytes) -> None:
+    def __init__(self, request: Request, client: str, session: bytes, *, hidden: bool = False) -> None:
         """Make them.
 
         Args:
             client: textual address.
             session: id of its session cookie, b"" without one.
+            hidden: the connection is not the client's own: its fingerprint is that of all behind one proxy.
         """
         agent = request.header(b"user-agent") or b""
-        prints = request.peer.prints
+        prints = None if hidden else request.peer.prints
         self.ja4: str = prints.ja4 if prints is not None else ""
         client = _place(client)
         self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")

@@ -48,15 +48,18 @@ _PARTS: Final = frozenset({
 _SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
 
 
-def vector(request: Request, now: float, fields: dict[bytes, bytes] | None = None) -> list[float]:
+def vector(
+    request: Request, now: float, fields: dict[bytes, bytes] | None = None, *, hidden: bool = False
+) -> list[float]:  # fmt: skip
     """One row.
 
     Args:
         request: as the client sent it.
         now: seconds since 1970.
         fields: its headers as a dict, where somebody has made it already.
+        hidden: the connection is not the client's own.
     """
-    prints = request.peer.prints
+    prints = None if hidden else request.peer.prints
     if fields is None:
         fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
     agent = read_agent(fields.get(b"user-agent"))

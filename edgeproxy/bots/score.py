@@ -167,15 +167,16 @@ class Scorer:
         self._broken = broken
         self._heads = Heads(self)
 
-    def score(self, request: Request, now: float, identity: Verified | None = None) -> Score:
+    def score(self, request: Request, now: float, identity: Verified | None = None, *, hidden: bool = False) -> Score:
         """The score of a head, by what it and its connection are made of.
 
         Args:
             now: seconds since the epoch.
+            hidden: the connection is not the client's own, but that of a proxy: it says nothing.
         """
+        prints = None if hidden else request.peer.prints
         if identity is not None and identity is not NOBODY:
-            return self._made(request, now, identity)
-        prints = request.peer.prints
+            return self._made(request, now, identity, prints)
         if prints is None:
             heads, most = self._heads, _OF_PROXIES
         else:
@@ -183,7 +184,7 @@ class Scorer:
         key = shape(request)
         score = heads.scores.get(key)
         if score is None:
-            score = self._made(request, now, identity)
+            score = self._made(request, now, identity, prints)
             if score.value:
                 if len(heads.scores) >= most:
                     heads.scores.clear()
@@ -197,16 +198,17 @@ class Scorer:
             heads = prints.scores = Heads(self, prints.h2, prints.h3)
         return heads
 
-    def _made(self, request: Request, now: float, identity: Verified | None) -> Score:
+    def _made(self, request: Request, now: float, identity: Verified | None, prints: Prints | None) -> Score:
         try:
-            view = View(request, request.peer.prints, identity)
+            view = View(request, prints, identity)
             found = detect(view)
             if any(each.certain for each in found):
                 # Who may yet turn out to be a known bot is not certainly another one: whoever refuses scores of 1 alone waits.
                 waits = identity is not None and identity.pending
                 return Score(_LEAST_MODEL if waits else AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
-            chance = self._asked(model, vector(request, now, view.headers)) if model is not None else None
+            row = vector(request, now, view.headers, hidden=prints is None) if model is not None else []
+            chance = self._asked(model, row) if model is not None else None
             if model is None or chance is None:
                 return Score(0, "Not Computed", found, None, identity)
             return Score(scaled(chance, model.manifest.knots), "Machine Learning", found, chance, identity)

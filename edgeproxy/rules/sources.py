@@ -212,6 +212,7 @@ def _dialect(facts: Facts) -> bytes | None:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 _OWN: Final[dict[str, Source]] = {
+    "cf.bot_management.corporate_proxy": lambda facts: facts.scored.proxied if facts.scored is not None else None,
     "cf.bot_management.detection_ids": _score(lambda score: score.ids),
     "cf.bot_management.js_detection.passed": _score(lambda score: score.passed),
     "cf.bot_management.score": _score(lambda score: score.value),

@@ -190,6 +190,34 @@ async def test_what_the_connection_gives_away(protocol: str) -> None:
             assert (4001 in line["bot_detections"]) == (protocol == "h2")
 
 
+@pytest.mark.parametrize(("networks", "known"), [
+    (["127.0.0.0/8"], True), (["::ffff:127.0.0.1/128"], True), (["192.0.2.0/24"], False), ([], False),
+])  # fmt: skip
+async def test_behind_a_corporate_proxy(protocol: str, networks: list[str], known: bool) -> None:
+    """The handshake is that of Python's ssl, or of aioquic."""
+    rules = ruled("""
+- {id: proxied, expression: 'cf.bot_management.corporate_proxy', action: log}
+- {id: direct, expression: 'not cf.bot_management.corporate_proxy', action: log}
+""")
+    async with stand(protocol, bots=bots(corporate_proxies=networks), rules=rules) as s:
+        wire = await s.dial()
+        for _ in range(2):
+            await wire.get("/", PAGE)
+        await wire.get("/", CURL)
+        assert hits(s) == {"proxied" if known else "direct": 3}
+        first, _, other = s.records
+        assert other["bot_detections"] == [1003], "what it says itself counts as ever"
+        assert (first["bot_score"], "bot_detections" in first) == ((0, False) if known else (1, True))
+        assert first["ja4"].startswith("q13d" if protocol == "h3" else "t13d"), "the log tells what there was"
+
+
+async def test_nobody_is_behind_one_where_nobody_scores(protocol: str) -> None:
+    rules = ruled("- {id: missing, expression: 'not cf.bot_management.corporate_proxy', action: log}")
+    async with stand(protocol, rules=rules) as s:
+        await (await s.dial()).get("/", PAGE)
+        assert hits(s) == {"missing": 1}, "a missing value is false, and not false is true"
+
+
 async def test_browsers_get_a_session(protocol: str) -> None:
     async with stand(protocol, bots=bots(log=0)) as s:
         wire = await s.dial()

@@ -84,7 +84,7 @@ def test_an_engine_that_raises_is_told_and_the_rest_of_the_score_stays() -> None
 
 @pytest.mark.parametrize("name", ["View", "detect", "vector", "scaled"])
 def test_whatever_raises_is_told_and_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def raises(*_: Any) -> Any:
+    def raises(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError(name)
 
     monkeypatch.setattr(module, name, raises)

@@ -53,6 +53,8 @@ def test_everything_that_can_be_said(files: Writer) -> None:
     ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "or the path of a file"),
     ({"model": 5}, "path of a file, not"), ({"model": None}, "not nothing"),
     ({"identity": {"agents": ["http://a.example"]}}, "is not an agent"), ({"identity": {"dsn": True}}, "'dns'"),
+    ({"corporate_proxies": ["10.0.0.1/8"]}, "'10.0.0.0/8' is the network"),
+    ({"corporate_proxies": ["proxy.example"]}, "not a network"),
     ([], "bots"), (5, "bots"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_line(files: Writer, section: Any, said: str) -> None:
