@@ -9,25 +9,17 @@ from edgeproxy import challenging
 from edgeproxy.bots.score import AUTOMATED
 from edgeproxy.faults import client_fault
 from edgeproxy.policy.bots import Act, Policy
+from edgeproxy.policy.challenge_page import asks_first
 from edgeproxy.scoring import score_of
 
 if TYPE_CHECKING:
     from edgeproxy.exchange import Exchange
-    from edgeproxy.message import Request
     from edgeproxy.plan import Plan
 
 STAGE: Final = "bots"
 BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
 _STOPS: Final = frozenset({"block", "challenge"})
 _ACTION: Final = "managed_challenge"  # what a policy challenges with
-
-
-def _asks_first(request: Request) -> bool:
-    """A preflight (Fetch standard §3.2.2): it says little of its browser, carries no cookie, and nobody sees its answer: what it
-    asks for is scored when it comes."""
-    if request.method != b"OPTIONS":
-        return False
-    return request.header(b"origin") is not None and request.header(b"access-control-request-method") is not None
 
 
 class Botting:
@@ -47,9 +39,10 @@ class Botting:
         """Carry it out. True when the exchange needs nobody else."""
         score = score_of(exchange)
         act = self._policy.verdict(score, keyed=self._keyed) if score is not None else ""
+        if act in _STOPS and score is not None and asks_first(exchange.request):
+            # It says little of its browser: what it asks for is scored when it comes.
+            act = "" if act == "challenge" or score.value > AUTOMATED else act
         if act == "challenge" and self._policy.acts and challenging.passes(exchange, _ACTION):
-            act = ""
-        if act in _STOPS and score is not None and score.value > AUTOMATED and _asks_first(exchange.request):
             act = ""
         if not act or score is None:
             return False
