@@ -95,6 +95,11 @@ def _place(client: str) -> str:
     return client if code is None or code < V6 else f"{network(code, 64) - V6 >> 64:x}::/64"
 
 
+def weights_of(section: BotBehaviour) -> Weights:
+    """As a configuration says."""
+    return Weights(**section.model_dump(exclude={"enabled"})) if section.enabled else _NOTHING
+
+
 class Watch:
     """One worker's; an `Expiring`.
 
@@ -114,7 +119,7 @@ class Watch:
 
     def weigh(self, weights: BotBehaviour) -> None:
         """Count from now on as a configuration says."""
-        self._behaviour.weights = Weights(**weights.model_dump(exclude={"enabled"})) if weights.enabled else _NOTHING
+        self._behaviour.weights = weights_of(weights)
 
     def moved(self, marks: Marks, now: float) -> float:
         """Log-odds of what a client did; see `Behaviour.moved`."""
