@@ -67,7 +67,7 @@ def _unseen(ways: Ways, score: Score, policy: Policy, *, keyed: bool) -> list[Na
     found = clearance(ways)
     if found.says:
         raised = score.with_evidence(0.0, passed=True).value if found.level is None and score.value > AUTOMATED else 0
-        rows.append(Named("clearance", found.says + (f"; the score is {raised} then" if raised else "")))
+        rows.append(Named("clearance", found.says + (f"; it could raise the score to {raised}" if raised else "")))
     carried = session(ways)
     if carried:
         rows.append(Named("session", carried))

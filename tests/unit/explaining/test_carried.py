@@ -138,7 +138,7 @@ def test_a_clearance_raises_the_score_as_it_does_at_the_edge(scored: Config) -> 
     assert stage(bare).says.startswith("score 50 (Machine Learning): a challenge has to be passed")
     assert stage(worn).says == "score 82 (JS Fingerprinting): nothing is done" and row(worn, "clearance") == "holds"
     unknown = asked(scored, headers=[*WORN, cookie(scored)])
-    assert row(unknown, "clearance").endswith("; the score is 82 then") and stage(unknown).effect == "waits"
+    assert row(unknown, "clearance").endswith("; it could raise the score to 82") and stage(unknown).effect == "waits"
 
 
 def test_who_waited_passes_the_challenge_and_keeps_the_score(scored: Config) -> None:
