@@ -9,9 +9,11 @@ from edgeproxy import challenging
 from edgeproxy.bots.score import AUTOMATED
 from edgeproxy.faults import client_fault
 from edgeproxy.policy.bots import Act, Policy
+from edgeproxy.policy.challenge_page import asks_first
 from edgeproxy.scoring import score_of
 
 if TYPE_CHECKING:
+    from edgeproxy.bots.score import Score
     from edgeproxy.exchange import Exchange
     from edgeproxy.message import Request
     from edgeproxy.plan import Plan
@@ -19,15 +21,15 @@ if TYPE_CHECKING:
 STAGE: Final = "bots"
 BLOCKED: Final = client_fault(403, "bot_block", "This request was taken for an automated one, which this site refuses.")
 _STOPS: Final = frozenset({"block", "challenge"})
-_ACTION: Final = "managed_challenge"  # what a policy challenges with
+ACTION: Final = "managed_challenge"  # what a policy challenges with
 
 
-def _asks_first(request: Request) -> bool:
-    """A preflight (Fetch standard §3.2.2): it says little of its browser, carries no cookie, and nobody sees its answer: what it
-    asks for is scored when it comes."""
-    if request.method != b"OPTIONS":
-        return False
-    return request.header(b"origin") is not None and request.header(b"access-control-request-method") is not None
+def spared(act: Act, score: Score, request: Request) -> Act:
+    """What is left of an act that would stop a request. A preflight says little of its browser: what it asks for is scored when
+    it comes, and a challenge none could pass."""
+    if act not in _STOPS or not asks_first(request):
+        return act
+    return "" if act == "challenge" or score.value > AUTOMATED else act
 
 
 class Botting:
@@ -46,12 +48,12 @@ class Botting:
     def apply(self, exchange: Exchange) -> bool:
         """Carry it out. True when the exchange needs nobody else."""
         score = score_of(exchange)
-        act = self._policy.verdict(score, keyed=self._keyed) if score is not None else ""
-        if act == "challenge" and self._policy.acts and challenging.passes(exchange, _ACTION):
+        if score is None:
+            return False
+        act = spared(self._policy.verdict(score, keyed=self._keyed), score, exchange.request)
+        if act == "challenge" and self._policy.acts and challenging.passes(exchange, ACTION):
             act = ""
-        if act in _STOPS and score is not None and score.value > AUTOMATED and _asks_first(exchange.request):
-            act = ""
-        if not act or score is None:
+        if not act:
             return False
         gateway, acts = exchange.gateway, self._policy.acts or act == "log"
         gateway.stats.bots.act(act, acts=acts)
@@ -64,7 +66,7 @@ class Botting:
             exchange.gateway.fail(exchange, BLOCKED)
             return True
         if act == "challenge":
-            return challenging.challenge(exchange, _ACTION)
+            return challenging.challenge(exchange, ACTION)
         if act == "slow":
             self._slow(exchange)
         return False

@@ -19,7 +19,7 @@ from edgeproxy.chat import dialects
 from edgeproxy.faults import client_fault, edge_fault
 from edgeproxy.plan import NO_ROUTE_REASON
 from edgeproxy.policy.challenge import EARLY, LEVELS, SOLVED, WAITED, Challenger, Holder, Passed, holder
-from edgeproxy.policy.challenge_page import FIELDS, PAGE, SCRIPT, SCRIPTED, is_navigation, local, page
+from edgeproxy.policy.challenge_page import FIELDS, PAGE, SCRIPT, SCRIPTED, asks_first, is_navigation, local, page
 from edgeproxy.preview import hold
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class Client:
 
 
 def passes(exchange: Exchange, action: str) -> bool:
-    """Whether the client has passed such a challenge."""
+    """Whether the client has passed such a challenge; or asks whether it may ask (a preflight), which none can."""
+    if asks_first(exchange.request):
+        return True
     try:
         level = _level(exchange)
         if isinstance(level, str):

@@ -11,11 +11,12 @@ from edgeproxy.bots.model import ModelError, load_once
 from edgeproxy.bots.score import NOT_COMPUTED, Score, Scorer
 from edgeproxy.config.bots import model_path
 from edgeproxy.lookups.identifying import known
-from edgeproxy.observe.access import with_score
+from edgeproxy.observe.access import score_piece, with_score
 from edgeproxy.observe.bot_stats import BotStats
 from edgeproxy.policy.bots import Policy
 from edgeproxy.policy.challenge import SOLVED, Challenger, holder
 from edgeproxy.policy.session import Sessions, shareable
+from edgeproxy.rules.addresses import Ranges, client_code, parse_range
 from edgeproxy.watching import Marks
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class BotSettings:
             three a worker's, bound when it switches to the snapshot.
     """
 
-    __slots__ = ("challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "signals", "stats", "watch")
+    __slots__ = (
+        "_proxies", "challenger", "identity", "known", "policies", "policy", "scorer", "sessions", "signals", "stats", "watch",
+    )  # fmt: skip
 
     def __init__(self, config: Config, challenger: Challenger) -> None:
         """Compile.
@@ -64,6 +67,8 @@ class BotSettings:
         self.challenger = challenger
         self.sessions = Sessions([each.reveal() for each in config.challenge.secrets]) if config.bots.session_cookie else None
         self.signals = any(_SIGNALS in each.model_dump_json() for each in (*config.rules.book.rules, *config.limits))
+        ranges = (parse_range(str(network)) for network in config.bots.corporate_proxies)
+        self._proxies = Ranges([found for found in ranges if not isinstance(found, str)])
         self.policy = Policy(config.bots)
         self.policies = {route.host + route.path: Policy(config.bots, route.bots) for route in config.routes}
 
@@ -73,6 +78,10 @@ class BotSettings:
             self.known = self.known._replace(published=published)
             if self.identity is not None:
                 self.identity = self.identity.with_published(published)
+
+    def proxied(self, client: str) -> bool:
+        """Whether a client's address is that of a proxy that opens TLS. To be asked once a plan."""
+        return bool(self._proxies) and client_code(client) in self._proxies
 
     def broken(self, error: Exception) -> None:
         """Something raised: nothing was computed, and the request goes on."""
@@ -106,7 +115,7 @@ class Client:
 
     __slots__ = ("_made", "_settings", "_who", "marks", "moved", "passed", "score", "session", "static", "until")
 
-    def __init__(self, settings: BotSettings, request: Request, client: str, who: int) -> None:
+    def __init__(self, settings: BotSettings, request: Request, client: str, who: int, *, proxied: bool = False) -> None:
         """Find out.
 
         Args:
@@ -117,7 +126,7 @@ class Client:
         self._made = now = time.time()
         sessions = settings.sessions
         self.session = session = sessions.read(request.headers, now) if sessions is not None else None
-        self.marks = Marks(request, client, session.id if session is not None else b"")
+        self.marks = Marks(request, client, session.id if session is not None else b"", hidden=proxied)
         self.moved = 0.0
         self.passed = False
         self.until = 0.0
@@ -136,12 +145,13 @@ class Scored:
         client: textual address.
         found: who a declared bot is, once that was found out for its exchange alone (spending.py).
         settings: of its snapshot.
+        proxied: it is that of a corporate proxy, whose handshake says nothing of who is behind it.
         signed: the request is signed: what is known of it is not known of the next one with the same head.
     """
 
     __slots__ = (
         "_by", "_carries", "_given", "_host", "_identity", "_line", "_marks", "_request", "_score", "_static", "_until", "_who",
-        "client", "found", "settings", "signed",
+        "client", "found", "proxied", "settings", "signed",
     )  # fmt: skip
 
     def __init__(self, settings: BotSettings, request: Request, client: str, host: str) -> None:
@@ -158,6 +168,7 @@ class Scored:
         self._line: tuple[bytes, Score, bytes] | None = None
         self.client = client
         self.found: Verified | None = None
+        self.proxied: bool = settings.proxied(client)
         self._given = self.signed = False
         agent = cookie = b""
         for name, value in request.headers:
@@ -186,12 +197,12 @@ class Scored:
             self._identity = settings.identity
             self._static = None
             identity = self._identified(now)
-            static = settings.scorer.score(self._request, now, identity)
+            static = settings.scorer.score(self._request, now, identity, hidden=self.proxied)
             if static is not NOT_COMPUTED and (identity is None or not identity.pending):
                 self._static = static  # else it may be another one the next time
         watch = settings.watch
-        if watch is None or static.value == 0:
-            return static
+        if watch is None or (static.value == 0 and not self._carries):
+            return static  # nothing moves it; but whether a challenge was passed is known all the same
         try:
             who = self._sender()
             if moment >= who.until:
@@ -229,7 +240,7 @@ class Scored:
             prints = request.peer.prints
             who = prints.client if prints is not None and not request.upgrade else None
             if who is None or not who.sends(settings, self._by):
-                who = Client(settings, request, self.client, self._by)
+                who = Client(settings, request, self.client, self._by, proxied=self.proxied)
                 if prints is not None and not request.upgrade:  # what a clearance is good for differs
                     prints.client = who
             self._who = who
@@ -328,9 +339,17 @@ class Scored:
         known = self._line
         if known is None or known[0] is not static or known[1] is not score:
             prints = self._request.peer.prints
-            made = with_score(static, score.value, tuple(score.ids), prints.ja4 if prints is not None else "")
-            self._line = known = (static, score, made)
+            ja4 = prints.ja4 if prints is not None else ""
+            if score.shown[0] != ja4 or not score.shown[1]:
+                score.shown = (ja4, _piece(score, ja4))
+            self._line = known = (static, score, with_score(static, score.shown[1]))
         return known[2]
+
+
+def _piece(score: Score, ja4: str) -> bytes:
+    bot = score.identity.bot if score.identity is not None and score.identity.verified else None
+    name = bot.name if bot is not None else ""
+    return score_piece(score.value, score.source, tuple(score.ids), score.names, name, score.passed, ja4)
 
 
 def score_of(exchange: Exchange) -> Score | None:

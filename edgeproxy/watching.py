@@ -56,15 +56,16 @@ class Marks:
 
     __slots__ = ("address", "agent", "browser", "ja4", "keys", "modern", "path", "static", "whose")
 
-    def __init__(self, request: Request, client: str, session: bytes) -> None:
+    def __init__(self, request: Request, client: str, session: bytes, *, hidden: bool = False) -> None:
         """Make them.
 
         Args:
             client: textual address.
             session: id of its session cookie, b"" without one.
+            hidden: the connection is not the client's own: its fingerprint is that of all behind one proxy.
         """
         agent = request.header(b"user-agent") or b""
-        prints = request.peer.prints
+        prints = None if hidden else request.peer.prints
         self.ja4: str = prints.ja4 if prints is not None else ""
         client = _place(client)
         self.keys = Keys(session, client, f"{client} {self.ja4}" if self.ja4 and client else "")
@@ -101,6 +102,11 @@ def _place(client: str) -> str:
     return client if code is None or code < V6 else f"{network(code, 64) - V6 >> 64:x}::/64"
 
 
+def weights_of(section: BotBehaviour) -> Weights:
+    """As a configuration says."""
+    return Weights(**section.model_dump(exclude={"enabled", "smooth"})) if section.enabled else _NOTHING
+
+
 class Watch:
     """One worker's; an `Expiring`.
 
@@ -123,7 +129,7 @@ class Watch:
 
     def weigh(self, weights: BotBehaviour) -> None:
         """Count from now on as a configuration says."""
-        self._behaviour.weights = Weights(**weights.model_dump(exclude={"enabled", "smooth"})) if weights.enabled else _NOTHING
+        self._behaviour.weights = weights_of(weights)
         self._smooth = weights.enabled and weights.smooth
 
     def moved(self, marks: Marks, now: float) -> float:

@@ -55,6 +55,21 @@ class Weights(NamedTuple):
     pages: float = 0.6
 
 
+def bounds(weights: Weights, *, session: bool) -> tuple[float, float]:
+    """What a client can come to at worst and at best, in log-odds, whatever it does.
+
+    Args:
+        session: it may have one; else it is known by its address.
+    """
+    alone = (weights.rate, weights.regular, weights.errors, weights.spread, weights.pages)
+    known = [([_OF_MANY * each for each in alone], (weights.no_cookies, weights.many_agents))]
+    if session:
+        known.append(([*alone], (weights.many_agents, weights.many_agents)))
+    worst = min(sum(min(each, 0.0) for each in (*some, *more)) for some, more in known)
+    best = max(sum(max(each, 0.0) for each in (*some, *more)) for some, more in known)
+    return max(-MOST, worst), min(LEAST, best)
+
+
 class Track:
     """What one session, address or fingerprint did.
 

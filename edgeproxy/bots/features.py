@@ -48,15 +48,18 @@ _PARTS: Final = frozenset({
 _SINCE_FETCH: Final = {CHROMIUM: 80, FIREFOX: 90, SAFARI: 17}  # majors that send sec-fetch-* with every request over TLS
 
 
-def vector(request: Request, now: float, fields: dict[bytes, bytes] | None = None) -> list[float]:
+def vector(
+    request: Request, now: float, fields: dict[bytes, bytes] | None = None, *, hidden: bool = False
+) -> list[float]:  # fmt: skip
     """One row.
 
     Args:
         request: as the client sent it.
         now: seconds since 1970.
         fields: its headers as a dict, where somebody has made it already.
+        hidden: the connection is not the client's own.
     """
-    prints = request.peer.prints
+    prints = None if hidden else request.peer.prints
     if fields is None:
         fields = dict(request.headers)  # of a field that comes twice the last, where the first one came
     agent = read_agent(fields.get(b"user-agent"))
@@ -77,6 +80,8 @@ def _request(
     navigates = mode == b"navigate" and not passed_on
     writes = request.method not in _READING
     names = tuple(fields)
+    of_itself = reports(request, fields, family)
+    hinting = secure and family == CHROMIUM and not of_itself
     bits = _coding(get(b"accept-encoding"))
     agreements = (
         float(browser and agent.mozilla),
@@ -85,10 +90,8 @@ def _request(
         _coding_agrees(bits, agent, dest),
         _language(get(b"accept-language"), family),
         UNSAID if passed_on else _fetch_legal(site, mode, dest, user, accept),
-        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000) and not request.upgrade, family),
-        _present(
-            hints, secure and family == CHROMIUM and agent.major >= 90 and not _unhinted(request, dest), family, SAFARI, FIREFOX
-        ),
+        _present(mode, secure and agent.major >= _SINCE_FETCH.get(family, 10_000) and not (request.upgrade or of_itself), family),
+        _present(hints, hinting and agent.major >= 90 and not _unhinted(request, dest), family, SAFARI, FIREFOX),
         *(hinted(hints, agent) if hints is not None and family == CHROMIUM else _NO_HINTS),
         hints_order(names, navigates) if hints is not None and mode is not None and family == CHROMIUM else UNSAID,
         _platform(platform, agent),
@@ -152,6 +155,17 @@ _PQ, _ALPS_NEW, _ALPS_OLD, _ECH = _AT["tls_pq_share"], _AT["tls_alps_new"], _AT[
 def _unhinted(request: Request, dest: bytes | None) -> bool:
     """What Chromium sends without client hints: preflights, handshakes of WebSockets, and for scripts of workers."""
     return request.upgrade or dest in UNHINTED or request.method == b"OPTIONS"
+
+
+def reports(request: Request, fields: dict[bytes, bytes], family: int) -> bool:
+    """Chromium tells of errors (Reporting API, Network Error Logging), or asks first whether it may. Its network stack does so by
+    itself: without Accept, client hints and Sec-Fetch fields (measured with 156; the Fetch standard's would have them)."""
+    if family != CHROMIUM or b"origin" not in fields:
+        return False
+    if request.method == b"OPTIONS":
+        asked = fields.get(b"access-control-request-method"), fields.get(b"access-control-request-headers")
+        return asked == (b"POST", b"content-type") and b"sec-fetch-mode" not in fields
+    return request.method not in _READING and fields.get(b"content-type") == b"application/reports+json"
 
 
 def _agree(one: bool, other: bool) -> float:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edgeproxy.bots.agents import CHROMIUM, FIREFOX, OTHER, SAFARI
-from edgeproxy.bots.features import UNHINTED
+from edgeproxy.bots.features import UNHINTED, reports
 from edgeproxy.bots.view import H1, H2, H3, NONE, View
 
 # What a User-Agent says of its sender, by number of the heuristic. One text is looked at once.
@@ -82,6 +82,10 @@ def _upgrades(view: View) -> bool:
     return view.request.upgrade or b"upgrade" in view.headers or view.get(b"sec-fetch-mode") == b"websocket"
 
 
+def _reports(view: View) -> bool:
+    return reports(view.request, view.headers, view.agent.family)
+
+
 def _unmeasured(view: View) -> bool:
     """Safari over QUIC: how it shakes hands there was never measured."""
     return view.request.protocol == H3 and view.agent.family == SAFARI
@@ -135,7 +139,7 @@ def _no_hints(view: View) -> bool:
         return False
     if view.request.method == b"OPTIONS" or view.get(b"sec-fetch-dest") in UNHINTED:
         return False  # Chromium sends none with these
-    return view.request.peer.secure and b"sec-ch-ua" not in view.headers
+    return view.request.peer.secure and b"sec-ch-ua" not in view.headers and not _reports(view)
 
 
 def _other_hints(view: View) -> bool:
@@ -159,7 +163,8 @@ def _no_fetch(view: View) -> bool:
     claim = view.agent
     if not view.browser or claim.major < _FETCH_SINCE.get(claim.family, 1 << 16) or _upgrades(view):
         return False
-    return view.request.peer.secure and b"sec-fetch-mode" not in view.headers and b"sec-fetch-site" not in view.headers
+    missing = b"sec-fetch-mode" not in view.headers and b"sec-fetch-site" not in view.headers
+    return missing and view.request.peer.secure and not _reports(view)
 
 
 def _wrong_fetch(view: View) -> bool:
@@ -174,7 +179,9 @@ def _wrong_fetch(view: View) -> bool:
 
 
 def _bare(view: View) -> bool:
-    return view.browser and (b"accept" not in view.headers or b"accept-encoding" not in view.headers) and not _upgrades(view)
+    if not view.browser or (b"accept" in view.headers and b"accept-encoding" in view.headers) or _upgrades(view):
+        return False
+    return b"accept-encoding" not in view.headers or not _reports(view)
 
 
 def _doubled(view: View) -> bool:

@@ -1,4 +1,4 @@
-# The trained model: a file in, a probability out. It never raises while serving; what goes wrong is "not computed".
+# The trained model: a file in, a probability out. What its engine raises is for who asks: a score that fails is counted.
 """`load` opens a model and checks that it was trained for our features; `Model.predict` scores one row.
 
 Shipped: `data/model.onnx` with `data/model.json` beside it (features, version, how it was trained). An operator's own model is
@@ -60,22 +60,23 @@ class Model:
             bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         self._run = session.run_with_iobinding
 
-    def predict(self, vector: list[float]) -> float | None:
-        """The probability that a human asks, 0..1; None when it cannot be said."""
-        try:
-            self._array[0] = self._pick(vector)
-            answer = self._answer
-            answer.fill(-1.0)  # none: what was answered before must not be taken for this one's
-            self._run(self._binding)
-            value = float(answer.item(answer.size - 1))
-        except Exception:  # whatever the engine raises: a request must not fail for its score
-            return None
-        return value if 0.0 <= value <= 1.0 else None
+    def predict(self, vector: list[float]) -> float:
+        """The probability that a human asks, 0..1.
 
-    def score(self, vector: list[float]) -> int | None:
-        """The probability as a score, 2 (a program) to 99 (a human); None when it cannot be said."""
-        human = self.predict(vector)
-        return None if human is None else scaled(human, self.manifest.knots)
+        Raises: ModelError (the answer is none), and whatever the engine raises.
+        """
+        self._array[0] = self._pick(vector)
+        answer = self._answer
+        answer.fill(-1.0)  # none: what was answered before must not be taken for this one's
+        self._run(self._binding)
+        value = float(answer.item(answer.size - 1))
+        if not 0.0 <= value <= 1.0:
+            raise ModelError(f"the model {self.manifest.name} answered {value}, which is no probability")
+        return value
+
+    def score(self, vector: list[float]) -> int:
+        """The probability as a score, 2 (a program) to 99 (a human). Raises as `predict`."""
+        return scaled(self.predict(vector), self.manifest.knots)
 
 
 def scaled(human: float, knots: tuple[tuple[float, float], ...]) -> int:
@@ -124,8 +125,10 @@ def load(path: Path = SHIPPED) -> Model:
         model = Model(session, numpy, manifest)
     except Exception as e:  # the engine's own
         raise ModelError(f"{path}: {str(e)[:300]}") from e
-    if model.predict([0.0] * len(NAMES)) is None:
-        raise ModelError(f"{path}: its last output is not a probability of a human, one number of 0..1")
+    try:
+        model.predict([0.0] * len(NAMES))
+    except Exception as e:  # the same
+        raise ModelError(f"{path}: its last output is not a probability of a human, one number of 0..1") from e
     return model
 
 

@@ -26,6 +26,7 @@ Source = Literal["Not Computed", "Heuristics", "Machine Learning", "Behavioral A
 AUTOMATED: Final = 1
 LIKELY_HUMAN: Final = 30  # from here on
 MOST: Final = 99
+TOLD: Final = 3  # names of reasons in a log line
 _LEAST_MODEL: Final = 2
 _OF_CONNECTION: Final = 16  # heads whose scores one connection keeps
 _OF_PROXIES: Final = 4096  # and the worker, of connections whose prints nobody has
@@ -48,9 +49,10 @@ class Score:
         identity: who a declared bot really is; None: nobody looked.
         moved: log-odds that behaviour added (below 0: towards automated); pulled: that the session's other requests added.
         passed: the client has passed a challenge.
+        shown: what logs say of it, and to which JA4; kept by who writes them (`scoring`).
     """
 
-    __slots__ = ("chance", "detections", "identity", "moved", "passed", "pulled", "source", "value")
+    __slots__ = ("chance", "detections", "identity", "moved", "passed", "pulled", "shown", "source", "value")
 
     def __init__(
         self, value: int, source: Source, detections: tuple[Heuristic, ...] = (), chance: float | None = None,
@@ -63,6 +65,7 @@ class Score:
         self.identity = identity
         self.moved = self.pulled = 0.0
         self.passed = False
+        self.shown: tuple[str, bytes] = ("", b"")
 
     def __repr__(self) -> str:
         return f"Score({self.value}, {self.source})"
@@ -76,6 +79,14 @@ class Score:
     def ids(self) -> list[int]:
         """Numbers of the heuristics."""
         return [each.id for each in self.detections]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """For logs, which requests fill: what made the value by name, the weightiest first, at most TOLD."""
+        named = [each.name for each in self.detections if each.certain]
+        if abs(self.moved) >= _WORTH_TELLING:
+            named.append("behaviour_against" if self.moved < 0 else "behaviour_for")
+        return (*named, *[each.name for each in self.detections if not each.certain])[:TOLD]
 
     def reasons(self) -> list[str]:
         """For people: what made the value, the weightiest first."""
@@ -103,6 +114,8 @@ class Score:
             passed: a challenge was solved.
             pulled: log-odds by which the session's other requests draw it towards them, likewise.
         """
+        if not self.value:
+            moved = pulled = 0.0  # there is nothing to move
         if not moved and not passed and not pulled:
             return self
         made = Score(self.value, self.source, self.detections, self.chance, self.identity)
@@ -159,15 +172,16 @@ class Scorer:
         self._broken = broken
         self._heads = Heads(self)
 
-    def score(self, request: Request, now: float, identity: Verified | None = None) -> Score:
+    def score(self, request: Request, now: float, identity: Verified | None = None, *, hidden: bool = False) -> Score:
         """The score of a head, by what it and its connection are made of.
 
         Args:
             now: seconds since the epoch.
+            hidden: the connection is not the client's own, but that of a proxy: it says nothing.
         """
+        prints = None if hidden else request.peer.prints
         if identity is not None and identity is not NOBODY:
-            return self._made(request, now, identity)
-        prints = request.peer.prints
+            return self._made(request, now, identity, prints)
         if prints is None:
             heads, most = self._heads, _OF_PROXIES
         else:
@@ -175,7 +189,7 @@ class Scorer:
         key = shape(request)
         score = heads.scores.get(key)
         if score is None:
-            score = self._made(request, now, identity)
+            score = self._made(request, now, identity, prints)
             if score.value:
                 if len(heads.scores) >= most:
                     heads.scores.clear()
@@ -189,19 +203,28 @@ class Scorer:
             heads = prints.scores = Heads(self, prints.h2, prints.h3)
         return heads
 
-    def _made(self, request: Request, now: float, identity: Verified | None) -> Score:
+    def _made(self, request: Request, now: float, identity: Verified | None, prints: Prints | None) -> Score:
         try:
-            view = View(request, request.peer.prints, identity)
+            view = View(request, prints, identity)
             found = detect(view)
             if any(each.certain for each in found):
                 # Who may yet turn out to be a known bot is not certainly another one: whoever refuses scores of 1 alone waits.
                 waits = identity is not None and identity.pending
                 return Score(_LEAST_MODEL if waits else AUTOMATED, "Heuristics", found, None, identity)
             model = self.model
-            chance = model.predict(vector(request, now, view.headers)) if model is not None else None
+            row = vector(request, now, view.headers, hidden=prints is None) if model is not None else []
+            chance = self._asked(model, row) if model is not None else None
             if model is None or chance is None:
                 return Score(0, "Not Computed", found, None, identity)
             return Score(scaled(chance, model.manifest.knots), "Machine Learning", found, chance, identity)
         except Exception as error:
             self._broken(error)
             return NOT_COMPUTED
+
+    def _asked(self, model: Model, row: list[float]) -> float | None:
+        """The model's answer; None: its engine failed, and what else is known of the request stays."""
+        try:
+            return model.predict(row)
+        except Exception as error:
+            self._broken(error)
+            return None

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PlainValidator, StrictBool, StrictInt, StrictStr, WithJsonSchema, model_validator
 
+from edgeproxy.config import names
 from edgeproxy.config.identity import BotIdentity
 from edgeproxy.config.problems import Invalid
 from edgeproxy.config.section import Section
@@ -15,6 +17,7 @@ from edgeproxy.config.units import describe
 
 ScoreBound = Annotated[StrictInt, Field(ge=0, le=99)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(names.network), WithJsonSchema({"type": "string"})]
 
 
 def _model(value: object) -> object:
@@ -96,6 +99,11 @@ class Bots(BotPolicy):
         description="true: browsers get a cookie (__Host-edge_session, for 30 minutes), by which their requests belong together.",
     )
     identity: BotIdentity = Field(default_factory=BotIdentity, description="By what declared bots are verified.")
+    corporate_proxies: tuple[Network, ...] = Field(
+        default=(),
+        max_length=1024,
+        description="Networks of proxies that open their users' TLS: a handshake from there counts for nothing, it is theirs.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -45,6 +45,7 @@ def cross_checks(data: dict[str, Any]) -> Iterator[Finding]:
     yield from _limits(data)
     yield from _keyless(data)
     yield from _slowed(data)
+    yield from _never_challenged(data)
 
 
 def _limits(data: dict[str, Any]) -> Iterator[Finding]:
@@ -118,6 +119,27 @@ def _slowed(data: dict[str, Any]) -> Iterator[Finding]:
         if isinstance(name, str) and isinstance(upstreams, dict) and name not in upstreams:
             hint = suggest(name, sorted(map(str, upstreams)))
             yield Finding((*path, "slow", "upstream"), f"unknown upstream {quote(name)}", hint)
+
+
+def _never_challenged(data: dict[str, Any]) -> Iterator[Finding]:
+    """Routes that refuse all whom they would challenge, by what they say and what they inherit. Of the section alone the model
+    tells."""
+    whole = _section(data, "bots")
+    for index, route in _routes(data):
+        own = route.get("bots")
+        if not isinstance(own, dict) or own.get("enabled") is False:
+            continue
+        said = [name for name in ("block", "challenge") if own.get(name) is not None]
+        block, challenge = (own[name] if name in said else whole.get(name, 0) for name in ("block", "challenge"))
+        if not said or type(block) is not int or type(challenge) is not int or not 0 < challenge < block:
+            continue
+        if said[0] == "block":
+            there = "" if "challenge" in said else " in the section 'bots'"
+            what = f"'block' ({block}) is above 'challenge' ({challenge}{there})"
+        else:
+            what = f"'challenge' ({challenge}) is below 'block' ({block} in the section 'bots')"
+        hint = "make 'challenge' the larger one, or 0"
+        yield Finding(("routes", index, "bots", said[0]), f"{what}: on this route nobody is ever challenged", hint)
 
 
 def speaks_h3(data: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ State = Literal[
     "acts",  # holds, and does something
     "logs",  # holds, and is only told: action log, mode log
     "no match",
+    "passed",  # a challenge that holds, and that this client has passed
     "skipped",  # an earlier skip left it out
     "not reached",  # an earlier rule ended the matter
     "disabled",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeproxy.config.keys_shared import usable
 from edgeproxy.config.snapshot import Route, Snapshot, UpstreamSettings
@@ -34,6 +34,21 @@ if TYPE_CHECKING:
 INSTANCE = b"cdn-loop: edgeproxy;id=this-edge"  # each start of an edge has another id
 # Attributes of a snapshot that a paper one has not.
 ABSENT = frozenset({"contexts", "quic_certificates"})
+
+
+class _Unwatched:
+    """In the place of a Watch: what clients did is not known here."""
+
+    __slots__ = ()
+
+    def moved(self, _marks: object, _now: float) -> float:
+        return 0.0
+
+    def pull(self, _marks: object, _session: object, _score: object, _now: float) -> float:
+        return 0.0
+
+    def signal(self, _ja4: str, _now: float) -> None:
+        return None
 
 
 class PaperSnapshot(Snapshot):
@@ -69,6 +84,8 @@ class PaperSnapshot(Snapshot):
         self.budgets = compile_budgets(() if self.keys is None else tuple(self.keys.keys.values()))
         self.prints = False  # of nobody who connects
         self.bots = BotSettings(config, self.challenger) if config.bots.enabled else None
+        if self.bots is not None:
+            self.bots.watch = cast("Any", _Unwatched())
         self.instance = INSTANCE
         self._sheets: dict[tuple[str, bool], Sheet] = {}
         self._may: dict[str, Check] = {}

@@ -203,7 +203,7 @@ def _prints(ja4: str, peer: Peer) -> Prints | None:
     if peer.trusted or not peer.secure:
         return None
     prints = Prints(b"")
-    prints.ja4 = ja4
+    prints.ja4 = prints.ja4n = ja4  # but for padding and resumption they are the same
     return prints
 
 

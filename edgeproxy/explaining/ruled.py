@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.explaining.answer import Named, Outcome, RuleTrace, Stage
+from edgeproxy.explaining.carried import passes, unless
 from edgeproxy.explaining.own import answer_challenge, answer_content, answer_fault, answer_redirect
 from edgeproxy.explaining.trace import clean
 from edgeproxy.explaining.ways import RAY
@@ -79,7 +80,7 @@ def _before_the_body(ruleset: Ruleset, facts: Facts, traces: list[RuleTrace]) ->
 def _end(ways: Ways, rule: Rule, hits: list[str]) -> str | None:
     """What the rule that ended the matter makes of the request; None: it lets it go on."""
     if rule.challenges:
-        said = f"rule '{rule.id}' ({rule.model.action}), unless the client has a clearance"
+        said = f"rule '{rule.id}' ({rule.model.action}), {unless(ways)}"
         return f"{answer_challenge(ways, said, 'rules', rule=rule.id, hits=hits)}: {said}"
     if rule.fault is not None:
         status = rule.fault.status
@@ -114,6 +115,7 @@ class _Asked:
         self.errors: dict[str, str] = {}
         # A sampled rule is shown as if it acted.
         self.walk = Walk(ways.request, lambda: 0.0, self.broken)
+        self.walk.cleared = lambda rule: bool(passes(ways, rule.model.action))
         self.ender = ""
         self.skipped_by: dict[str, str] = {}
         self.too_large: str | None = None
@@ -153,6 +155,9 @@ class _Asked:
             return
         before, left_out = self.walk.request, set(self.walk.left_out)
         self.facts = self.walk.take(rule, facts)
+        if rule not in self.walk.hits and rule.challenges and rule.id not in self.errors:
+            made.state, made.says = "passed", f"holds, and lets the request through: {passes(self.ways, rule.model.action)}"
+            return
         if rule not in self.walk.hits:
             made.state, made.says = "failed", f"holds, but cannot be carried out: {self.errors[rule.id]}"
             return

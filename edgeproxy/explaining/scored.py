@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.botting import BLOCKED, STAGE
+from edgeproxy.bots.behaviour import bounds
+from edgeproxy.bots.score import AUTOMATED
+from edgeproxy.bots.smoothing import DOWN, UP
+from edgeproxy.botting import ACTION, BLOCKED, STAGE, spared
 from edgeproxy.explaining.answer import Named, Outcome, Stage
+from edgeproxy.explaining.carried import clearance, passes, session
 from edgeproxy.explaining.own import answer_fault
+from edgeproxy.watching import weights_of
 
 if TYPE_CHECKING:
     from edgeproxy.bots.score import Score
     from edgeproxy.explaining.ways import Ways
+    from edgeproxy.policy.bots import Policy
 
 
 def bots(ways: Ways) -> Stage | None:
@@ -20,14 +26,15 @@ def bots(ways: Ways) -> Stage | None:
     if ways.outcome is not None or settings is None or plan.scored is None or plan.route is None:
         return None
     score = plan.scored.current()
-    rows = _rows(score)
-    if ways.request.peer.prints is None or not ways.request.peer.prints.ja4:
-        rows.append(Named("without", "a connection: what its handshake would say is not in it"))
+    keyed = plan.keyed is not None and plan.keyed.key is not None
+    policy = settings.policies.get(plan.route.name, settings.policy)
+    rows = [*_rows(score), *_unseen(ways, score, policy, keyed=keyed)]
     told = f"score {score.value} ({score.source})"
     if decision is not None and STAGE in decision.stages:
         return Stage("bots", "passes", f"{told}; a rule skips what would be done about it", rows)
-    policy = settings.policies.get(plan.route.name, settings.policy)
-    act = policy.verdict(score, keyed=plan.keyed is not None and plan.keyed.key is not None)
+    act = policy.verdict(score, keyed=keyed)
+    if act != spared(act, score, ways.request):
+        return Stage("bots", "passes", f"{told}: it would be {act}, but preflights are spared", rows)
     if not act or act == "log":
         return Stage("bots", "passes", f"{told}: {'told in an event' if act else 'nothing is done'}", rows)
     if not policy.acts:
@@ -36,6 +43,8 @@ def bots(ways: Ways) -> Stage | None:
     if act == "block":
         answer_fault(ways, BLOCKED, Outcome(f"the edge answers 403: {BLOCKED.message}", "bots", 403, hits=hits))
         return Stage("bots", "answers", f"403: {told}: block", rows)
+    if act == "challenge" and (why := passes(ways, ACTION)):
+        return Stage("bots", "passes", f"{told}: challenge, and {why}", rows)
     if act == "challenge":
         return Stage("bots", "waits", f"{told}: a challenge has to be passed first", rows)
     slow = policy.slow
@@ -48,6 +57,41 @@ def bots(ways: Ways) -> Stage | None:
     if slow is not None and slow.priority == "low":
         rows.append(Named("priority", "low: others go first to the upstream"))
     return Stage("bots", "changes", f"{told}: it gets less", rows)
+
+
+def _unseen(ways: Ways, score: Score, policy: Policy, *, keyed: bool) -> list[Named]:
+    """What else an edge would know, and what it could come to."""
+    rows: list[Named] = []
+    prints, scored = ways.request.peer.prints, ways.plan.scored
+    if scored is not None and scored.proxied:
+        rows.append(Named("corporate proxy", "the handshake is its own, and counts for nothing (bots.corporate_proxies)"))
+    elif prints is None or not prints.ja4:
+        rows.append(Named("without", "a connection: what its handshake would say is not in it"))
+    found = clearance(ways)
+    if found.says:
+        raised = score.with_evidence(0.0, passed=True).value if found.level is None and score.value > AUTOMATED else 0
+        rows.append(Named("clearance", found.says + (f"; it could raise the score to {raised}" if raised else "")))
+    carried = session(ways)
+    if carried:
+        rows.append(Named("session", carried))
+    if score.value > AUTOMATED:  # else nothing moves it
+        behaviour = ways.snapshot.config.bots.behaviour
+        worst_odds, best_odds = bounds(weights_of(behaviour), session=bool(carried))
+        if carried and behaviour.enabled and behaviour.smooth:
+            worst_odds, best_odds = worst_odds - DOWN, best_odds + UP
+        odds = worst_odds, best_odds
+        worst, best = [f"{each.value} ({policy.verdict(each, keyed=keyed) or 'nothing'})" for each in _moved(score, odds)]
+        if worst != best:
+            rows.append(Named("behaviour", f"not known: it could bring the score down to {worst}, or up to {best}"))
+    return rows
+
+
+def _moved(score: Score, odds: tuple[float, float]) -> list[Score]:
+    """The score at worst and at best."""
+    made = [score.with_evidence(each) for each in odds]
+    for each in made:
+        each.passed = score.passed
+    return made
 
 
 def _rows(score: Score) -> list[Named]:

@@ -13,6 +13,7 @@ from edgeproxy.explaining.answer import Outcome
 from edgeproxy.explaining.question import Busy
 
 if TYPE_CHECKING:
+    from edgeproxy.explaining.carried import Clearance
     from edgeproxy.explaining.paper import PaperSnapshot
     from edgeproxy.explaining.question import Question
     from edgeproxy.explaining.trace import Veil
@@ -43,6 +44,7 @@ class Ways:
         reply: of the edge's own.
         reply_rules: response rules are asked about the reply.
         until: monotonic seconds when somebody stops waiting for the answer.
+        clearance: that the request carries, once somebody has asked.
     """
 
     snapshot: PaperSnapshot
@@ -62,6 +64,7 @@ class Ways:
     reply: Reply | None = None
     reply_rules: bool = True
     until: float = math.inf
+    clearance: Clearance | None = None
 
     def hurry(self) -> None:
         """Called before each rule. Raises: Busy when the time is over."""

@@ -15,10 +15,11 @@ import msgspec
 
 from edgeproxy.observe.lines import BATCH, LineWriter
 
-__all__ = ["BATCH", "AccessLogWriter", "line", "static_part", "with_limits", "with_rules"]
+__all__ = ["BATCH", "AccessLogWriter", "line", "score_piece", "static_part", "with_limits", "with_rules", "with_score"]
 
 MAX_TEXT: Final = 2048  # characters kept of a path
 MAX_AGENT: Final = 512  # characters kept of a user agent, an outcome
+MAX_NAME: Final = 64  # and of a verified bot's name, which the operator may have made
 _ROUTE: Final = b',"route":'
 _encode = msgspec.json.encode
 
@@ -47,16 +48,33 @@ def with_rules(static: bytes, rules: tuple[str, ...], tags: tuple[str, ...]) -> 
     return named + (b',"tags":' + _encode(tags) if tags else b"") + b"}\n"
 
 
-def with_score(static: bytes, score: int, detections: tuple[int, ...], ja4: str) -> bytes:
-    """A static part that also names the score of who sent the request, what gave it away, and its fingerprint."""
-    return static[:-2] + _scored(score, detections, ja4)
+def with_score(static: bytes, piece: bytes) -> bytes:
+    """A static part that also says who sent the request: see `score_piece`."""
+    return static[:-2] + piece
 
 
-@lru_cache(1024)  # a connection's requests differ in their paths
-def _scored(score: int, detections: tuple[int, ...], ja4: str) -> bytes:
-    more: dict[str, object] = {"bot_score": score}
+@lru_cache(1024)  # clients with the same program come again and again, on other connections
+def score_piece(
+    score: int, source: str, detections: tuple[int, ...], reasons: tuple[str, ...], verified: str, passed: bool, ja4: str
+) -> bytes:  # fmt: skip
+    """The end of a line that tells of a score. All text in it is our own: an attacker who writes it writes little.
+
+    Args:
+        source: of the score, in Cloudflare's words.
+        detections: numbers of heuristics; reasons: the weightiest, by name.
+        verified: name of a verified bot, "" for others.
+        passed: the client has passed a challenge.
+        ja4: "" unknown.
+    """
+    more: dict[str, object] = {"bot_score": score, "bot_source": source}
     if detections:
         more["bot_detections"] = detections
+    if reasons:
+        more["bot_reasons"] = reasons
+    if verified:
+        more["verified_bot"] = verified[:MAX_NAME]
+    if passed:
+        more["challenge_passed"] = True
     if ja4:
         more["ja4"] = ja4
     return b"," + _encode(more)[1:] + b"\n"

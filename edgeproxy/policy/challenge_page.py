@@ -111,6 +111,14 @@ def is_navigation(request: Request, route: Route | None) -> bool:
     return wants_html(request.header(b"accept")) and request.header(b"sec-fetch-mode") in {None, b"navigate", b"nested-navigate"}
 
 
+def asks_first(request: Request) -> bool:
+    """A preflight (Fetch standard §3.2.2): a browser sends no cookie with it and shows its answer to nobody, so that it can pass
+    no challenge. What it asks for comes later."""
+    if request.method != b"OPTIONS":
+        return False
+    return request.header(b"origin") is not None and request.header(b"access-control-request-method") is not None
+
+
 def language(accept: bytes | None) -> str:
     """The language of ours that somebody likes most (RFC 9110 §12.5.4), else English."""
     best, found = 0.0, "en"

@@ -52,15 +52,15 @@ _RESPONSE: Final = ("cf.response.", "http.response.", "raw.http.response.")
 _SCORED: Final = frozenset({
     "cf.bot_management.detection_ids", "cf.bot_management.js_detection.passed", "cf.bot_management.score",
     "cf.bot_management.signed_agent", "cf.bot_management.verified_bot", "cf.client.bot", "cf.verified_bot_category",
-    *(f"edge.ja4.{name}" for name in SIGNALS),
+    "edge.bot.score_source", *(f"edge.ja4.{name}" for name in SIGNALS),
 })  # fmt: skip
 _VOLATILE: Final = frozenset({
     "cf.random_seed", "cf.ray_id", "cf.timings.client_quic_rtt_msec", "cf.timings.client_tcp_rtt_msec",
     "http.request.timestamp.msec", "http.request.timestamp.sec", *_SCORED,
 })  # fmt: skip
 _MAY_MISS: Final = frozenset({
-    *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.ray_id", "edge.key.id", "edge.key.name", "edge.route.dialect",
-    "http.request.body.mime", "ip.src", *_SCORED,
+    *(name for name in CLIENT if name != "cf.edge.client_tcp"), "cf.bot_management.corporate_proxy", "cf.ray_id", "edge.key.id",
+    "edge.key.name", "edge.route.dialect", "http.request.body.mime", "ip.src", *_SCORED,
 })  # fmt: skip
 _COSTS: Final = {
     **dict.fromkeys(CLIENT, 12), **dict.fromkeys(_SCORED, 30), "cf.edge.client_tcp": 1,
@@ -84,8 +84,8 @@ _TYPES: Final[dict[Type, str]] = {
         cf.tls_client_auth.cert_ski cf.tls_client_auth.cert_subject_dn cf.tls_client_auth.cert_subject_dn_legacy
         cf.tls_client_auth.cert_subject_dn_rfc2253 cf.tls_client_extensions_sha1 cf.tls_client_extensions_sha1_le
         cf.tls_client_random cf.tls_version cf.verified_bot_category cf.waf.score.class cf.worker.upstream_zone
-        cf.zone.name cf.zone.plan edge.key.id edge.key.name edge.model edge.route.dialect http.cookie http.host http.referer
-        http.request.body.mime
+        cf.zone.name cf.zone.plan edge.bot.score_source edge.key.id edge.key.name edge.model edge.route.dialect
+        http.cookie http.host http.referer http.request.body.mime
         http.request.body.raw http.request.full_uri http.request.method http.request.uri http.request.uri.path
         http.request.uri.path.extension http.request.uri.query http.request.version
         http.response.content_type.media_type http.user_agent http.x_forwarded_for ip.geoip.continent ip.geoip.country

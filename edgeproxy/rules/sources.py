@@ -226,6 +226,7 @@ def _dialect(facts: Facts) -> bytes | None:
 # -- the table -------------------------------------------------------------------------------------------------------
 
 _OWN: Final[dict[str, Source]] = {
+    "cf.bot_management.corporate_proxy": lambda facts: facts.scored.proxied if facts.scored is not None else None,
     "cf.bot_management.detection_ids": _score(lambda score: score.ids),
     "cf.bot_management.js_detection.passed": _score(lambda score: score.passed),
     "cf.bot_management.score": _score(lambda score: score.value),
@@ -238,6 +239,7 @@ _OWN: Final[dict[str, Source]] = {
     "cf.ray_id": lambda facts: facts.ray,
     "cf.threat_score": lambda _: 0,  # retired by Cloudflare: always 0
     "cf.worker.upstream_zone": lambda _: b"",  # as at Cloudflare where no Worker asks
+    "edge.bot.score_source": _score(lambda score: score.source.encode("ascii")),
     **{f"edge.ja4.{name}": _signal(attrgetter(slot)) for name, slot in SIGNALS.items()},
     "edge.key.id": lambda facts: _key(facts, "id"),
     "edge.key.name": lambda facts: _key(facts, "name"),

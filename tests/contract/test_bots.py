@@ -52,6 +52,8 @@ async def test_block(protocol: str, tmp_path: Path) -> None:
         lines = s.records
         assert [(line["bot_score"], line.get("bot_detections"), line["outcome"]) for line in lines] == [
             (1, [1003], "client: bot_block")] * 3 + [(0, None, "ok")]  # fmt: skip
+        assert [(line["bot_source"], line.get("bot_reasons")) for line in lines] == [
+            ("Heuristics", ["declared_library"])] * 3 + [("Not Computed", None)]  # fmt: skip
         assert all(line["ja4"].startswith("q13d" if protocol == "h3" else "t13d") for line in lines)
         assert s.edge.stats.bots.acts == {("block", "act"): 3} and s.edge.faults == {("client", "bot_block"): 3}
         assert s.edge.stats.bots.scores[:2] == [1, 3] and s.edge.stats.bots.detections == {"declared_library": 3}
@@ -115,6 +117,7 @@ async def test_rules_read_scores(protocol: str) -> None:
     rules = ruled("""
 - {id: score, expression: 'cf.bot_management.score eq 1 and http.request.uri.path eq "/score"', action: block}
 - {id: none, expression: 'cf.bot_management.score eq 0', action: log}
+- {id: source, expression: 'edge.bot.score_source eq "Heuristics"', action: log}
 - {id: ids, expression: 'any(cf.bot_management.detection_ids[*] eq 1003)', action: log}
 - {id: verified, expression: 'cf.bot_management.verified_bot or cf.client.bot', action: block}
 - {id: passed, expression: 'cf.bot_management.js_detection.passed', action: block}
@@ -124,7 +127,7 @@ async def test_rules_read_scores(protocol: str) -> None:
         assert (await wire.get("/score", CURL)).status == 403
         assert (await wire.get("/", CURL)).status == 200
         assert (await wire.get("/score", OWN)).status == 200
-        assert hits(s) == {"score": 1, "ids": 1, "none": 1}
+        assert hits(s) == {"score": 1, "source": 1, "ids": 1, "none": 1}
         assert s.edge.stats.bots.acts == {} and s.edge.stats.rule_errors == {}
 
 
@@ -187,6 +190,34 @@ async def test_what_the_connection_gives_away(protocol: str) -> None:
             assert line["bot_score"] == 1
             assert 3001 in line["bot_detections"] and (5001 in line["bot_detections"]) == (protocol == "h3")
             assert (4001 in line["bot_detections"]) == (protocol == "h2")
+
+
+@pytest.mark.parametrize(("networks", "known"), [
+    (["127.0.0.0/8"], True), (["::ffff:127.0.0.1/128"], True), (["192.0.2.0/24"], False), ([], False),
+])  # fmt: skip
+async def test_behind_a_corporate_proxy(protocol: str, networks: list[str], known: bool) -> None:
+    """The handshake is that of Python's ssl, or of aioquic."""
+    rules = ruled("""
+- {id: proxied, expression: 'cf.bot_management.corporate_proxy', action: log}
+- {id: direct, expression: 'not cf.bot_management.corporate_proxy', action: log}
+""")
+    async with stand(protocol, bots=bots(corporate_proxies=networks), rules=rules) as s:
+        wire = await s.dial()
+        for _ in range(2):
+            await wire.get("/", PAGE)
+        await wire.get("/", CURL)
+        assert hits(s) == {"proxied" if known else "direct": 3}
+        first, _, other = s.records
+        assert other["bot_detections"] == [1003], "what it says itself counts as ever"
+        assert (first["bot_score"], "bot_detections" in first) == ((0, False) if known else (1, True))
+        assert first["ja4"].startswith("q13d" if protocol == "h3" else "t13d"), "the log tells what there was"
+
+
+async def test_nobody_is_behind_one_where_nobody_scores(protocol: str) -> None:
+    rules = ruled("- {id: missing, expression: 'not cf.bot_management.corporate_proxy', action: log}")
+    async with stand(protocol, rules=rules) as s:
+        await (await s.dial()).get("/", PAGE)
+        assert hits(s) == {"missing": 1}, "a missing value is false, and not false is true"
 
 
 async def test_browsers_get_a_session(protocol: str) -> None:

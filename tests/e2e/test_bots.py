@@ -21,11 +21,14 @@ from contract.h3_wire import H3Wire
 from support.bots import PAGE
 from support.edge import RecordedLog, certificates, running_edge
 from support.upstream import Connection, running_upstream
+from support.waiting import until
 
 from edgeproxy.bots.model import ModelError, load_once
 
 CURL = ("curl", "-sS", "-o", "/dev/null", "--noproxy", "*", "--max-time", "20", "--cacert", str(certificates().ca))
 CONTENT = b"<!doctype html><title>edge</title><link rel=icon href=data:,><p>hello"
+# A picture breaks this policy, of which the browser tells.
+TELLS = b"\r\nreporting-endpoints: here=\"/reports\"\r\ncontent-security-policy: img-src 'none'; report-to here\r\n\r\n"
 PROTOCOLS = {"h1": ["h1"], "h2": ["h1", "h2"], "h3": ["h1", "h2", "h3"]}
 POSE = """
 import json, sys, curl_cffi.requests as r
@@ -97,8 +100,8 @@ class Edge:
 async def page(connection: Connection) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n%b"
     while True:
-        await connection.request()
-        connection.write(head % (len(CONTENT), CONTENT))
+        told = b"/told" in (await connection.request()).line
+        connection.write((head.replace(b"\r\n\r\n", TELLS) if told else head) % (len(CONTENT), CONTENT))
 
 
 @asynccontextmanager
@@ -174,6 +177,19 @@ async def test_and_the_model_takes_it_for_a_person(protocol: str, tmp_path: Path
     async with scoring(protocol, model="shipped") as edge:
         for line in await visited(edge, tmp_path, protocol, f"--user-agent={usual_name()}"):
             assert line["bot_score"] >= 30, line
+
+
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+async def test_what_chromium_reports_by_itself_is_not_held_against_it(protocol: str, tmp_path: Path) -> None:
+    """Its network stack sends reports, without Accept and most of what browsers send."""
+    async with scoring(protocol) as edge:
+        flags = (f"--user-agent={usual_name()}", "--short-reporting-delay")
+        async with chromium(tmp_path, certificates().cert, *flags) as tab:
+            await tab.open(edge.url + "told")
+            await tab.run("new Image().src = '/picture.png'")
+            await until(lambda: any(b'"/reports"' in line for line in edge.log.lines), within=40.0)
+        for line in edge.lines():
+            assert "bot_detections" not in line, line
 
 
 @pytest.mark.parametrize("protocol", ["h2", "h3"])

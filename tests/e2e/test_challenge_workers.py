@@ -63,3 +63,12 @@ def test_any_worker_takes_a_clearance(edge: Edge) -> None:
     os.kill(min(before), signal.SIGKILL)
     until(lambda: len(workers(edge)) == len(before) and workers(edge) != before, 20)
     assert [call(edge, "/v1/models", cookie=cookie)[0] for _ in range(8)] == [200] * 8, "of one that was started again"
+
+
+def test_the_edge_explains_clearances_of_its_own(edge: Edge) -> None:
+    """There is no secret_file: nobody else could read them."""
+    asked = {"url": f"{edge.url}/v1/models", "client": "127.0.0.1", "headers": {"cookie": passed(edge)}}
+    request = urllib.request.Request(f"http://127.0.0.1:{edge.admin}/api/explain", json.dumps(asked).encode())
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        says = json.loads(answer.read())["outcome"]["says"]
+    assert "the one that it carries holds, if the client has the fingerprint that it was made for" in says

@@ -123,6 +123,20 @@ def test_who_passes_is_not_asked_again_and_later_rules_go_on() -> None:
     assert made.stats.rule_hits == {("ask", "managed_challenge"): 1, ("later", "block"): 1}
 
 
+@pytest.mark.parametrize("action", ["challenge", "js_challenge", "managed_challenge"])
+def test_preflights_are_not_challenged_and_what_follows_is(action: str) -> None:
+    """A browser could not pass it: it sends no cookie with one, and shows nobody the answer."""
+    block = {"id": "later", "expression": 'http.request.uri.path eq "/ask/blocked"', "action": "block"}
+    made = stand({**ASK, "action": action}, block)
+    origin = b"Origin: https://other.example\r\n"
+    preflight = origin + b"Access-Control-Request-Method: POST\r\n"
+    assert status(get(made, b"/ask", preflight, b"OPTIONS")) == 200
+    assert b"blocked by a rule" in get(made, b"/ask/blocked", preflight, b"OPTIONS"), "later rules are asked"
+    assert made.stats.challenges == {} and made.stats.rule_hits == {("later", "block"): 1}
+    for method, fields in ((b"OPTIONS", origin), (b"OPTIONS", b""), (b"GET", preflight), (b"DELETE", preflight)):
+        assert status(get(made, b"/ask", fields, method)) == 401, "only a preflight is one"
+
+
 def test_the_same_connection_is_asked_again_when_its_clearance_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """What equal heads come to is kept with the connection: not this."""
     made = stand()

@@ -112,9 +112,64 @@ def test_a_score_in_the_log_and_in_the_counters(clock: Clock) -> None:
     lines = logged(made)
     assert [line["bot_score"] for line in lines] == [1, 1, 1, 0]
     assert lines[0]["bot_detections"] == [1003] and "bot_detections" not in lines[3]
+    assert (lines[0]["bot_source"], lines[0]["bot_reasons"]) == ("Heuristics", ["declared_library"])
+    assert lines[3]["bot_source"] == "Not Computed" and not {"bot_reasons", "verified_bot", "challenge_passed"} & lines[3].keys()
     assert lines[3]["ja4"] == prints_of("chromium").ja4
     assert made.stats.bots.scores[:2] == [1, 3] and made.stats.bots.detections == {"declared_library": 3}
     assert made.stats.bots.acts == {("log", "act"): 3} and made.stats.bots.failures == 0
+
+
+def test_a_verified_bot_is_named_in_the_log(clock: Clock) -> None:
+    made = stand(Who(GOOD))
+    get(made, CURL)
+    (line,) = logged(made)
+    assert (line["verified_bot"], line["bot_source"], line["bot_score"]) == ("Goodbot", "Heuristics", 1)
+    assert "verified_bot" not in logged_of(NOBODY._replace(claimed=BOT, failed=True)), "it only says so"
+
+
+def logged_of(who: Verified) -> dict[str, Any]:
+    made = stand(Who(who))
+    get(made, CURL)
+    (line,) = logged(made)
+    return line
+
+
+def test_a_challenge_that_was_passed_is_in_the_log(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "cleared", lambda *_: True)
+    made = stand()
+    cookie = b"Cookie: __Host-edge_clearance=x\r\n"
+    get(made, CURL + cookie)
+    get(made, FIELDS + cookie)
+    get(made, FIELDS)
+    assert [(line["bot_score"], line.get("challenge_passed")) for line in logged(made)] == [(1, True), (0, True), (0, None)]
+
+
+def test_a_line_is_written_once_a_connection_and_kept(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, asked = stand(), list[tuple[Any, ...]]()
+
+    def piece(*about: Any) -> bytes:
+        asked.append(about)
+        return b',"bot_score":1}\n'
+
+    monkeypatch.setattr(scoring, "score_piece", piece)
+    driver = made.h1()
+    for path in (b"/a", b"/a", b"/b", b"/c", b"/a"):
+        driver.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (path, CURL))
+    assert len(asked) == 1 and [line["path"] for line in logged(made)] == ["/a", "/a", "/b", "/c", "/a"]
+
+
+def test_one_score_on_two_connections_shows_the_fingerprint_of_each(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: Any) -> Any:
+        raise RuntimeError
+
+    made = stand()
+    monkeypatch.setattr("edgeproxy.bots.score.detect", raises)  # so that all have the one score that nobody computed
+    get(made)
+    monkeypatch.setattr(made, "peer", lambda *, secure=True: other)
+    other = Peer("192.0.2.1", trusted=False, secure=True)
+    other.prints = prints_of("curl")
+    get(made)
+    assert [line["ja4"] for line in logged(made)] == [prints_of("chromium").ja4, prints_of("curl").ja4]
 
 
 def test_who_is_not_known_yet_is_asked_about_again(clock: Clock) -> None:

@@ -34,6 +34,8 @@ def test_marks() -> None:
     found = Marks(request(PAGE, prints_of("chromium"), target=b"/a/app.JS?v=1"), "192.0.2.1", b"id")
     assert (found.static, found.browser, found.modern) == (True, True, True)
     assert found.keys == (b"id", "192.0.2.1", "192.0.2.1 " + prints_of("chromium").ja4)
+    hidden = Marks(request(PAGE, prints_of("chromium")), "192.0.2.1", b"id", hidden=True)
+    assert (hidden.ja4, hidden.keys.program, hidden.keys.address) == ("", "", "192.0.2.1")
     plain = Marks(request([], None, 0, target=b"/js"), "", b"")
     assert (plain.static, plain.browser, plain.modern, plain.ja4, tuple(plain.keys)) == (False, False, False, "", (b"", "", ""))
     assert marks(path=b"/a?b").path == marks(path=b"/a?c").path != marks(path=b"/b").path

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.bots.behaviour import GENERATION, LEAST, MOST, Behaviour, Keys, Table, Track
+from edgeproxy.bots.behaviour import GENERATION, LEAST, MOST, Behaviour, Keys, Table, Track, Weights, bounds
 
 _KEYS = Keys(b"session", "192.0.2.1", "192.0.2.1 t13d")
 _ADDRESS = Keys(b"", "192.0.2.1", "")
@@ -88,6 +88,29 @@ def test_it_is_bounded_whatever_comes(rows: list[tuple[float, int, int, bool, bo
         for track in behaviour.tracks(_KEYS, now):
             track.count(now, path, agent, static=static, cookie=True, error=error)
         assert -MOST <= behaviour.moved(_KEYS, now) <= LEAST
+
+
+_WEIGHTS = st.builds(Weights, *[st.floats(-3, 3, allow_nan=False)] * len(Weights._fields))
+_REQUESTS = st.tuples(st.floats(0, 20), st.integers(0, 2**32), st.integers(0, 9), st.booleans(), st.booleans())
+
+
+@given(_WEIGHTS, st.lists(_REQUESTS, max_size=40), st.sampled_from([_KEYS, _ADDRESS, _KEYS._replace(session=b"")]), st.booleans())
+def test_nobody_comes_to_more_than_its_bounds(
+    weights: Weights, rows: list[tuple[float, int, int, bool, bool]], keys: Keys, given: bool
+) -> None:
+    behaviour, now = Behaviour(weights), 0.0
+    down, up = bounds(weights, session=keys.session != b"")
+    for pause, path, agent, static, error in rows:
+        now += pause
+        for track in behaviour.tracks(keys, now):
+            track.count(now, path, agent, static=static, cookie=False, error=error, given=given)
+        assert down - 1e-9 <= behaviour.moved(keys, now) <= up + 1e-9
+
+
+def test_the_shipped_bounds() -> None:
+    assert bounds(Weights(), session=True) == (-MOST, pytest.approx(0.6))
+    assert bounds(Weights(), session=False) == (-MOST, pytest.approx(0.42))
+    assert bounds(Weights(*[0.0] * len(Weights._fields)), session=True) == (0.0, 0.0)
 
 
 def test_tables_forget_whole_generations() -> None:

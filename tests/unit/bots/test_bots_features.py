@@ -78,6 +78,16 @@ def test_without_a_connection_only_the_head_counts(captured: dict[str, list[Samp
     assert found["tls_agrees"] == found["alpn_agrees"] == 0.5
 
 
+def test_a_connection_that_is_hidden_is_none_at_all(captured: dict[str, list[Sample]]) -> None:
+    for samples in captured.values():
+        for sample in samples[:5]:
+            peer = Peer("", trusted=False, secure=True)
+            request = Request(sample.method, b"h", b"/", sample.headers, None, sample.protocol, peer)
+            without = vector(request, sample.when)
+            peer.prints = sample.prints
+            assert vector(request, sample.when, hidden=True) == without != vector(request, sample.when)
+
+
 def test_a_websocket_may_offer_http1_alone(captured: dict[str, list[Sample]]) -> None:
     sample = next(s for s in captured["chromium"] if s.protocol == 0)
     hello = sample.prints.hello

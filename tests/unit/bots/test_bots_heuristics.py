@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from support.shared import shared
 
 from edgeproxy.bots.heuristics import BY_ID, HEURISTICS, detect, said
 from edgeproxy.bots.identity import NOBODY
+from edgeproxy.bots.score import Scorer
 from edgeproxy.bots.view import View
 from edgeproxy.message import Headers
 from edgeproxy.prints import Prints
@@ -58,6 +61,14 @@ def test_numbers_and_names_are_their_own() -> None:
     assert len(BY_ID) == len(HEURISTICS) == len({each.name for each in HEURISTICS})
     assert [each.id for each in HEURISTICS] == sorted(BY_ID)
     assert all(each.reason.endswith(".") and len(each.reason) < 100 for each in HEURISTICS)
+
+
+def test_the_table_in_the_docs_is_this_one() -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "bots.md").read_text().splitlines()
+    rows = [line for line in lines if re.match(r"\| \d", line)]
+    assert rows == [
+        f"| {each.id} | `{each.name}` | {each.reason}{'' if each.certain else ' Not certain.'} |" for each in HEURISTICS
+    ]  # fmt: skip
 
 
 def test_every_heuristic_has_its_case_below() -> None:
@@ -118,6 +129,23 @@ CASES: list[tuple[int, Row, Row]] = [
 def test_true_and_false(number: int, true: Row, false: Row) -> None:
     assert number in found(*true)
     assert number not in found(*false)
+
+
+OF_HANDSHAKES = {3001, 3002, 3003, 3004, 4001, 4002, 5001}
+
+
+@pytest.mark.parametrize(("number", "true"), [
+    *((number, true) for number, true, _ in CASES),
+    (3003, (agent(b"x"), Prints(records(made([0x1301], [alpn(b"h3"), versions(0x0304)]))), H1)),
+    (3004, (PAGE, Prints(records(made([0xC02B], [alpn(b"h2"), versions(0x0303)]))), H2)),
+    (4002, (PAGE, Prints(records(made([0x1301], [alpn(b"http/1.1"), versions(0x0304)]))), H1)),
+], ids=lambda each: str(each) if isinstance(each, int) else "")  # fmt: skip
+def test_a_proxys_handshake_counts_for_nothing(number: int, true: Row) -> None:
+    headers, prints, protocol = true
+    scorer = Scorer(None, pytest.fail)
+    seen, hidden = (set(scorer.score(request(headers, prints, protocol), 0.0, hidden=each).ids) for each in (False, True))
+    assert number in seen
+    assert hidden == seen - OF_HANDSHAKES
 
 
 def hello(*names: bytes, tls: tuple[int, ...] = (0x0304, 0x0303)) -> Prints:

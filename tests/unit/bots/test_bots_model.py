@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support.bots import PAGE, request
 
 from edgeproxy.bots.features import NAMES, VERSION, vector
 from edgeproxy.bots.model import SHIPPED, Model, ModelError, load, read_manifest, scaled
+from edgeproxy.bots.score import Scorer
 from edgeproxy.message import Peer, Request
 from tools.bots.samples import ABOUT, CAPTURED, Sample, read, write
 
@@ -61,7 +63,6 @@ def test_captured_clients_get_the_scores_they_deserve(model: Model, samples: lis
     scores: dict[str, list[int]] = {}
     for sample in samples:
         score = model.score(row(sample))
-        assert score is not None
         assert 2 <= score <= 99
         scores.setdefault(sample.tier, []).append(score)
     assert min(scores["human"]) >= 60
@@ -70,11 +71,26 @@ def test_captured_clients_get_the_scores_they_deserve(model: Model, samples: lis
     assert sum(score < 30 for score in scores["impersonator"]) >= 0.8 * len(scores["impersonator"])
 
 
-def test_a_row_that_cannot_be_scored_is_not_computed(model: Model) -> None:
-    assert model.predict([]) is None
-    assert model.score([0.0, 1.0]) is None
-    assert model.score(["x"] * len(NAMES)) is None  # type: ignore[list-item]  # what a mistake elsewhere could hand over
-    assert model.predict([float("nan")] * len(NAMES)) is not None  # trees take it for something large
+def test_a_row_that_cannot_be_scored_raises(model: Model) -> None:
+    for row in ([], [0.0, 1.0], ["x"] * len(NAMES)):  # what a mistake elsewhere could hand over
+        with pytest.raises((IndexError, ValueError)):
+            model.predict(row)  # type: ignore[arg-type]  # the last one
+    assert 0.0 <= model.predict([float("nan")] * len(NAMES)) <= 1.0  # trees take it for something large
+
+
+@pytest.mark.parametrize("broken", ["raises", "says nothing", "says nonsense"])
+def test_an_engine_that_fails_is_counted_and_the_score_is_0(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_binding: object) -> None:
+        if broken == "raises":
+            raise RuntimeError(broken)
+        if broken == "says nonsense":
+            own._answer.fill(7.5)
+
+    own = load()
+    monkeypatch.setattr(own, "_run", run)
+    told: list[Exception] = []
+    score = Scorer(own, told.append).score(request(PAGE), 1_800_000_000.0)
+    assert (score.value, score.source, len(told)) == (0, "Not Computed", 1)
 
 
 def test_scores_are_drawn_between_knots() -> None:

@@ -14,6 +14,7 @@ from edgeproxy.message import Headers, Peer, Request
 
 NOW = 1_795_000_000.0
 CHROME = b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+FOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
 HINTS: Headers = [
     (b"sec-ch-ua", b'"Not:A-Brand";v="8", "Chromium";v="156", "Google Chrome";v="156"'), (b"sec-ch-ua-mobile", b"?0"),
     (b"sec-ch-ua-platform", b'"Linux"'),
@@ -45,8 +46,19 @@ SOCKET: Headers = [
 ]  # fmt: skip
 
 
-def request(headers: Headers, method: bytes = b"GET", *, upgrade: bool = False) -> Request:
-    made = Request(method, b"example.org", b"/", headers, 0, 0, Peer("192.0.2.1", trusted=False, secure=True))
+# Its network stack reports by itself (Reporting API, NEL), not by the rules of the Fetch standard, which would have Accept.
+REPORT: Headers = [
+    (b"content-type", b"application/reports+json"), (b"origin", b"https://www.example"), (b"user-agent", CHROME), *TAIL,
+    (b"priority", b"u=4, i"),
+]  # fmt: skip
+REPORTS_PREFLIGHT: Headers = [
+    (b"origin", b"https://www.example"), (b"access-control-request-method", b"POST"),
+    (b"access-control-request-headers", b"content-type"), (b"user-agent", CHROME), *TAIL,
+]  # fmt: skip
+
+
+def request(headers: Headers, method: bytes = b"GET", *, upgrade: bool = False, protocol: int = 0) -> Request:
+    made = Request(method, b"example.org", b"/", headers, 0, protocol, Peer("192.0.2.1", trusted=False, secure=True))
     made.upgrade = upgrade
     return made
 
@@ -55,11 +67,31 @@ def request(headers: Headers, method: bytes = b"GET", *, upgrade: bool = False) 
     request(PASSED_ON), request(SCRIPT),
     request([each if each[1] != b"serviceworker" else (each[0], b"worker") for each in SCRIPT]),
     request(PREFLIGHT, b"OPTIONS"), request(SOCKET, upgrade=True),
-], ids=["passed on by a service worker", "its script", "script of a worker", "preflight", "WebSocket"])  # fmt: skip
+    request(REPORT, b"POST", protocol=1), request(REPORT[:-1], b"POST"), request(REPORTS_PREFLIGHT, b"OPTIONS"),
+], ids=["passed on by a service worker", "its script", "script of a worker", "preflight", "WebSocket", "report", "over HTTP/1.1",
+        "its preflight"])  # fmt: skip
 def test_nothing_contradicts_itself(made: Request) -> None:
     assert detect(View(made, None)) == ()
     row = dict(zip(NAMES, vector(made, NOW), strict=True))
     assert row["contradictions"] == 0, [name for name, value in row.items() if value == 0.0]
+
+
+@pytest.mark.parametrize(("headers", "method", "found"), [
+    (REPORT, b"GET", [6001, 6004, 6006]), ([*REPORT[1:], (b"content-type", b"application/json")], b"POST", [6001, 6004, 6006]),
+    ([each for each in REPORT if each[0] != b"origin"], b"POST", [6001, 6004, 6006]),
+    ([each for each in REPORT if each[0] != b"accept-encoding"], b"POST", [6006]),
+    ([(name, FOX if name == b"user-agent" else value) for name, value in REPORT], b"POST", [6004, 6006]),
+    ([each for each in REPORTS_PREFLIGHT if each[0] != b"access-control-request-headers"], b"OPTIONS", [6004, 6006]),
+    (REPORTS_PREFLIGHT, b"GET", [6001, 6004, 6006]),
+    ([*REPORT, (b"user-agent", b"curl/8.14.1")], b"POST", [1003, 6007]),
+])  # fmt: skip
+def test_what_is_no_report_of_chromiums_is_judged_as_ever(headers: Headers, method: bytes, found: list[int]) -> None:
+    assert [each.id for each in detect(View(request(headers, method), None))] == found
+
+
+def test_reports_lend_their_score_to_nothing_else() -> None:
+    assert shape(request(REPORT, b"POST")) != shape(request(REPORT, b"GET"))
+    assert shape(request(REPORTS_PREFLIGHT, b"OPTIONS")) != shape(request(REPORTS_PREFLIGHT, b"POST"))
 
 
 def test_a_page_without_its_hints_still_does() -> None:

@@ -26,17 +26,25 @@ CURL = [(b"user-agent", b"curl/8.14.1")]
 class FakeModel:
     """Says what it is told to."""
 
-    def __init__(self, chance: float | None) -> None:
+    def __init__(self, chance: float) -> None:
         self.chance = chance
         self.manifest = Manifest("fake-1", ("protocol",), ((0.0, 2.0), (0.5, 30.0), (1.0, 99.0)))
         self.asked = 0
 
-    def predict(self, vector: list[float]) -> float | None:
+    def predict(self, vector: list[float]) -> float:
         self.asked += 1
         return self.chance
 
 
-def scorer(chance: float | None = 0.5) -> tuple[Scorer, FakeModel, list[Exception]]:
+class BrokenModel(FakeModel):
+    """Its engine raises."""
+
+    def predict(self, vector: list[float]) -> float:
+        self.asked += 1
+        raise RuntimeError("the engine")
+
+
+def scorer(chance: float = 0.5) -> tuple[Scorer, FakeModel, list[Exception]]:
     model, broken = FakeModel(chance), list[Exception]()
     return Scorer(model, broken.append), model, broken  # type: ignore[arg-type]  # a Model
 
@@ -59,16 +67,24 @@ def test_heuristics_are_certain_and_the_model_is_not_asked() -> None:
     assert score.verified and not made.score(request(CURL), NOW, NOBODY).verified
 
 
-def test_without_a_model_or_its_answer_nothing_is_computed() -> None:
-    for made in (Scorer(None, pytest.fail), scorer(None)[0]):
-        score = made.score(request(PAGE), NOW, GOOD)
-        assert (score.value, score.source, score.identity, score.verified) == (0, "Not Computed", GOOD, True)
-        assert made.score(request(CURL), NOW).value == 1
+def test_without_a_model_nothing_is_computed() -> None:
+    made = Scorer(None, pytest.fail)
+    score = made.score(request(PAGE), NOW, GOOD)
+    assert (score.value, score.source, score.identity, score.verified) == (0, "Not Computed", GOOD, True)
+    assert made.score(request(CURL), NOW).value == 1
+
+
+def test_an_engine_that_raises_is_told_and_the_rest_of_the_score_stays() -> None:
+    broken: list[Exception] = []
+    made = Scorer(BrokenModel(0.5), broken.append)  # type: ignore[arg-type]  # a Model
+    score = made.score(request(but(PAGE, b"sec-ch-ua")), NOW, GOOD)
+    assert [str(each) for each in broken] == ["the engine"]
+    assert (score.value, score.source, score.ids, score.verified) == (0, "Not Computed", [6001], True)
 
 
 @pytest.mark.parametrize("name", ["View", "detect", "vector", "scaled"])
 def test_whatever_raises_is_told_and_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def raises(*_: Any) -> Any:
+    def raises(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError(name)
 
     monkeypatch.setattr(module, name, raises)
@@ -90,7 +106,7 @@ def test_evidence_is_bounded(value: int, moved: float, passed: bool) -> None:
             assert after.value >= value
         elif not passed:
             assert after.value <= value
-    assert (after.passed, after.moved) == (passed, moved)
+    assert (after.passed, after.moved) == (passed, moved if value else 0.0)
     assert after.ids == before.ids and after.reasons()[: len(before.detections)] == before.reasons()[: len(before.detections)]
 
 
@@ -124,3 +140,21 @@ def test_a_declared_library_that_passes_a_challenge_stays_certain() -> None:
 def test_what_a_browser_never_leaves_out_is_not_for_the_model() -> None:
     score = scorer()[0].score(request(but(PAGE, b"accept")), NOW)
     assert (score.value, score.ids) == (1, [6006])
+
+
+def test_names_for_logs_are_few_and_the_weightiest_first() -> None:
+    made = Score(1, "Heuristics", tuple(BY_ID[each] for each in (1003, 6001, 6007)))
+    assert made.names == ("declared_library", "doubled_fields", "no_client_hints")
+    made.moved = -1.0
+    assert made.names == ("declared_library", "doubled_fields", "behaviour_against")
+    guess = Score(40, "Machine Learning", (BY_ID[6001],), 0.4)
+    assert guess.names == ("no_client_hints",)
+    assert guess.with_evidence(0.5).names == ("behaviour_for", "no_client_hints")
+    assert guess.with_evidence(0.1).names == ("no_client_hints",), "not worth telling"
+    assert NOT_COMPUTED.names == ()
+
+
+def test_a_score_that_was_not_computed_is_not_moved_and_tells_of_a_challenge() -> None:
+    made = NOT_COMPUTED.with_evidence(-2.0, passed=True)
+    assert (made.value, made.source, made.moved, made.passed, made.names) == (0, "Not Computed", 0.0, True, ())
+    assert NOT_COMPUTED.with_evidence(-2.0) is NOT_COMPUTED

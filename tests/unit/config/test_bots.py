@@ -56,6 +56,8 @@ def test_everything_that_can_be_said(files: Writer) -> None:
     ({"identity": {"ranges": "/nowhere/x"}}, "the folder /nowhere/x does not exist"), ({"model": ""}, "or the path of a file"),
     ({"model": 5}, "path of a file, not"), ({"model": None}, "not nothing"),
     ({"identity": {"agents": ["http://a.example"]}}, "is not an agent"), ({"identity": {"dsn": True}}, "'dns'"),
+    ({"corporate_proxies": ["10.0.0.1/8"]}, "'10.0.0.0/8' is the network"),
+    ({"corporate_proxies": ["proxy.example"]}, "not a network"),
     ([], "bots"), (5, "bots"),
 ])  # fmt: skip
 def test_what_is_wrong_has_its_line(files: Writer, section: Any, said: str) -> None:
@@ -72,3 +74,31 @@ def test_what_is_wrong_has_its_line(files: Writer, section: Any, said: str) -> N
 def test_and_on_a_route(files: Writer, route: dict[str, Any], said: str) -> None:
     (problem,) = files.problems(written(files, {"enabled": True}, route))
     assert said in problem.render(), problem
+
+
+@pytest.mark.parametrize(("section", "route", "said"), [
+    ({"challenge": 29}, {"block": 40}, "'block' (40) is above 'challenge' (29 in the section 'bots')"),
+    ({"block": 9, "challenge": 29}, {"challenge": 5}, "'challenge' (5) is below 'block' (9 in the section 'bots')"),
+    ({}, {"block": 9, "challenge": 5}, "'block' (9) is above 'challenge' (5)"),
+    ({"block": 50}, {"challenge": 5}, "'challenge' (5) is below 'block' (50 in the section 'bots')"),
+])  # fmt: skip
+def test_block_and_challenge_of_a_route_are_compared_with_what_it_inherits(
+    files: Writer, section: dict[str, Any], route: dict[str, Any], said: str
+) -> None:
+    (problem,) = files.problems(written(files, {"enabled": True, **section}, route))
+    assert said in problem.message and "on this route nobody is ever challenged" in problem.message, problem
+    value = str(next(iter(route.values())))
+    assert problem.source.startswith("routes") and problem.source[problem.column - 1 :].startswith(value)
+
+
+@pytest.mark.parametrize(("section", "route"), [
+    ({"block": 9, "challenge": 29}, {"challenge": 0}), ({"challenge": 29}, {"block": 29}), ({"challenge": 29}, {"mode": "act"}),
+    ({"challenge": 29}, {"block": 40, "enabled": False}), ({"challenge": 29}, {"block": 40, "challenge": 50}),
+])  # fmt: skip
+def test_what_a_route_may_say(files: Writer, section: dict[str, Any], route: dict[str, Any]) -> None:
+    assert files.problems(written(files, {"enabled": True, **section}, route)) == []
+
+
+def test_what_the_section_says_wrongly_is_told_once(files: Writer) -> None:
+    (problem,) = files.problems(written(files, {"block": 40, "challenge": 29}, {"mode": "log"}))
+    assert "'block' is above 'challenge'" in problem.message

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.bots.heuristics import HEURISTICS
+from edgeproxy.bots.score import Score
 from edgeproxy.observe import access
 from edgeproxy.observe import lines as line_writer
-from edgeproxy.observe.access import AccessLogWriter, line, static_part
+from edgeproxy.observe.access import AccessLogWriter, line, score_piece, static_part, with_score
 from edgeproxy.observe.metrics import WorkerStats
 
 
@@ -71,7 +73,22 @@ def test_documented_fields_are_those_of_a_line() -> None:
     docs = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     table = docs.partition("## Access log")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == json.loads(entry()).keys()
+    static = json.loads(entry())
+    piece = score_piece(1, "Heuristics", (1003,), ("declared_library",), "Goodbot", True, "t13d")
+    scored = json.loads(with_score(entry(), piece))
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert named[-7:] == list(scored)[-7:], "those of scores are last"
+    assert set(named) == scored.keys() > static.keys()
+
+
+def test_what_a_line_says_of_a_score() -> None:
+    least = json.loads(with_score(entry(), score_piece(0, "Not Computed", (), (), "", False, "")))
+    assert least.keys() - json.loads(entry()).keys() == {"bot_score", "bot_source"}
+    worst = Score(1, "Behavioral Analysis", HEURISTICS)
+    worst.moved = -3.0
+    piece = score_piece(99, worst.source, tuple(worst.ids), worst.names, "x" * 5000, True, "t" * 36)
+    assert len(piece) < 600, "whoever is refused fills a disk with these"
+    assert json.loads(with_score(entry(), piece))["verified_bot"] == "x" * 64
 
 
 def test_query_strings_never_get_in_and_texts_are_bounded(tmp_path: Path, stats: WorkerStats) -> None:
