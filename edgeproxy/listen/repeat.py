@@ -138,5 +138,5 @@ class Repeat:
         if length < 0 or len(target) > client.max_url or len(raw) - length > min(_MAX_HEAD, client.max_head):
             return -1
         request = Request(known.method, known.authority, target, known.headers, length, H1, peer)
-        self.line, self.request, self.plan = raw[:end], request, gateway.plan(request)
+        self.line, self.request, self.plan = raw[:end], request, gateway.plan(request, self.plan)
         return length

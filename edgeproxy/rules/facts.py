@@ -132,6 +132,19 @@ _LATE: Final = frozenset({
 
 # What a rewrite does not change and is dear to know.
 _OF_THE_CLIENT: Final = frozenset({"bot", "link", "place", "signal"})
+# What follows from the field lines of a request alone: the same for all that differ in their target. Nobody changes these.
+OF_FIELD_LINES: Final = frozenset({
+    "header_lines", "lower_header_text", "text_lower_header_text",
+    *(
+        slot
+        for info in FIELDS.values()
+        if info.known and info.name.startswith((
+            "http.cookie", "http.referer", "http.request.accepted_languages", "http.request.cookies", "http.request.headers",
+            "http.user_agent", "http.x_forwarded_for",
+        ))
+        for slot in _forms(info)
+    ),
+})  # fmt: skip
 
 
 class _Slot:
