@@ -114,7 +114,10 @@ class Plan:
             self._own, self._known = like._own, like._known if like._known is not None else {}
         self.fault = self._decide(request, authority)
         self._routed(no_route)
-        self.scored = Scored(snapshot.bots, request, self.client, self.host) if snapshot.bots is not None else None
+        if like is not None and like.scored is not None:
+            self.scored: Scored | None = like.scored.sibling(request)
+        else:
+            self.scored = Scored(snapshot.bots, request, self.client, self.host) if snapshot.bots is not None else None
         route = self.route
         self.log = self._bare = static_part(
             client=self.client,
