@@ -22,7 +22,7 @@ def read_again(before: Published) -> Published:
     """The same one if its folder looks as it did. In a thread."""
     if before.folder is None or not before.is_stale():
         return before
-    with gently():
+    with gently(keeps=False):
         return read_folder(before.folder, (*before.files, *before.missing), before)
 
 
@@ -121,7 +121,8 @@ class Following:
         if found.gone:
             if not before.gone or before.folder != found.folder:
                 reads["failed"] = reads.get("failed", 0) + 1
-                _log.error("bots.identity.ranges: %s is not there; what was read from it stays in use.", found.folder)
+                said = "bots.identity.ranges: %s is not there, or may not be looked into; what was read from it stays in use."
+                _log.error(said, found.folder)
             return
         for name, file in found.files.items():
             last = known.get(name)

@@ -115,12 +115,12 @@ def is_navigation(request: Request, route: Route | None) -> bool:
 
 
 def asks_first(request: Request) -> bool:
-    """A preflight (Fetch standard §3.2.2): a browser sends no cookie, credentials or content with it and shows its answer to nobody,
-    so that it can pass no challenge. What it asks for comes later."""
+    """A preflight (Fetch standard §3.2.2): a browser sends no cookie, credentials or content with it and shows its answer to
+    nobody, so that it can pass no challenge. What it asks for comes later."""
     if request.method != b"OPTIONS" or request.length or (request.length is None and request.protocol != _H3):
         return False  # over QUIC the end of a stream may come behind its head
     names = {name for name, _ in request.headers}
-    return _PREFLIGHT <= names and names.isdisjoint(_NOT_WITH_ONE)
+    return names.issuperset(_PREFLIGHT) and names.isdisjoint(_NOT_WITH_ONE)
 
 
 def language(accept: bytes | None) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,16 @@ async def test_reading_is_done_beside_the_loop(stand: Stand, monkeypatch: pytest
     stand.write('["198.51.100.0/24"]')
     await stand.run_out()
     assert len(where) == 1 and where[0] != threading.get_ident()
+
+
+async def test_what_happens_to_exist_while_files_are_read_may_still_be_collected(stand: Stand) -> None:
+    """A reload puts what it has compiled out of the collector's sight. A file that is written anew each minute must not do so
+    with all that a worker has at the moment."""
+    stand.follow()
+    before = gc.get_freeze_count()
+    stand.write('["198.51.100.0/24"]')
+    await stand.run_out()
+    assert stand.told[-1].covers(["a"], SECOND) and gc.get_freeze_count() == before and gc.isenabled()
 
 
 async def test_a_snapshot_that_comes_meanwhile(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
