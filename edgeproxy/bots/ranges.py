@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -149,19 +150,21 @@ class Published:
         files: by the names that are wanted; of those that there are.
         missing: names that are wanted and have no file; their bots cannot be verified so.
         gone: the folder is not there, or may not be looked into, and what it brought before is in use.
+        read: when it was begun to be read, monotonic seconds.
     """
 
-    __slots__ = ("_ranges", "files", "folder", "gone", "missing")
+    __slots__ = ("_ranges", "files", "folder", "gone", "missing", "read")
 
     def __init__(
         self, ranges: dict[str, Ranges], folder: Path | None = None, files: Mapping[str, File] | None = None,
-        missing: Iterable[str] = (), *, gone: bool = False,
+        missing: Iterable[str] = (), *, gone: bool = False, read: float = 0.0,
     ) -> None:  # fmt: skip
         self._ranges = ranges
         self.folder = folder
         self.files = files or {}
         self.missing = tuple(missing)
         self.gone = gone
+        self.read = read
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -212,10 +215,10 @@ def read_folder(folder: Path, names: Iterable[str], before: Published = NOTHING)
     Args:
         before: of the same folder, else it is not looked at: files that have not changed since are not read again.
     """
-    known = before.files if before.folder == folder else {}
+    known, read = before.files if before.folder == folder else {}, time.monotonic()
     wanted = sorted(set(names))[:MAX_FOLDER]
     if not _is_there(folder):
-        return _published(folder, dict(known), [name for name in wanted if name not in known], gone=True)
+        return _published(folder, dict(known), [name for name in wanted if name not in known], read, gone=True)
     files: dict[str, File] = {}
     missing: list[str] = []
     for name in wanted:
@@ -225,26 +228,30 @@ def read_folder(folder: Path, names: Iterable[str], before: Published = NOTHING)
             continue
         path, *seen = found
         files[name] = last if last is not None and [last.name, last.state] == seen else _read(path, last)
-    return _published(folder, files, missing)
+    return _published(folder, files, missing, read)
 
 
-def _published(folder: Path | None, files: dict[str, File], missing: Iterable[str], *, gone: bool = False) -> Published:
+def _published(
+    folder: Path | None, files: dict[str, File], missing: Iterable[str], read: float, *, gone: bool = False
+) -> Published:
     ranges = {name: file.ranges for name, file in files.items() if file.ranges is not None}
-    return Published(ranges, folder, files, missing, gone=gone)
+    return Published(ranges, folder, files, missing, gone=gone, read=read)
 
 
 def kept(now: Published, before: Published) -> Published:
     """`now`, which was read without knowing of `before`, with what is in use of files that it found broken or gone."""
     if now is before or before.folder != now.folder or not before.files:
         return now
+    if before.read > now.read:  # a look came between
+        return before
     if now.gone:
-        return _published(now.folder, dict(before.files), before.missing, gone=True)
+        return _published(now.folder, dict(before.files), before.missing, now.read, gone=True)
     files = dict(now.files)
     for name, file in now.files.items():
         last = before.files.get(name)
         if file.ranges is None and last is not None:
             files[name] = file._replace(ranges=last.ranges, written=last.written)
-    return _published(now.folder, files, now.missing)
+    return _published(now.folder, files, now.missing, now.read)
 
 
 def _is_there(folder: Path) -> bool:

@@ -173,6 +173,17 @@ async def test_a_snapshot_that_comes_meanwhile(stand: Stand, monkeypatch: pytest
     assert len(stand.told) == told and stand.loop.waiting() == [5.0]
 
 
+async def test_a_snapshot_that_was_prepared_before_the_last_look(stand: Stand) -> None:
+    """It does not bring back what that has replaced: the next look may be a day away."""
+    stand.follow()
+    prepared = read_folder(stand.folder, ["a", "b"])
+    stand.write('["198.51.100.0/24"]')
+    await stand.run_out()
+    stand.following.follow(prepared, 60.0, stand.told.append)
+    assert stand.told[-1].covers(["a"], SECOND) and not stand.told[-1].covers(["a"], FIRST)
+    assert stand.stats.range_reads == {"found": 2}
+
+
 async def test_nobody_wants_to_know(stand: Stand) -> None:
     stand.follow()
     stand.following.stop()
