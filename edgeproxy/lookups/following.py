@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edgeproxy.bots.ranges import NOTHING, File, Published, kept, read_folder
@@ -141,4 +141,5 @@ def _sentence(found: Published, file: File) -> str:
         return f"{said}; the rest of it is in use."
     if file.ranges is None:
         return f"{said}; nobody is verified by it."
-    return f"{said}; its networks of {datetime.fromtimestamp(file.written, UTC):%Y-%m-%d %H:%M:%S} UTC stay in use."
+    written = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(file.written))  # datetime raises for years above 9999
+    return f"{said}; its networks of {written} UTC stay in use."

@@ -108,6 +108,12 @@ async def test_a_broken_file_is_told_once(stand: Stand, caplog: pytest.LogCaptur
     assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"] and "the rest of it" in caplog.records[1].message
 
 
+async def test_a_file_of_another_age(stand: Stand) -> None:
+    found = read_folder(stand.folder, ["a"])
+    odd = found.files["a"]._replace(written=1e12, broken=True, problems=("no JSON",))
+    assert "33658" in module._sentence(found, odd), "what is said of a file must not raise: a reload would fail"
+
+
 async def test_broken_from_the_beginning(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     stand.write("{}")
     stand.follow()
