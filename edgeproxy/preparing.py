@@ -23,11 +23,15 @@ _one = threading.Lock()  # else two would put back what the other has set
 
 
 @contextmanager
-def gently() -> Iterator[None]:
+def gently(*, keeps: bool = True) -> Iterator[None]:
     """In one thread at a time: a short switch interval keeps the loop's waits for the lock short.
 
     The collector never walks over what comes of it, tens of thousands of objects, with the loop waiting. Nothing of ours
     needs it: a snapshot has no cycles and goes when the last exchange lets go of it.
+
+    Args:
+        keeps: false where few objects come of it, and often: everything else that is there at the end is withdrawn from
+            the collector as well, for ever.
     """
     with _one:
         before = sys.getswitchinterval()
@@ -35,7 +39,8 @@ def gently() -> Iterator[None]:
         gc.disable()
         try:
             yield
-            gc.freeze()
+            if keeps:
+                gc.freeze()
         finally:
             gc.enable()
             sys.setswitchinterval(before)

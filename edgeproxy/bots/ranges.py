@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ from edgeproxy.rules.addresses import V6, Range, Ranges, network, parse_ip
 MAX_FILE: Final = 4 << 20  # bytes
 MAX_NETWORKS: Final = 50_000  # of one file
 MAX_FOLDER: Final = 200  # files
+MAX_PROBLEMS: Final = 20  # of one file that are told
 # A wider network is a mistake: whoever claims to be this bot would be it.
 WIDEST_V4: Final = 10  # bits
 WIDEST_V6: Final = 24
@@ -55,12 +57,13 @@ def parse(data: bytes) -> Parsed:
             break
         read = _network(text)
         if isinstance(read, str):
-            problems.append(where + read)
+            if len(problems) < MAX_PROBLEMS:
+                problems.append(where + read)
         else:
             found.append(read)
     if not found and not problems:
         problems.append("no networks")
-    return Parsed(tuple(found), tuple(problems[:20]))
+    return Parsed(tuple(found), tuple(problems))
 
 
 def _texts(data: bytes) -> Iterator[tuple[str, str]]:
@@ -108,13 +111,13 @@ def _network(text: str) -> Range | str:
     address, slash, bits = text.strip().partition("/")
     code = parse_ip(address)
     if code is None or (slash and not (bits.isascii() and bits.isdigit() and len(bits) <= 3)):
-        return f"'{text[:60]}' is not a network"
+        return f"{text[:60]!r} is not a network"
     width = 32 if code < V6 else 128
     length = int(bits) if slash else width
     if length > width:
-        return f"'{text[:60]}' is not a network"
+        return f"{text[:60]!r} is not a network"
     if length < (WIDEST_V4 if code < V6 else WIDEST_V6):
-        return f"'{text[:60]}' is too wide to be one bot's"
+        return f"{text[:60]!r} is too wide to be one bot's"
     code = network(code, length)  # some have bits set beyond the prefix
     return code, code + (1 << (width - length)) - 1
 
@@ -146,25 +149,27 @@ class Published:
         folder: None: there is none.
         files: by the names that are wanted; of those that there are.
         missing: names that are wanted and have no file; their bots cannot be verified so.
-        gone: the folder is not there, and what it brought before is in use.
+        gone: the folder is not there, or may not be looked into, and what it brought before is in use.
+        read: when it was begun to be read, monotonic seconds.
     """
 
-    __slots__ = ("_ranges", "files", "folder", "gone", "missing")
+    __slots__ = ("_ranges", "files", "folder", "gone", "missing", "read")
 
     def __init__(
         self, ranges: dict[str, Ranges], folder: Path | None = None, files: Mapping[str, File] | None = None,
-        missing: Iterable[str] = (), *, gone: bool = False,
+        missing: Iterable[str] = (), *, gone: bool = False, read: float = 0.0,
     ) -> None:  # fmt: skip
         self._ranges = ranges
         self.folder = folder
         self.files = files or {}
         self.missing = tuple(missing)
         self.gone = gone
+        self.read = read
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Sentences with the names of files."""
-        told = [f"{self.folder} is not there"] if self.gone else []
+        told = [f"{self.folder} is not there, or may not be looked into"] if self.gone else []
         return (*told, *(f"{file.name}: {problem}" for file in self.files.values() for problem in file.problems))
 
     @property
@@ -190,7 +195,7 @@ class Published:
         """Whether the folder looks otherwise than when it was read. A few system calls for each name: not on a loop."""
         if self.folder is None:
             return False
-        if not self.folder.is_dir():
+        if not _is_there(self.folder):
             return not self.gone
         if self.gone:
             return True
@@ -210,10 +215,10 @@ def read_folder(folder: Path, names: Iterable[str], before: Published = NOTHING)
     Args:
         before: of the same folder, else it is not looked at: files that have not changed since are not read again.
     """
-    known = before.files if before.folder == folder else {}
+    known, read = before.files if before.folder == folder else {}, time.monotonic()
     wanted = sorted(set(names))[:MAX_FOLDER]
-    if not folder.is_dir():
-        return _published(folder, dict(known), [name for name in wanted if name not in known], gone=True)
+    if not _is_there(folder):
+        return _published(folder, dict(known), [name for name in wanted if name not in known], read, gone=True)
     files: dict[str, File] = {}
     missing: list[str] = []
     for name in wanted:
@@ -223,26 +228,38 @@ def read_folder(folder: Path, names: Iterable[str], before: Published = NOTHING)
             continue
         path, *seen = found
         files[name] = last if last is not None and [last.name, last.state] == seen else _read(path, last)
-    return _published(folder, files, missing)
+    return _published(folder, files, missing, read)
 
 
-def _published(folder: Path | None, files: dict[str, File], missing: Iterable[str], *, gone: bool = False) -> Published:
+def _published(
+    folder: Path | None, files: dict[str, File], missing: Iterable[str], read: float, *, gone: bool = False
+) -> Published:
     ranges = {name: file.ranges for name, file in files.items() if file.ranges is not None}
-    return Published(ranges, folder, files, missing, gone=gone)
+    return Published(ranges, folder, files, missing, gone=gone, read=read)
 
 
 def kept(now: Published, before: Published) -> Published:
     """`now`, which was read without knowing of `before`, with what is in use of files that it found broken or gone."""
     if now is before or before.folder != now.folder or not before.files:
         return now
+    if before.read > now.read:  # a look came between
+        return before
     if now.gone:
-        return _published(now.folder, dict(before.files), before.missing, gone=True)
+        return _published(now.folder, dict(before.files), before.missing, now.read, gone=True)
     files = dict(now.files)
     for name, file in now.files.items():
         last = before.files.get(name)
         if file.ranges is None and last is not None:
             files[name] = file._replace(ranges=last.ranges, written=last.written)
-    return _published(now.folder, files, now.missing)
+    return _published(now.folder, files, now.missing, now.read)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether it is a folder that may be looked into: without that right, each of its files would seem to be missing."""
+    try:
+        return stat.S_ISDIR(folder.stat().st_mode) and os.access(folder, os.X_OK)
+    except OSError:
+        return False
 
 
 def _state(found: os.stat_result) -> tuple[int, ...]:
@@ -251,13 +268,15 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _found(folder: Path, name: str) -> tuple[Path, str, tuple[int, ...]] | None:
-    """The file of a name: path, its last part, and state; None: there is none."""
+    """The file of a name: path, its last part, and state, () where that cannot be said; None: there is none."""
     for end in (".json", ".txt"):
         path = folder / f"{name}{end}"
         try:
             found = path.stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError:  # a disk or a network that fails: what was read stays
+            return path, path.name, ()
         if stat.S_ISREG(found.st_mode):
             return path, path.name, _state(found)
     return None

@@ -38,6 +38,18 @@ _UNBOUND: Final = "holds, if the client has the fingerprint that it was made for
 _RESUMED: Final = "holds, if it was not made for another fingerprint than --ja4: that of a resumed handshake differs"
 
 
+class Known(NamedTuple):
+    """What a session cookie comes to.
+
+    Attributes:
+        may: the client may be known by it; else by its address.
+        says: how it is with it; "" where none is carried.
+    """
+
+    may: bool
+    says: str
+
+
 class Clearance(NamedTuple):
     """What a clearance comes to.
 
@@ -89,18 +101,18 @@ def unless(ways: Ways) -> str:
     return "unless the client has a clearance" + (f"; the one that it carries {found.says}" if found.says else "")
 
 
-def session(ways: Ways) -> str:
-    """What the session cookie in a question comes to; "" without one."""
+def session(ways: Ways) -> Known:
+    """The session cookie in a question."""
     settings = ways.snapshot.bots
     if settings is None or settings.sessions is None or not _carries(ways, NAME):
-        return ""
+        return Known(False, "")
     now = ways.clock()
     found = settings.sessions.read(ways.request.headers, now)
     if found is not None:
-        return f"{found.requests} requests or so, since {max(int(now) - found.first, 0)} seconds"
+        return Known(True, f"{found.requests} requests or so, since {max(int(now) - found.first, 0)} seconds")
     if not ways.snapshot.config.challenge.secrets:
-        return _UNKNOWN
-    return f"none that this edge has made in the last {LIFETIME // 60} minutes: the client is known by its address"
+        return Known(True, _UNKNOWN)
+    return Known(False, f"none that this edge has made in the last {LIFETIME // 60} minutes: the client is known by its address")
 
 
 def _carries(ways: Ways, name: bytes) -> bool:

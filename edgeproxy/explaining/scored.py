@@ -72,18 +72,24 @@ def _unseen(ways: Ways, score: Score, policy: Policy, *, keyed: bool) -> list[Na
         raised = score.with_evidence(0.0, passed=True).value if found.level is None and score.value > AUTOMATED else 0
         rows.append(Named("clearance", found.says + (f"; it could raise the score to {raised}" if raised else "")))
     carried = session(ways)
-    if carried:
-        rows.append(Named("session", carried))
+    if carried.says:
+        rows.append(Named("session", carried.says))
     if score.value > AUTOMATED:  # else nothing moves it
         behaviour = ways.snapshot.config.bots.behaviour
-        worst_odds, best_odds = bounds(weights_of(behaviour), session=bool(carried))
-        if carried and behaviour.enabled and behaviour.smooth:
+        worst_odds, best_odds = bounds(weights_of(behaviour), session=carried.may)
+        if carried.may and behaviour.enabled and behaviour.smooth:
             worst_odds, best_odds = worst_odds - DOWN, best_odds + UP
         odds = worst_odds, best_odds
-        worst, best = [f"{each.value} ({policy.verdict(each, keyed=keyed) or 'nothing'})" for each in _moved(score, odds)]
+        worst, best = [f"{each.value} ({_done(ways, each, policy, keyed=keyed)})" for each in _moved(score, odds)]
         if worst != best:
             rows.append(Named("behaviour", f"not known: it could bring the score down to {worst}, or up to {best}"))
     return rows
+
+
+def _done(ways: Ways, score: Score, policy: Policy, *, keyed: bool) -> str:
+    """What would be done about a score."""
+    act = spared(policy.verdict(score, keyed=keyed), score, ways.request)
+    return "nothing" if not act or (act == "challenge" and policy.acts and passes(ways, ACTION)) else act
 
 
 def _moved(score: Score, odds: tuple[float, float]) -> list[Score]:

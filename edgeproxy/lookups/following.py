@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edgeproxy.bots.ranges import NOTHING, File, Published, kept, read_folder
@@ -22,7 +22,7 @@ def read_again(before: Published) -> Published:
     """The same one if its folder looks as it did. In a thread."""
     if before.folder is None or not before.is_stale():
         return before
-    with gently():
+    with gently(keeps=False):
         return read_folder(before.folder, (*before.files, *before.missing), before)
 
 
@@ -121,7 +121,8 @@ class Following:
         if found.gone:
             if not before.gone or before.folder != found.folder:
                 reads["failed"] = reads.get("failed", 0) + 1
-                _log.error("bots.identity.ranges: %s is not there; what was read from it stays in use.", found.folder)
+                said = "bots.identity.ranges: %s is not there, or may not be looked into; what was read from it stays in use."
+                _log.error(said, found.folder)
             return
         for name, file in found.files.items():
             last = known.get(name)
@@ -140,4 +141,5 @@ def _sentence(found: Published, file: File) -> str:
         return f"{said}; the rest of it is in use."
     if file.ranges is None:
         return f"{said}; nobody is verified by it."
-    return f"{said}; its networks of {datetime.fromtimestamp(file.written, UTC):%Y-%m-%d %H:%M:%S} UTC stay in use."
+    written = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(file.written))  # datetime raises for years above 9999
+    return f"{said}; its networks of {written} UTC stay in use."

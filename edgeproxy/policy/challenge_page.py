@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PAGE: Final = 403  # status of a page
 SCRIPTED: Final = 401  # status of an answer for scripts
 
+_H3: Final = 2  # index of observe.metrics.PROTOCOLS
+_PREFLIGHT: Final = frozenset({b"origin", b"access-control-request-method"})
+_NOT_WITH_ONE: Final = frozenset({b"authorization", b"cookie"})
 MAX_RETURN: Final = 4096  # bytes of a target that people are sent back to
 
 SCRIPT: Final = files("edgeproxy.assets").joinpath("challenge.js").read_bytes()
@@ -112,11 +115,12 @@ def is_navigation(request: Request, route: Route | None) -> bool:
 
 
 def asks_first(request: Request) -> bool:
-    """A preflight (Fetch standard §3.2.2): a browser sends no cookie with it and shows its answer to nobody, so that it can pass
-    no challenge. What it asks for comes later."""
-    if request.method != b"OPTIONS":
-        return False
-    return request.header(b"origin") is not None and request.header(b"access-control-request-method") is not None
+    """A preflight (Fetch standard §3.2.2): a browser sends no cookie, credentials or content with it and shows its answer to
+    nobody, so that it can pass no challenge. What it asks for comes later."""
+    if request.method != b"OPTIONS" or request.length or (request.length is None and request.protocol != _H3):
+        return False  # over QUIC the end of a stream may come behind its head
+    names = {name for name, _ in request.headers}
+    return names.issuperset(_PREFLIGHT) and names.isdisjoint(_NOT_WITH_ONE)
 
 
 def language(accept: bytes | None) -> str:

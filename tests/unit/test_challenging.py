@@ -135,6 +135,8 @@ def test_preflights_are_not_challenged_and_what_follows_is(action: str) -> None:
     assert made.stats.challenges == {} and made.stats.rule_hits == {("later", "block"): 1}
     for method, fields in ((b"OPTIONS", origin), (b"OPTIONS", b""), (b"GET", preflight), (b"DELETE", preflight)):
         assert status(get(made, b"/ask", fields, method)) == 401, "only a preflight is one"
+    for more in (b"Cookie: a=b\r\n", b"Authorization: Bearer x\r\n", b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n"):
+        assert status(get(made, b"/ask", preflight + more, b"OPTIONS")) == 401, "browsers send none of these with one"
 
 
 def test_the_same_connection_is_asked_again_when_its_clearance_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,48 @@ def test_a_folder_that_is_away(tmp_path: Path) -> None:
     assert not elsewhere.known(["a"]) and kept(elsewhere, back) is elsewhere, "another folder's are not carried over"
 
 
+def test_what_cannot_be_looked_at_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without rights, a network's file system that fails: the last good files stay in use, and it is told."""
+    (tmp_path / "a.json").write_text('["192.0.2.0/24"]')
+    good, real = read_folder(tmp_path, ["a", "b"]), Path.stat
+
+    def refused(path: Path, **more: bool) -> os.stat_result:
+        if path.name == "a.json":
+            raise PermissionError(13, "Permission denied")
+        return real(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refused)
+        patch.setattr(Path, "open", lambda path, mode: refused(path))
+        assert good.is_stale()
+        found = read_folder(tmp_path, ["a", "b"], good)
+        assert found.covers(["a"], code("192.0.2.1")) and found.missing == ("b",) and not found.is_stale()
+        assert found.broken == 1 and found.problems == ("a.json: cannot be read: Permission denied",)
+    assert found.is_stale()
+    back = read_folder(tmp_path, ["a", "b"], found)
+    assert back.broken == 0 and back.problems == ()
+
+
+def test_a_folder_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text('["192.0.2.0/24"]')
+    good = read_folder(tmp_path, ["a"])
+
+    def refused(path: Path, **_: bool) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert good.is_stale()
+    gone = read_folder(tmp_path, ["a"], good)
+    assert gone.gone and gone.covers(["a"], code("192.0.2.1")) and not gone.is_stale()
+    assert read_folder(tmp_path, ["a"]).gone, "nothing raises"
+
+
+def test_few_problems_are_kept_and_each_is_one_line() -> None:
+    assert len(parse(b"x\n" * 100_000).problems) == 20
+    (problem,) = parse(json.dumps(["a\nb\x1b[2J"]).encode()).problems
+    assert problem.isprintable()
+
+
 def test_names_of_files() -> None:
     assert is_name("googlebot") and is_name("google-agents.2")
     assert not any(map(is_name, ("", "../x", "a/b", "A", ".x", "a..b", "x" * 65)))

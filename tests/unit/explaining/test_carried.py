@@ -158,6 +158,15 @@ def test_what_behaviour_could_come_to(scored: Config) -> None:
     assert row(known, "behaviour") == "not known: it could bring the score down to 2 (block), or up to 75 (nothing)"
     old = asked(scored, headers=[*WORN, ("Cookie", "__Host-edge_session=rubbish")])
     assert "known by its address" in row(old, "session")
+    assert row(old, "behaviour") == row(bare, "behaviour"), "it is nobody's session"
+
+
+def test_what_would_be_done_is_what_the_edge_would_do(scored: Config) -> None:
+    waited = asked(scored, headers=[*WORN, cookie(scored, level=WAITED)], ja4=JA4)
+    assert row(waited, "behaviour").endswith("5 (block), or up to 60 (nothing)"), "the clearance holds for any score"
+    headers = [*WORN, ("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")]
+    first = asked(scored, headers=headers, method="OPTIONS")
+    assert row(first, "behaviour").endswith("5 (nothing), or up to 60 (nothing)"), "preflights are spared"
 
 
 def test_nothing_moves_what_is_certain_or_where_that_is_off(scored: Config) -> None:

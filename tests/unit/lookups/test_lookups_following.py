@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,12 @@ async def test_a_broken_file_is_told_once(stand: Stand, caplog: pytest.LogCaptur
     assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"] and "the rest of it" in caplog.records[1].message
 
 
+async def test_a_file_of_another_age(stand: Stand) -> None:
+    found = read_folder(stand.folder, ["a"])
+    odd = found.files["a"]._replace(written=1e12, broken=True, problems=("no JSON",))
+    assert "33658" in module._sentence(found, odd), "what is said of a file must not raise: a reload would fail"
+
+
 async def test_broken_from_the_beginning(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
     stand.write("{}")
     stand.follow()
@@ -139,6 +146,16 @@ async def test_reading_is_done_beside_the_loop(stand: Stand, monkeypatch: pytest
     assert len(where) == 1 and where[0] != threading.get_ident()
 
 
+async def test_what_happens_to_exist_while_files_are_read_may_still_be_collected(stand: Stand) -> None:
+    """A reload puts what it has compiled out of the collector's sight. A file that is written anew each minute must not do so
+    with all that a worker has at the moment."""
+    stand.follow()
+    before = gc.get_freeze_count()
+    stand.write('["198.51.100.0/24"]')
+    await stand.run_out()
+    assert stand.told[-1].covers(["a"], SECOND) and gc.get_freeze_count() == before and gc.isenabled()
+
+
 async def test_a_snapshot_that_comes_meanwhile(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read for the one before is dropped; looking goes on."""
     held = threading.Event()
@@ -160,6 +177,17 @@ async def test_a_snapshot_that_comes_meanwhile(stand: Stand, monkeypatch: pytest
     held.set()
     await looking
     assert len(stand.told) == told and stand.loop.waiting() == [5.0]
+
+
+async def test_a_snapshot_that_was_prepared_before_the_last_look(stand: Stand) -> None:
+    """It does not bring back what that has replaced: the next look may be a day away."""
+    stand.follow()
+    prepared = read_folder(stand.folder, ["a", "b"])
+    stand.write('["198.51.100.0/24"]')
+    await stand.run_out()
+    stand.following.follow(prepared, 60.0, stand.told.append)
+    assert stand.told[-1].covers(["a"], SECOND) and not stand.told[-1].covers(["a"], FIRST)
+    assert stand.stats.range_reads == {"found": 2}
 
 
 async def test_nobody_wants_to_know(stand: Stand) -> None:
