@@ -2,7 +2,7 @@
 """`remembering(rules, lists)`: what `batches` gives, with a memory of the last answers of rules that read the same one thing.
 
 Clients send few User-Agents and ask for the same paths again and again, and most targets have no query. What is remembered
-is bounded, and holds no secrets: nothing is kept of a target with a query.
+is bounded, whatever the number of rules, and nothing of a query is in it: queries carry secrets.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Key = Callable[[Facts], bytes | None]
 """What an answer depends on; None: nothing is remembered of this request."""
 
 MOST: Final = 2048  # answers of a family; when there are more, all are forgotten
+ALL: Final = 16_384  # the same of all groups of rules together: each rewrite begins one, and there may be thousands
+_WORTH: Final = 128  # answers of which one is found often enough
 LONGEST: Final = 256  # bytes of a value about which an answer is kept
 _PATH: Final = frozenset({"http.request.uri.path", "http.request.uri.path.extension"})
 _QUERY: Final = frozenset({
@@ -57,12 +59,19 @@ _FAMILIES: Final[tuple[tuple[frozenset[str], Key], ...]] = (
 )  # fmt: skip
 
 
-def remembering(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[Batch, ...]:
-    """What has to be called for each request, in order; what they find is in order, too, if it is one function."""
+def remembering(rules: list[Batched], lists: Mapping[str, Container], groups: int = 1) -> tuple[Batch, ...]:
+    """What has to be called for each request, in order; what they find is in order, too, if it is one function.
+
+    Args:
+        groups: of rules that remember beside each other: all of them share ALL, and very many remember nothing.
+    """
+    share = ALL // groups
+    if share < _WORTH:
+        return batches(rules, lists)
     parts = [(batches(part, lists), key) for part, key in _families(rules)]
     if all(key is None for _, key in parts):
         return parts[0][0] if parts else ()
-    return (Remembering(rules, parts),)
+    return (Remembering(rules, parts, min(MOST, share)),)
 
 
 def _families(rules: list[Batched]) -> Iterator[tuple[list[Batched], Key | None]]:
@@ -84,10 +93,11 @@ def _families(rules: list[Batched]) -> Iterator[tuple[list[Batched], Key | None]
 class Remembering:
     """A batch that asks others; each with what its answers depend on."""
 
-    __slots__ = ("_order", "_parts")
+    __slots__ = ("_most", "_order", "_parts")
 
-    def __init__(self, rules: list[Batched], parts: list[tuple[tuple[Batch, ...], Key | None]]) -> None:
-        """Args: `rules` in order; `parts`: what asks each family."""
+    def __init__(self, rules: list[Batched], parts: list[tuple[tuple[Batch, ...], Key | None]], most: int) -> None:
+        """Args: `rules` in order; `parts`: what asks each family; `most`: answers of each that are kept."""
+        self._most = most
         self._order = {id(each.rule): place for place, each in enumerate(rules)}
         self._parts = [(each, key, dict[bytes, tuple[Any, ...]]()) for each, key in parts]
 
@@ -128,7 +138,7 @@ class Remembering:
             batch(facts, hits.append, told)
         answer = tuple(hits)
         if not failed and len(value) <= LONGEST:  # a failure is told of each time
-            if len(known) >= MOST:
+            if len(known) >= self._most:
                 known.clear()
             known[value] = answer
         return answer
