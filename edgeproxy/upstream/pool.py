@@ -60,6 +60,7 @@ class Pool:
             if target is None:
                 target = Target(self, each, self.stats.upstream(self.name, each.label))
             target.settings = each  # equal, but its CA file was read anew
+            target.stats.pending = target.stats.pending_low = 0  # the first one shows it, and may be another one now
             self.targets.append(target)
         for gone in known.values():
             gone.stats.pending = gone.stats.pending_low = 0

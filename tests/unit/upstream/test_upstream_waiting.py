@@ -182,6 +182,19 @@ def test_a_reload_makes_room(most: int, reserved: int, begun: str) -> None:
     assert pool.counted[0] == len(pool.pending)
 
 
+def test_a_reload_that_orders_targets_anew_counts_nobody_twice() -> None:
+    pool = Counted()
+    one, two = (SimpleNamespace(key=name, label=name, authority=name.encode()) for name in ("one", "two"))
+    for targets in ((one, two), (two, one)):
+        changed = settings()
+        changed.targets = targets
+        pool.apply(changed)
+        if not pool.pending:
+            pool.send("A", "B", "c")
+        waiting = {target.settings.key: (target.stats.pending, target.stats.pending_low) for target in pool.targets}
+        assert waiting == {targets[0].key: (2, 1), targets[1].key: (0, 0)}
+
+
 def test_an_upstream_that_is_taken_away_leaves_nobody_waiting() -> None:
     pool = Counted()
     stats, waiting = pool.targets[0].stats, pool.send("A", "b", "C")[1:]
