@@ -265,6 +265,30 @@ def test_a_second_try_makes_room_for_itself(low: bool) -> None:
     assert (pool.begun, pool.queue, exchange.said) == ([exchange.name], "", "")
 
 
+def test_who_stood_behind_a_second_try_goes_with_it() -> None:
+    """Who came while room was made for it waited for nothing else: no connection may become free after that."""
+    pool = Counted(most=3)
+    pool.connections = 3
+    pool.targets[0].idle.extend(cast("Any", [Idle(), Idle(), Idle()]))
+    pool._begin = lambda _, exchange: pool.begun.append(exchange.name)  # type: ignore[assignment, attr-defined, method-assign]
+    exchange = Exchange("A")
+    pool.submit(cast("Any", exchange), 1)
+    low = pool.send("b", "c")
+    assert (pool.queue, pool.begun) == ("Abc", [])
+    pool.done()
+    assert (pool.queue, pool.begun, [each.said for each in low]) == ("", ["A", "b", "c"], ["", ""])
+
+
+def test_a_second_try_makes_room_once() -> None:
+    pool = Counted(most=3)
+    pool.connections = 3
+    idle = [Idle(), Idle(), Idle()]
+    pool.targets[0].idle.extend(cast("Any", idle))
+    pool.submit(cast("Any", Exchange("A")), 1)
+    pool.advance()  # something else became free
+    assert [each.closing for each in idle] == [True, True, False] and pool.queue == "A"
+
+
 def test_a_second_try_does_not_lose_its_turn() -> None:
     pool = Counted()
     (busy,) = pool.send("A")
