@@ -95,9 +95,9 @@ class Gateway:
 
     # -- a request -----------------------------------------------------------------------------------------------
 
-    def plan(self, request: Request) -> Plan:
-        """What the head of a request means under the current snapshot. A listener may keep it for equal heads."""
-        plan = Plan(self.snapshot, request, self.no_route)
+    def plan(self, request: Request, like: Plan | None = None) -> Plan:
+        """What a request's head means under the current snapshot. A listener may keep it for equal heads. `like`: see `Plan`."""
+        plan = Plan(self.snapshot, request, self.no_route, like)
         if challenging.is_ours(plan, request):
             return plan
         if self.snapshot.rules is not None:

@@ -9,7 +9,7 @@ depends on time, load or content (limits, scores, balancing, previews) is never 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy import keying
 from edgeproxy.faults import Fault, client_fault, edge_fault
@@ -22,7 +22,7 @@ from edgeproxy.policy.credentials import swap
 from edgeproxy.policy.headers import client_address, request_fields
 from edgeproxy.policy.normalise import path_problem
 from edgeproxy.policy.routing import Authority, find_route
-from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.facts import OF_FIELD_LINES, Facts
 from edgeproxy.scoring import Scored
 
 if TYPE_CHECKING:
@@ -70,18 +70,22 @@ class Plan:
     """
 
     __slots__ = (
-        "_bare", "_credential", "_host", "_rules", "_tags", "_target", "_target_head", "answering", "botting", "chosen", "client",
-        "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "low", "pool", "reply_fields",
-        "retry", "route", "ruling", "scored", "snapshot", "stats",
+        "_bare", "_credential", "_host", "_known", "_own", "_rules", "_tags", "_target", "_target_head", "answering", "botting",
+        "chosen", "client", "direct", "fault", "fields", "forward", "host", "keyed", "limiting", "location", "log", "low", "pool",
+        "reply_fields", "retry", "route", "ruling", "scored", "snapshot", "stats",
     )  # fmt: skip
 
-    def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats) -> None:
+    def __init__(self, snapshot: Snapshot, request: Request, no_route: RouteStats, like: Plan | None = None) -> None:
+        """Decide.
+
+        Args:
+            like: of a head on the same connection that differs from this one in its target alone; under the same snapshot.
+        """
         self.snapshot = snapshot
         self.route: Route | None = None
         self.fault: Fault | None = None
         self.location: bytes | None = None
         self.fields = b""
-        self.reply_fields: Headers = []
         self.pool: Pool | None = None
         self.chosen = False
         self.low = False
@@ -97,19 +101,23 @@ class Plan:
         self._credential = b""
         self.keyed: Keying | None = None
         self._target_head = b""
-        self.retry = retries.count(request.header(retries.FIELD))
+        self._own: tuple[Route, Keying | None, bytes] | None = None  # the route of the head as it came, and what follows
+        self._known: dict[str, Any] | None = None  # what rules read of its field lines; of plans that are like another one
         authority = snapshot.router.authority(request.authority)
-        secure = request.peer.secure
-        hsts = snapshot.hsts
-        if hsts is not None and secure and (authority is None or not authority.is_ip):
-            self.reply_fields.append(hsts)
-        if snapshot.alt_svc is not None and secure and request.protocol != H3:
-            self.reply_fields.append(snapshot.alt_svc)
+        if like is None:
+            self.retry = retries.count(request.header(retries.FIELD))
+            self.reply_fields = self._added(request, authority)
+            self.host = "" if authority is None else authority.host
+            self.client = client_address(request, snapshot.trusted)
+        else:
+            self.retry, self.reply_fields, self.host, self.client = like.retry, like.reply_fields, like.host, like.client
+            self._own, self._known = like._own, like._known if like._known is not None else {}
         self.fault = self._decide(request, authority)
         self._routed(no_route)
-        self.host = "" if authority is None else authority.host
-        self.client = client_address(request, snapshot.trusted)
-        self.scored = Scored(snapshot.bots, request, self.client, self.host) if snapshot.bots is not None else None
+        if like is not None and like.scored is not None:
+            self.scored: Scored | None = like.scored.sibling(request)
+        else:
+            self.scored = Scored(snapshot.bots, request, self.client, self.host) if snapshot.bots is not None else None
         route = self.route
         self.log = self._bare = static_part(
             client=self.client,
@@ -120,6 +128,15 @@ class Plan:
             route=NO_ROUTE if route is None else route.name,
             agent=request.header(b"user-agent") or b"",
         )
+
+    def _added(self, request: Request, authority: Authority | None) -> Headers:
+        snapshot, secure = self.snapshot, request.peer.secure
+        found: Headers = []
+        if snapshot.hsts is not None and secure and (authority is None or not authority.is_ip):
+            found.append(snapshot.hsts)
+        if snapshot.alt_svc is not None and secure and request.protocol != H3:
+            found.append(snapshot.alt_svc)
+        return found
 
     def _decide(self, request: Request, authority: Authority | None) -> Fault | None:
         """Normalise and route; the fault when the request ends here."""
@@ -143,11 +160,16 @@ class Plan:
             return client_fault(405, "method", "This method is not available here.")
         if route is None:
             return _unrouted()
-        return self._fields_of(request, route, authority, None)
+        if self._own is not None and self._own[0] is route:
+            _, self.keyed, self.fields = self._own
+            return None
+        fault = self._fields_of(request, route, authority, None)
+        self._own = (route, self.keyed, self.fields) if fault is None else None
+        return fault
 
     def _fields_of(self, request: Request, route: Route, authority: Authority, written: Headers | None) -> Fault | None:
         """The fields for the upstream. A key of the edge stops here, and any credential where the upstream gets its own."""
-        self.keyed = keying.prepare(self.snapshot, route, request, client_address(request, self.snapshot.trusted))
+        self.keyed = keying.prepare(self.snapshot, route, request, self.client)
         if route.swaps or self.chosen or (self.keyed is not None and self.keyed.key is not None):
             request = request.altered(request.target, swap(request.headers, None, b""))
         fields = request_fields(request, route, authority, self.snapshot.instance, written)
@@ -177,6 +199,8 @@ class Plan:
             forward = request.altered(forward.target, forward.headers)
         facts = Facts(forward, self.host, self.client, ray, time.time, self.snapshot.context)
         facts.original = request
+        if self._known and self.forward is None:
+            facts.__dict__.update(self._known)
         if self.route is not None:
             facts.dialect = self.route.dialect
         if self.keyed is not None:
@@ -184,6 +208,12 @@ class Plan:
         if self.scored is not None:
             facts.scored = self.scored
         return facts
+
+    def learn(self, facts: Facts) -> None:
+        """What rules have read of the field lines is kept for plans like this one, if it is like another one itself: then there
+        may be more of its kind."""
+        if self._known is not None and not self._known and self.forward is None:
+            self._known = {slot: value for slot, value in facts.__dict__.items() if slot in OF_FIELD_LINES}
 
     def copy(self) -> Plan:
         """A plan for one exchange alone, to be changed."""
@@ -267,3 +297,11 @@ class Plan:
 
 def _unrouted() -> Fault:
     return edge_fault(404, NO_ROUTE_REASON, "No route of this server matches the request's host and path.")
+
+
+def akin(plan: Plan | None, known: Request | None, request: Request, snapshot: Snapshot) -> Plan | None:
+    """A plan, where `request` differs from the one that it was made for (`known`, on the same connection) in its target alone."""
+    if plan is None or known is None or plan.snapshot is not snapshot:
+        return None
+    same = known.headers == request.headers and known.method == request.method and known.authority == request.authority
+    return plan if same and known.peer is request.peer and known.upgrade is request.upgrade else None

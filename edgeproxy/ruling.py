@@ -214,6 +214,7 @@ def prepare(gateway: Gateway, plan: Plan, request: Request, rules: Ruleset) -> N
     stats = gateway.stats
     facts = plan.facts(request, None)
     prepared = rules.prepare(facts)
+    plan.learn(facts)
     decision = prepared.decision
     if decision is None:
         plan.answering = _answering(rules, facts, _NONE, stats)

@@ -181,6 +181,23 @@ class Scored:
         self._by = hash((agent, cookie, client, host))  # made with the process's secret: nobody can make another's
         self._carries = _CLEARANCE in cookie
 
+    def sibling(self, request: Request) -> Scored:
+        """Of a head on the same connection that differs in its target alone, which says nothing of who asks."""
+        if self.signed:  # what is signed may be the target
+            return Scored(self.settings, request, self.client, self._host)
+        made = Scored.__new__(Scored)
+        for name in _SHARED:
+            setattr(made, name, getattr(self, name))
+        made._request = request
+        made._marks = made._line = made.found = None
+        made._given = False
+        who, prints = self._who, request.peer.prints
+        if who is not None and not who.sends(self.settings, self._by):
+            made._who = None
+        if prints is not None and ((heads := prints.scores) is None or heads.h2 is not prints.h2 or heads.h3 is not prints.h3):
+            made._static = made._score = None  # the connection has told more of itself
+        return made
+
     def again(self) -> Scored:
         """The same for one exchange alone."""
         return Scored(self.settings, self._request, self.client, self._host)
@@ -350,6 +367,9 @@ def _piece(score: Score, ja4: str) -> bytes:
     bot = score.identity.bot if score.identity is not None and score.identity.verified else None
     name = bot.name if bot is not None else ""
     return score_piece(score.value, score.source, tuple(score.ids), score.names, name, score.passed, ja4)
+
+
+_SHARED: Final = tuple(name for name in Scored.__slots__ if name not in {"_given", "_line", "_marks", "_request", "found"})
 
 
 def score_of(exchange: Exchange) -> Score | None:

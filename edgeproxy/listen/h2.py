@@ -19,12 +19,12 @@ from edgeproxy.listen.h2_stream import H2Stream
 from edgeproxy.listen.pseudo import Section, build_request, content_length_at, similar
 from edgeproxy.message import Peer, Request
 from edgeproxy.observe.metrics import H2
+from edgeproxy.plan import Plan, akin
 
 if TYPE_CHECKING:
     from edgeproxy.config.model import Client
     from edgeproxy.gateway import Gateway
     from edgeproxy.listen.h1 import Connection
-    from edgeproxy.plan import Plan
 
 MAX_NOISE = 64 * 1024  # bytes of frames in a row that neither bring content nor lead to any (floods of PING, SETTINGS, …)
 _ENHANCE_YOUR_CALM = 0x0B
@@ -221,7 +221,7 @@ class H2Connection:
         if isinstance(request, Fault):
             stream.refuse(request)
             return
-        plan = gateway.plan(request)
+        plan = gateway.plan(request, akin(self._plan, self._plan_request, request, gateway.snapshot))
         self._plan, self._plan_request = (None, None) if request.expects else (plan, request)
         self._plan_section = stream.section
         self._plan_at = content_length_at(stream.section)

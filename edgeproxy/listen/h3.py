@@ -16,11 +16,11 @@ from edgeproxy.listen.h3_stream import H3Stream
 from edgeproxy.listen.pseudo import Section, build_request, content_length_at, similar
 from edgeproxy.message import Peer, Request
 from edgeproxy.observe.metrics import H3
+from edgeproxy.plan import Plan, akin
 from edgeproxy.quic import varint
 
 if TYPE_CHECKING:
     from edgeproxy.gateway import Gateway
-    from edgeproxy.plan import Plan
     from edgeproxy.quic.connection import Connection
     from edgeproxy.quic.streams import Stream
 
@@ -240,7 +240,7 @@ class H3Connection:
         built = build_request(section, self.peer, gateway.snapshot.client, H3, ended=bare)
         if isinstance(built, Fault):
             return built
-        plan = gateway.plan(built)
+        plan = gateway.plan(built, akin(plan, known, built, gateway.snapshot))
         self._plan_section = section
         self._plan_at = at = content_length_at(section)
         # Without content there is nothing to expect, but the same head with another length may come with some.

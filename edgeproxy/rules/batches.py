@@ -30,7 +30,7 @@ _MANY_PATTERNS: Final = 16
 
 def batches(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[Batch, ...]:
     """What has to be called for each request, in order; what they find is in order, too, if it is one function."""
-    gated, plain = _divided(rules)
+    gated, plain = divided(rules)
     made = [compile_batch(part, lists) for part in _pieces(plain)]
     return (Index(rules, gated, made, lists),) if gated else tuple(made)
 
@@ -47,7 +47,7 @@ def _pieces(rules: list[Batched]) -> Iterable[list[Batched]]:
         yield piece
 
 
-def _divided(rules: list[Batched]) -> tuple[dict[int, Gate], list[Batched]]:
+def divided(rules: list[Batched]) -> tuple[dict[int, Gate], list[Batched]]:
     """The gates of those rules, by place, that share their kind with enough others, and the rules without; in neither
     are those that never hold."""
     gates: dict[int, Gate] = {}

@@ -116,6 +116,7 @@ _BY_SLOT: Final[dict[str, Source]] = {
     "link": client.link,
     "moment": moment,
     "place": client.place,
+    "said": lambda _: {},
     "first": lambda facts: Facts(facts.original, facts.host, facts.client, facts.ray, facts.clock, facts.context),
     "form": body.form,
     # What others are made of or looked for in: the last line of each name, and all values as one text.
@@ -132,6 +133,20 @@ _LATE: Final = frozenset({
 
 # What a rewrite does not change and is dear to know.
 _OF_THE_CLIENT: Final = frozenset({"bot", "link", "place", "signal"})
+# What follows from the field lines of a request alone: the same for all that differ in their target. Nobody changes these.
+FIELD_LINES: Final = frozenset(
+    info.name
+    for info in FIELDS.values()
+    if info.known
+    and info.name.startswith((
+        "http.cookie", "http.referer", "http.request.accepted_languages", "http.request.cookies", "http.request.headers",
+        "http.user_agent", "http.x_forwarded_for",
+    ))
+)  # fmt: skip
+OF_FIELD_LINES: Final = frozenset({
+    "header_lines", "lower_header_text", "said", "text_lower_header_text",
+    *(slot for name in FIELD_LINES for slot in _forms(FIELDS[name])),
+})  # fmt: skip
 
 
 class _Slot:
@@ -200,6 +215,7 @@ class Facts:
     scored: Scored | None
     bot: Score | None
     edge_model: bytes | None
+    said: dict[int, tuple[Any, ...]]
     signal: Signal | None
     body: body.HeldBody | None
     reply: Reply | None

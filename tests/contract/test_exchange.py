@@ -294,3 +294,36 @@ async def test_hsts_is_not_sent_to_an_address_in_refusals_either(protocol: str) 
         call = await wire.get(fields=[(b"x_y", b"1")], host="127.0.0.1")
         assert call.status == 400
         assert call.values(HSTS) == []
+
+
+async def test_one_target_after_the_other(protocol: str) -> None:
+    """Each is routed, and each head is what it would be on a connection of its own, whatever came before."""
+    fields = [(b"user-agent", b"a"), (b"x-a", b"1"), (b"cookie", b"a=b"), (b"x-a", b"2"), (b"authorization", b"Bearer x")]
+    others = [*fields[:-1], (b"authorization", b"Bearer y")]
+    asked = [
+        ("GET", "/", fields), ("GET", "/a?b=c", fields), ("GET", "/v1/models", fields), ("GET", "/a", others),
+        ("POST", "/a", others), ("GET", "/v1/models?x", fields), ("GET", "/none/../", fields), ("GET", "/a?b=c", fields),
+        ("GET", "/a?b=d", others),
+    ]  # fmt: skip
+    routes = [{"path": "/v1/", "upstream": "main", "dialect": "openai"}, {"path": "/", "upstream": "main"}]
+    async with stand(protocol, routes=routes) as s:
+
+        async def seen(*asks: tuple[str, str, list[tuple[bytes, bytes]]]) -> list[tuple[object, ...]]:
+            wire = await s.dial()
+            found = []
+            for method, path, more in asks:
+                before, logged = len(s.upstream.requests), len(s.records)
+                status = await wire.call(method, path, more).reply()
+                record = await s.record(logged + 1)
+                heads = [
+                    (each.line, [line for line in each.fields if line[0] not in {b"x-ray-id", b"cdn-loop"}])
+                    for each in s.upstream.requests[before:]
+                ]
+                found.append((status, record["path"], record["route"], record["method"], heads))
+            wire.close()
+            return found
+
+        together = await seen(*asked)
+        assert together == [(await seen(each))[0] for each in asked]
+        assert [each[0] for each in together] == [200, 200, 200, 200, 200, 200, 400, 200, 200]
+        assert [each[2] for each in together[:3]] == ["*/", "*/", "*/v1/"]

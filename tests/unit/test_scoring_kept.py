@@ -84,3 +84,39 @@ def test_a_session_is_read_again_after_a_while(case: bots.Case, monkeypatch: pyt
     assert after.session == before.session
     monkeypatch.setattr(scoring.time, "time", lambda: now + 1900)
     assert scored(case, headers)._sender().session is None  # it is over
+
+
+def sibling(one: Scored, path: bytes) -> Scored:
+    before = one._request
+    return one.sibling(Request(before.method, before.authority, path, before.headers, 0, before.protocol, before.peer))
+
+
+def test_a_head_with_another_target_has_the_score_and_not_the_path(case: bots.Case) -> None:
+    one = scored(case, [*bots.CHROME, cookie(case)], b"/one")
+    score = one.current()
+    other = sibling(one, b"/two.png")
+    assert other.current() is score and other._sender() is one._sender()
+    assert (one.marks().static, other.marks().static) == (False, True) and one.marks().path != other.marks().path
+    assert other.line(b'{"path":"/two.png"}\n', score).startswith(b'{"path":"/two.png"')
+
+
+def test_siblings_learn_what_is_new(case: bots.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = scored(case, [*bots.CHROME, cookie(case)])
+    one.current()
+    prints = case.peer.prints
+    assert prints is not None and sibling(one, b"/a")._static is one._static is not None
+    kept = prints.h3
+    prints.h3 = object()  # type: ignore[assignment]  # only that it is another one counts
+    assert sibling(one, b"/b")._static is None
+    prints.h3 = kept
+    assert sibling(one, b"/c")._static is one._static
+    now = time.time()
+    monkeypatch.setattr(scoring.time, "time", lambda: now + scoring._KNOWN + 1)
+    assert sibling(one, b"/d")._who is None, "its session is read again"
+
+
+def test_a_signed_head_shares_nothing(case: bots.Case) -> None:
+    one = scored(case, [*bots.CHROME, (b"signature-input", b"sig=()")])
+    one.current()
+    other = sibling(one, b"/a")
+    assert other.signed and other._static is None and other._score is None and other._who is None

@@ -74,6 +74,52 @@ def test_another_number(stand: Stand, base: bytes, number: bytes) -> None:
             assert twice_then(stand, base, raw + body) == alone(stand, raw + body)
 
 
+TARGETS = [
+    b"/", b"/other", b"/v1/chat?x=1", b"/v1?x=1?y=%20&z=a+b", b"/a/../b", b"/%2e%2e/a", b"//a", b"/a//b", b"/a;b=c,d'(e)*!@:",
+    b"*", b"", b"a", b"http://localhost/a", b"http://other/a", b"localhost:80", b"/a#b", b"/a b", b"/a\tb", b"/a\x00", b'/"',
+    b"/<x>", b"/\xc3\xa9", b"/a HTTP/1.1\r\nX: y", b"/a HTTP/1.0", b"/a  ", b" /a", b"/a HTTP/1.1 ", b"/" + b"a" * 9000,
+    b"/" + b"a" * 8100, b"/a\nX: y", b"/a\rX: y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("base", BASES)
+def test_another_target(stand: Stand, base: bytes, target: bytes) -> None:
+    """Also where the first one comes again behind it, and with other bodies."""
+    method, _, rest = base.lstrip(b"\r\n").partition(b" ")
+    raw = method + b" " + target + rest[rest.index(b" HTTP/1.") :]
+    for more in (b"", b"X", SMUGGLED):
+        assert twice_then(stand, base, raw + more) == alone(stand, raw + more)
+    if not alone(stand, raw)[2] and alone(stand, raw)[0]:
+        assert twice_then(stand, raw, base) == alone(stand, base)
+    for other in (b"GET ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"post ", b"PROPFIND ", b"PRI ", b"DESCRIBE "):
+        assert twice_then(stand, base, other + raw.partition(b" ")[2]) == alone(stand, other + raw.partition(b" ")[2])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(BASES), st.binary(max_size=12) | st.text("/ab.%2e;?#=&\\ ", max_size=12).map(str.encode), st.booleans())
+def test_any_target(base: bytes, target: bytes, slash: bool) -> None:
+    method, _, rest = base.lstrip(b"\r\n").partition(b" ")
+    raw = method + b" " + b"/" * slash + target + rest[rest.index(b" HTTP/1.") :]
+    assert twice_then(_shared(), base, raw) == alone(_shared(), raw)
+
+
+def test_the_parser_is_not_asked_for_another_target(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = stand.h1()
+    driver.feed(POST + b"hello")
+
+    def fail(*_: object) -> None:
+        pytest.fail("the head was parsed")
+
+    monkeypatch.setattr("edgeproxy.listen.h1.build_request", fail)
+    for target, body in ((b"/v1/models?a=b", b"hello"), (b"/v1/chat", b"hello, hello"), (b"/v1/chat", b"hello"), (b"/", b"")):
+        raw = POST.replace(b"/v1/chat", target).replace(b": 5", b": %d" % len(body)) + body
+        driver.feed(raw)
+        job = stand.pool.jobs[-1]
+        assert (job.exchange.request.target, job.body, job.exchange.request.length) == (target, body, len(body))
+    assert len(stand.pool.jobs) == 5
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_every_byte_changed_left_out_or_doubled(stand: Stand, base: bytes) -> None:
     for at in range(len(base)):

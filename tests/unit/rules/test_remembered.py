@@ -23,12 +23,22 @@ from edgeproxy.rules.syntax import Test
 PATHS = ['http.request.uri.path matches "^/a+$"', 'http.request.uri.path.extension eq "php"', 'http.request.uri.path eq "/a"']
 AGENTS = ['http.user_agent contains "sqlmap"', 'not http.user_agent matches "^M.z"']
 QUERIES = ['http.request.uri.query contains "x=1"', 'len(http.request.uri.query) eq 0']
-MIXED = ['http.request.uri.path eq "/a" and http.request.uri.query eq ""', 'ip.src eq 10.0.0.1', "true"]
+MIXED = [
+    'http.request.uri.path eq "/a" and http.request.uri.query eq ""', "ip.src eq 10.0.0.1", "true",
+    'http.user_agent eq "x" or http.request.uri.path eq "/aa" or http.request.method eq "POST" and http.request.uri.query ne ""',
+    'any(http.request.headers.values[*] contains "plain") or http.request.uri.query contains "x=1" or ip.src eq 10.0.0.2',
+    'http.request.timestamp.msec ge 0 or http.request.uri.path eq "/a"',
+]
 KINDS = [
     'http.request.method eq "POST" and http.request.body.mime eq "text/plain"',
     'edge.route.dialect eq "openai" and http.request.uri.path eq "/a"',
 ]
 ALL = [*MIXED, *PATHS, *AGENTS, *QUERIES, *KINDS]
+
+
+@pytest.fixture(autouse=True)
+def cheap_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_WORTH", 0)
 
 
 def made(texts: list[str]) -> tuple[Batch, ...]:
@@ -46,7 +56,7 @@ def ask(batches: tuple[Batch, ...], given: Facts) -> tuple[list[Any], list[Any]]
 def kept(batches: tuple[Batch, ...]) -> list[dict[bytes, Any]]:
     (batch,) = batches
     assert isinstance(batch, Remembering)
-    return [known for _, _, known in batch._parts]
+    return [known for _, key, known in batch._parts if key is not None and key is not remembered._fields]
 
 
 REQUESTS = st.tuples(
@@ -84,23 +94,44 @@ def test_whatever_the_rules_are(tests: list[Test]) -> None:
         assert ask(batches, each) == ([place for place, test in enumerate(tests) if evaluate(test, each)], [])
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many families were asked, for each request."""
+    asked: list[int] = []
+    original = remembered._asked
+
+    def counting(*args: Any) -> Any:
+        asked.append(len(args[0]))
+        return original(*args)
+
+    monkeypatch.setattr(remembered, "_asked", counting)
+    return asked
+
+
 def test_an_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = made(ALL)
-    (batch,) = batches
-    assert isinstance(batch, Remembering)
-    asked: list[bytes] = []
-    original = Remembering._ask
+    batches, asked = made([*PATHS, *AGENTS, *QUERIES, *KINDS]), counted(monkeypatch)
+    for number, new in enumerate([4, 0, 0]):
+        asked.clear()
+        ask(batches, facts(b"/a", headers=[(b"user-agent", b"Mozilla"), (b"x-number", b"%d" % number)]))
+        assert len(asked) == new
+    for target, agent, new in ((b"/a", b"curl", 1), (b"/b", b"curl", 2), (b"/b?x", b"curl", 0), (b"/b", b"Mozilla", 0)):
+        asked.clear()
+        ask(batches, facts(target, headers=[(b"user-agent", agent)]))
+        assert len(asked) == new, (target, agent)
 
-    def counting(self: Remembering, *args: Any) -> Any:
-        asked.append(args[-1])
-        return original(self, *args)
 
-    monkeypatch.setattr(Remembering, "_ask", counting)
-    for _ in range(3):
-        ask(batches, facts(b"/a", headers=[(b"user-agent", b"Mozilla")], client="10.0.0.9"))
-    assert asked == [b"Mozilla", b"", b"/a", b"\nGET\n\n/a"]
-    ask(batches, facts(b"/a", headers=[(b"user-agent", b"curl")]))
-    assert asked[4:] == [b"curl"]
+def test_what_is_said_of_field_lines_goes_with_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ['any(http.request.headers.values[*] contains "evil") or http.request.uri.path eq "/evil"', 'ip.src eq 10.0.0.1']
+    batches, asked = made(texts), counted(monkeypatch)
+    first = facts(b"/", headers=[(b"x-a", b"evil")], client="10.0.0.1")
+    assert ask(batches, first) == ([0, 1], [])
+    again = facts(b"/other", headers=[(b"x-a", b"evil")], client="10.0.0.1")
+    again.said = first.said
+    asked.clear()
+    assert ask(batches, again) == ([0, 1], []) and len(asked) == 1, "the path alone"
+    other = facts(b"/evil", headers=[(b"x-a", b"good")])
+    assert ask(batches, other) == ([0], []), "each rule once, whichever of its alternatives hold"
+    following = first.following(first.request.altered(b"/", [(b"x-a", b"good")]))
+    assert ask(batches, following) == ([1], []), "what a rewrite made of a request is asked about anew"
 
 
 def test_nothing_is_kept_of_queries() -> None:
@@ -108,7 +139,7 @@ def test_nothing_is_kept_of_queries() -> None:
     for _ in range(2):
         ask(batches, facts(b"/secret?key=sk-123", headers=[(b"authorization", b"Bearer sk-123"), (b"cookie", b"a=sk-123")]))
     assert not any(b"sk-123" in value for known in kept(batches) for value in known)
-    assert [set(known) for known in kept(batches)[1:]] == [{b""}, set(), set(), {b"\nGET\n\n/secret"}]
+    assert {value for known in kept(batches) for value in known} == {b"", b"\nGET\n\n/secret"}, "no agent, and a path"
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,5 +190,10 @@ def test_a_failure_is_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rules_about_something_else_are_asked_as_ever() -> None:
-    assert not any(isinstance(batch, Remembering) for batch in made(["ip.src eq 10.0.0.1", "true"]))
+    assert not any(isinstance(batch, Remembering) for batch in made(["http.request.timestamp.msec ge 0", "true"]))
     assert made([]) == ()
+
+
+def test_cheap_rules_are_asked_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "_WORTH", 1000)
+    assert not any(isinstance(batch, Remembering) for batch in made(ALL))
