@@ -91,6 +91,8 @@ class Signalling:
             self._empty.append(slot)
             return
         if told.startswith(self._id):
+            if self._mine is None:
+                self._mine = slot  # the answer to what was told there was lost
             return
         if slot == self._mine:
             self._mine = None

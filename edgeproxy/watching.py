@@ -143,7 +143,7 @@ class Watch:
             return 0.0
         track = self._behaviour.tables[SESSION].get(session.id, now)
         steady = track.steady
-        if steady is None or (session.requests > steady.seen and session.whose):  # other workers know more of it
+        if steady is None or (session.requests > steady.seen and session.whose == whose):  # other workers know more of it
             steady = track.steady = Steady(session.odds, session.requests, session.whose)
         return steady.pull(ODDS[score.value], whose)
 

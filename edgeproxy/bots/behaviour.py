@@ -119,6 +119,8 @@ class Track:
             cookie: it had a session's.
             error: the answer was one of 400–499.
         """
+        if not self.requests:
+            self.last = now  # it may be known for longer: from when its first request came
         self.requests += 1
         if error:
             self.errors += 1

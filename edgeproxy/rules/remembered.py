@@ -21,6 +21,8 @@ Key = Callable[[Facts], bytes | None]
 """What an answer depends on; None: nothing is remembered of this request."""
 
 MOST: Final = 2048  # answers of a family; when there are more, all are forgotten
+ALL: Final = 16_384  # the same of all groups of rules together: each rewrite begins one, and there may be thousands
+_ENOUGH: Final = 128  # answers of which one is found often enough
 LONGEST: Final = 256  # bytes of a value about which an answer is kept
 _WORTH: Final = 50  # what a family costs at least (optimise.cost); a cheaper one is asked sooner than its answers are found
 _PATH: Final = frozenset({"http.request.uri.path", "http.request.uri.path.extension"})
@@ -66,8 +68,15 @@ _FAMILIES: Final[tuple[tuple[frozenset[str], Key], ...]] = (
 )  # fmt: skip
 
 
-def remembering(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[Batch, ...]:
-    """What has to be called for each request, in order; what they find is in order, too, if it is one function."""
+def remembering(rules: list[Batched], lists: Mapping[str, Container], groups: int = 1) -> tuple[Batch, ...]:
+    """What has to be called for each request, in order; what they find is in order, too, if it is one function.
+
+    Args:
+        groups: of rules that remember beside each other: all of them share ALL, and very many remember nothing.
+    """
+    share = ALL // groups
+    if share < _ENOUGH:
+        return batches(rules, lists)
     gates, plain = divided(rules)
     # Those with gates are looked up together, which is cheaper than to look up the answers of a few here and a few there.
     parts: list[tuple[tuple[Batch, ...], Key | None]] = []
@@ -76,7 +85,7 @@ def remembering(rules: list[Batched], lists: Mapping[str, Container]) -> tuple[B
     parts += [(batches(part, lists), key) for part, key in _families(plain)]
     if all(key is None for _, key in parts):
         return batches(rules, lists)
-    return (Remembering(rules, parts),)
+    return (Remembering(rules, parts, min(MOST, share)),)
 
 
 def _families(rules: list[Batched]) -> Iterator[tuple[list[Batched], Key | None]]:
@@ -121,10 +130,11 @@ def _place(test: Test) -> int | None:
 class Remembering:
     """A batch that asks others; each with what its answers depend on."""
 
-    __slots__ = ("_order", "_parts")
+    __slots__ = ("_most", "_order", "_parts")
 
-    def __init__(self, rules: list[Batched], parts: list[tuple[tuple[Batch, ...], Key | None]]) -> None:
-        """Args: `rules` in order; `parts`: what asks each family."""
+    def __init__(self, rules: list[Batched], parts: list[tuple[tuple[Batch, ...], Key | None]], most: int) -> None:
+        """Args: `rules` in order; `parts`: what asks each family; `most`: answers of each that are kept."""
+        self._most = most
         self._order = {id(each.rule): place for place, each in enumerate(rules)}
         self._parts = [(each, key, dict[bytes, tuple[Any, ...]]()) for each, key in parts]
 
@@ -155,7 +165,7 @@ class Remembering:
                 before = len(failed)
                 answer = _asked(ask, facts, told)
                 if len(failed) == before and len(value) <= LONGEST:  # a failure is told of each time
-                    if len(known) >= MOST:
+                    if len(known) >= self._most:
                         known.clear()
                     known[value] = answer
             if answer:

@@ -94,7 +94,8 @@ class Ruleset:
         self.responses = Responses(tuple(rule for rule in rules if rule.model.phase == "response"), tests, lists)
         self._skips = any(rule.acts and rule.model.action == "skip" for rule in self.rules)
         self.removed = _removed(self.rules)
-        self.segments = tuple(_segment(group, tests, lists) for group in _grouped(self.rules))
+        groups = list(_grouped(self.rules))
+        self.segments = tuple(_segment(group, tests, lists, len(groups)) for group in groups)
 
     def prepare(self, facts: Facts) -> Prepared:
         """Asks about a head what can be asked."""
@@ -244,13 +245,13 @@ def _reads_body(rule: Rule) -> bool:
     return any(FIELDS[name].needs_body for name in rule.fields)
 
 
-def _segment(rules: list[Rule], tests: dict[int, Test], lists: dict[str, Container]) -> Segment:
+def _segment(rules: list[Rule], tests: dict[int, Test], lists: dict[str, Container], segments: int) -> Segment:
     stable = [(tests[rule.index], rule) for rule in rules if rule.stable]
     may = [(may_hold(tests[rule.index], _known), rule) for rule in rules if not rule.stable]
     last = rules[-1]
     return Segment(
-        _batches(stable, lists),
-        _batches([each for each in may if each[0] != Constant(False)], lists),
+        _batches(stable, lists, segments),
+        _batches([each for each in may if each[0] != Constant(False)], lists, segments),
         last if last.changes is not None and last.acts else None,
     )
 
@@ -259,8 +260,8 @@ def _known(name: str) -> bool:
     return FIELDS[name].stable
 
 
-def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container]) -> Batches:
-    return remembering([Batched(test, rule, len(rule.model.expression)) for test, rule in rules], lists)
+def _batches(rules: list[tuple[Test, Rule]], lists: dict[str, Container], groups: int = 1) -> Batches:
+    return remembering([Batched(test, rule, len(rule.model.expression)) for test, rule in rules], lists, groups)
 
 
 def _ask(batches: Batches, facts: Facts, broken: Broken) -> list[Rule]:

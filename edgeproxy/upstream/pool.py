@@ -60,14 +60,14 @@ class Pool:
             if target is None:
                 target = Target(self, each, self.stats.upstream(self.name, each.label))
             target.settings = each  # equal, but its CA file was read anew
+            target.stats.pending = target.stats.pending_low = 0  # the first one shows it, and may be another one now
             self.targets.append(target)
         for gone in known.values():
             gone.stats.pending = gone.stats.pending_low = 0
             gone.remove()
         if pending:
             self.count_pending()
-            for _ in range(len(pending)):
-                self.advance()  # there may be more room now
+            self.advance()  # there may be more room now
 
     def submit(self, exchange: Exchange, tries: int = 0, *, queued: bool = False) -> None:
         """Get the exchange a connection: an idle one now, a new one soon, or a place in the queue.
@@ -191,7 +191,7 @@ class Pool:
         return self.connections < settings.max_connections or any(target.idle for target in self.targets)
 
     def advance(self) -> None:
-        """A connection or room for one became free: serve the head of the queue."""
+        """A connection or room for one became free: serve the head of the queue, and who stood behind it for no other reason."""
         pending = self.pending
         while pending and self._room(low=pending[0].low):
             waiting = pending.next()
@@ -200,7 +200,8 @@ class Pool:
             if exchange.attempt is waiting:
                 exchange.attempt = None
                 self.submit(exchange, waiting.tries, queued=True)
-                return
+                if pending and pending[0].exchange is exchange:
+                    return  # room is being made for it
 
     def expire(self, now: float) -> None:
         """Exchanges that waited too long for a connection."""

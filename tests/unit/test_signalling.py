@@ -92,6 +92,27 @@ def test_a_worker_that_is_gone_goes() -> None:
     assert one.requests("a") == 1
 
 
+def test_a_slot_that_is_ours_though_the_answer_was_lost() -> None:
+    """Else it would be told of twice, in two slots, and count double for others."""
+    store = Shared()
+    one, other = Worker(store), Worker(store)
+    one.count("a", 5)
+    keep, lost = store.put, []
+
+    def lose(key: bytes, value: bytes, ttl: int, *, once: bool, done: Any) -> None:
+        lost.append(key)
+        keep(key, value, ttl, once=once, done=lambda _: done(False))
+
+    store.put = lose  # type: ignore[method-assign]  # a store whose answer comes too late
+    one.round()
+    del store.put  # type: ignore[attr-defined]
+    assert one.signalling._mine is None and one.lookups["signals", "failed"] == 1
+    one.round(2)
+    other.round()
+    assert one.signalling._mine is not None and [_KEYS[one.signalling._mine]] == lost
+    assert other.requests("a") == 5
+
+
 def test_two_that_take_the_same_slot() -> None:
     """One of them was away for so long that its slot was somebody else's when it told again."""
     store = Shared()

@@ -139,6 +139,25 @@ def test_a_session_gives_nothing_to_other_programs() -> None:
     assert pulls(one, mark, LOW, session=kept) == [UP]
 
 
+def test_a_browser_that_changes_its_protocol_has_an_average_again() -> None:
+    """The cookie tells of the one before until it is written again, and is no newer than what this worker counts."""
+    one, before, now = watch(EmbeddedStore()), marks(b"session"), marks(b"session", agent=CHROME + b" now")
+    kept = SESSION._replace(requests=500, odds=ODDS[99], whose=before.whose)
+    assert pulls(one, now, *[PERSON] * 10, session=kept) == [0.0] * 10
+    assert pulls(one, now, LOW, session=kept) == [UP] and one.kept(kept).requests == 11
+
+
+def test_the_first_answer_of_a_session_is_no_pause() -> None:
+    """It is known from when it was scored on, and counted when its answer is over: a minute later with a stream."""
+    one, mark = watch(EmbeddedStore()), marks(b"session")
+    pulls(one, mark, PERSON)
+    one.ended(mark, PERSON, 200, 1060.0)
+    track = one._behaviour.tables[0].find(b"session")
+    assert track is not None and (track.requests, track.pauses, track.pause) == (1, 0, 0.0)
+    one.ended(mark, PERSON, 200, 1065.0)
+    assert (track.pauses, track.pause) == (1, 5.0)
+
+
 def test_only_the_models_word_is_averaged() -> None:
     one, mark = watch(EmbeddedStore()), marks(b"session")
     assert pulls(one, mark, CAUGHT, Score(2, "Heuristics")) == [0.0, 0.0]

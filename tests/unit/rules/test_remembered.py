@@ -14,8 +14,10 @@ from edgeproxy.rules import remembered
 from edgeproxy.rules.batches import Batch
 from edgeproxy.rules.compiler import Batched
 from edgeproxy.rules.facts import Facts
+from edgeproxy.rules.model import RuleBook, RuleModel
 from edgeproxy.rules.parser import parse
 from edgeproxy.rules.remembered import LONGEST, Remembering, remembering
+from edgeproxy.rules.ruleset import Ruleset, judge
 from edgeproxy.rules.syntax import Test
 
 PATHS = ['http.request.uri.path matches "^/a+$"', 'http.request.uri.path.extension eq "php"', 'http.request.uri.path eq "/a"']
@@ -150,6 +152,25 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [dict(known) for known in kept(batches)]
     ask(batches, facts(b"/" + b"b" * LONGEST, headers=[(b"user-agent", b"c" * (LONGEST + 1))]))
     assert kept(batches) == before
+
+
+@pytest.mark.parametrize(("rewrites", "families"), [(3, 2), (40, 2), (400, 0)])
+def test_what_all_groups_of_rules_keep_is_bounded(monkeypatch: pytest.MonkeyPatch, rewrites: int, families: int) -> None:
+    """Each rewrite begins another group, and a list of redirections may have thousands of them."""
+    monkeypatch.setattr(remembered, "ALL", 6400)
+    expressions = ('http.request.uri.path eq "/old%d" and http.request.method eq "GET"', 'http.request.uri.path eq "/old%d"')
+    book = [
+        RuleModel.model_validate({"id": f"r{n}-{at}", "expression": each % n, **({"action": "rewrite", "path": "/"} if at else
+                                  {"action": "set", "tags": ["old"]})})
+        for n in range(rewrites) for at, each in enumerate(expressions)
+    ]  # fmt: skip
+    rules = Ruleset(RuleBook(rules=tuple(book)))
+    for number in range(160):
+        rules.prepare(facts(b"/%d" % number))
+    batches = [batch for segment in rules.segments for batch in segment.stable]
+    memories = [known for batch in batches if isinstance(batch, Remembering) for _, _, known in batch._parts]
+    assert len(memories) == rewrites * families and sum(map(len, memories)) <= 2 * 6400
+    assert judge(rules, facts(b"/old2"), lambda *_: None).request.target == b"/"
 
 
 def test_a_failure_is_told_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

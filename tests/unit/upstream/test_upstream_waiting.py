@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from edgeproxy.deadlines import INTERVAL, NEVER
@@ -182,6 +183,19 @@ def test_a_reload_makes_room(most: int, reserved: int, begun: str) -> None:
     assert pool.counted[0] == len(pool.pending)
 
 
+def test_a_reload_that_orders_targets_anew_counts_nobody_twice() -> None:
+    pool = Counted()
+    one, two = (SimpleNamespace(key=name, label=name, authority=name.encode()) for name in ("one", "two"))
+    for targets in ((one, two), (two, one)):
+        changed = settings()
+        changed.targets = targets
+        pool.apply(changed)
+        if not pool.pending:
+            pool.send("A", "B", "c")
+        waiting = {target.settings.key: (target.stats.pending, target.stats.pending_low) for target in pool.targets}
+        assert waiting == {targets[0].key: (2, 1), targets[1].key: (0, 0)}
+
+
 def test_an_upstream_that_is_taken_away_leaves_nobody_waiting() -> None:
     pool = Counted()
     stats, waiting = pool.targets[0].stats, pool.send("A", "b", "C")[1:]
@@ -252,6 +266,30 @@ def test_a_second_try_makes_room_for_itself(low: bool) -> None:
     assert (pool.begun, pool.queue, exchange.said) == ([exchange.name], "", "")
 
 
+def test_who_stood_behind_a_second_try_goes_with_it() -> None:
+    """Who came while room was made for it waited for nothing else: no connection may become free after that."""
+    pool = Counted(most=3)
+    pool.connections = 3
+    pool.targets[0].idle.extend(cast("Any", [Idle(), Idle(), Idle()]))
+    pool._begin = lambda _, exchange: pool.begun.append(exchange.name)  # type: ignore[assignment, attr-defined, method-assign]
+    exchange = Exchange("A")
+    pool.submit(cast("Any", exchange), 1)
+    low = pool.send("b", "c")
+    assert (pool.queue, pool.begun) == ("Abc", [])
+    pool.done()
+    assert (pool.queue, pool.begun, [each.said for each in low]) == ("", ["A", "b", "c"], ["", ""])
+
+
+def test_a_second_try_makes_room_once() -> None:
+    pool = Counted(most=3)
+    pool.connections = 3
+    idle = [Idle(), Idle(), Idle()]
+    pool.targets[0].idle.extend(cast("Any", idle))
+    pool.submit(cast("Any", Exchange("A")), 1)
+    pool.advance()  # something else became free
+    assert [each.closing for each in idle] == [True, True, False] and pool.queue == "A"
+
+
 def test_a_second_try_does_not_lose_its_turn() -> None:
     pool = Counted()
     (busy,) = pool.send("A")
@@ -264,3 +302,66 @@ def test_a_second_try_does_not_lose_its_turn() -> None:
     assert (connection.closing, pool.queue) == (True, "ABC"), "who waited before goes before"
     pool.done()
     assert (pool.begun, pool.queue) == (["A", "A"], "BC")
+
+
+class Opened(Counted):
+    """Connections that are used again, or closed a moment after it was asked for."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(**changes)
+        self.open: list[tuple[Any, Exchange | None]] = []
+
+    def _connect(self, target: Any, exchange: Any, tries: int) -> None:
+        self.connections += 1
+        target.open += 1
+        connection = Idle()
+        connection.target = target  # type: ignore[attr-defined]  # as a real one
+        self._begin(cast("Any", connection), exchange)
+
+    def _begin(self, connection: Any, exchange: Any) -> None:
+        self.open = [each for each in self.open if each[0] is not connection] + [(connection, exchange)]
+        connection.busy, exchange.attempt = True, None
+
+    def end(self, place: int, how: str) -> None:
+        """The exchange of one connection ends, which is used again, or lost soon: maybe too early, and there is a second try."""
+        used = [each for each in self.open if each[1] is not None]
+        if used:
+            connection, exchange = used[place % len(used)]
+            self.open = [(each, None if each is connection else of) for each, of in self.open]
+            if how == "kept":
+                connection.target.released(connection)
+                return
+            connection.closing = True
+            if how == "again":
+                self.submit(cast("Any", exchange), 1)
+
+    def close_some(self) -> None:
+        """What is closing is closed."""
+        while closing := [each for each, exchange in self.open if exchange is None and each.closing]:
+            self.open = [each for each in self.open if each[0] is not closing[0]]
+            closing[0].transport = None
+            closing[0].target.closed(closing[0])
+
+
+STEPS = ["low", "normal", "kept", "kept", "lost", "again", "leave", "close"]
+
+
+@hypothesis(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 5), st.sampled_from([0, 25, 50, 99]), st.sampled_from([0, 3, 100]),
+    st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9)), min_size=30, max_size=80),
+)  # fmt: skip
+def test_nobody_waits_where_there_is_room(most: int, reserved: int, pending: int, steps: list[tuple[str, int]]) -> None:
+    pool = Opened(most=most, reserved=reserved, pending=pending)
+    for step, number in steps:
+        if step in {"low", "normal"}:
+            pool.send("a" if step == "low" else "A")
+        elif step == "leave" and pool.pending:
+            pool.pending[number % len(pool.pending)].cancel()
+        elif step == "close":
+            pool.close_some()
+        else:
+            pool.end(number, step)
+    pool.close_some()
+    assert pool.connections == len(pool.open) <= most and pool.counted == (len(pool.pending), pool.pending.low)
+    assert not pool.pending or not pool._room(low=pool.pending[0].low)
