@@ -78,13 +78,12 @@ def remembering(rules: list[Batched], lists: Mapping[str, Container], groups: in
     if share < _ENOUGH:
         return batches(rules, lists)
     gates, plain = divided(rules)
-    # Those with gates are looked up together, which is cheaper than to look up the answers of a few here and a few there.
-    parts: list[tuple[tuple[Batch, ...], Key | None]] = []
-    if gates:
-        parts.append((batches([rules[place] for place in sorted(gates)], lists), None))
-    parts += [(batches(part, lists), key) for part, key in _families(plain)]
-    if all(key is None for _, key in parts):
+    families = list(_families(plain))
+    if all(key is None for _, key in families):
         return batches(rules, lists)
+    # Those with gates are looked up together, which is cheaper than to look up the answers of a few here and a few there.
+    gated = [([rules[place] for place in sorted(gates)], None)] if gates else []
+    parts = [(batches(part, lists), key) for part, key in [*gated, *families]]
     return (Remembering(rules, parts, min(MOST, share)),)
 
 
