@@ -54,9 +54,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         found.hellos.append(first if kind == "q" else from_records(first))
         begin(prints, first, kind)
 
-    def planned(gateway: Gateway, request: Request) -> Any:
+    def planned(gateway: Gateway, request: Request, like: Any = None) -> Any:
         found.asked.append(request.peer.prints)
-        return plan(gateway, request)
+        return plan(gateway, request, like)
 
     monkeypatch.setattr(Prints, "__init__", begun)
     monkeypatch.setattr(Gateway, "plan", planned)

@@ -91,12 +91,12 @@ async def watched(monkeypatch: pytest.MonkeyPatch, hellos: dict[int, bytes]) -> 
     async with running_upstream(ok) as upstream, running_edge(upstream.port, rules=ASKS) as edge:
         found = Watched(edge.https_port)
 
-        def planned(gateway: Gateway, request: Request) -> Any:
+        def planned(gateway: Gateway, request: Request, like: Any = None) -> Any:
             prints = request.peer.prints
             assert prints is not None
             if all(each.prints is not prints for each in found.clients):
                 found.clients.append(Client(prints, hellos[id(prints)]))
-            return plan(gateway, request)
+            return plan(gateway, request, like)
 
         monkeypatch.setattr(Gateway, "plan", planned)
         yield found
