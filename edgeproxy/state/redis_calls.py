@@ -63,6 +63,8 @@ class Batch:
         stats.settles += len(self.gives)
         if answer[1]:  # the server looked at it too late, or our idea of its clock was wrong
             self.gives = []
+            if not self.takes:
+                return  # settlements are made, however late it is
             if self.retry():
                 self.send(lane, self.sent)
             elif not self.late:

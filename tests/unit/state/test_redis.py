@@ -323,3 +323,20 @@ async def test_closing_sends_what_settles(stand: Stand) -> None:
     stand.store.close()
     assert asked(link.sent[0]) == (1, 0)
     assert [a.by for a in stand.told] == ["local"]
+
+
+async def test_settlements_that_are_made_late_are_made(stand: Stand) -> None:
+    """A server that looks at them after the exchanges' time has made them: nothing is left to be asked again, least of all with
+    no keys, which is an error that would count against the server."""
+    link = await stand.connect()
+    stand.store.settle([Change(CHARGE.quota, CHARGE.key, -1, 7)], name())
+    await rounds()
+    assert asked(link.sent[0]) == (1, 0)
+    link.reply(msgspec.msgpack.encode([1_000, True]))
+    await rounds()
+    assert not link.sent and stand.store.lanes[0].up
+    stand.ask(CHARGE)
+    stand.store.settle([Change(CHARGE.quota, CHARGE.key, -1, 7)], name())
+    await rounds()
+    link.reply(verdicts(0, late=True))
+    assert asked(link.sent[0]) == (0, 1), "the exchange is asked about again, without the settlement"
