@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import tracemalloc
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +21,11 @@ from edgeproxy.config.keys import HASH
 from edgeproxy.config.load import build
 from edgeproxy.config.model import Config
 from edgeproxy.config.secret import TO_WORKERS
+from edgeproxy.message import Peer, Request
+from edgeproxy.plan import Plan, akin
 from edgeproxy.policy.keytext import derive, hashed, make
+from edgeproxy.prints import Prints
+from edgeproxy.rules.facts import OF_FIELD_LINES, Facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +54,11 @@ HEADS = [
     b"", b"User-Agent: bad\r\n", b"X-Old: 1\r\nCookie: a=b\r\n", b"X-A: one\r\nCookie: a=b\r\nUser-Agent: ok\r\nX-A: two\r\n",
     b"Authorization: Bearer %b\r\n" % KEYS["plain"].text.encode(), b"Authorization: Bearer sk-wrong\r\nAccept-Language: de\r\n",
     b"Authorization: Bearer %b\r\n" % KEYS["bound"].text.encode(), b"X-Stainless-Retry-Count: 2\r\nAccept: text/html\r\n",
+]  # fmt: skip
+FIELDS = [
+    *((name.lower(), value) for each in HEADS for name, value in [line.split(b": ", 1) for line in each.split(b"\r\n") if line]),
+    (b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-for", b"198.51.100.1, 203.0.113.7"), (b"cdn-loop", b"edgeproxy; x=1"),
+    (b"via", b"1.1 edgeproxy"), (b"content-type", b"text/html"), (b"x-forwarded-host", b"other"),
 ]  # fmt: skip
 _RAY = re.compile(rb"\b[0-9a-f]{16}\b")
 _TIMES = re.compile(rb'"(time|ray|duration_ms|first_byte_ms)":[^,]*')
@@ -129,3 +140,96 @@ def test_what_the_cases_come_to(stand: Stand) -> None:
     assert outcome(HEADS[6], b"/v1/chat/completions")[0] == 403
     assert outcome(HEADS[5], b"/v1/chat/completions")[:2] == (401, ["dialect"])
     assert outcome(HEADS[0], b"/.git/config")[:2] == (403, ["baseline-vcs"])
+
+
+def told(plan: Plan, request: Request) -> tuple[Any, ...]:
+    """What a plan comes to, and what rules and limits of its exchanges read."""
+    prepared, keyed, forward, scored = getattr(plan.ruling, "_prepared", None), plan.keyed, plan.forward, plan.scored
+    assert scored is not None
+    facts = plan.facts(request, b"0" * 16)
+    return (
+        plan.route and plan.route.name, plan.fault and plan.fault.reason, plan.location, plan.fields, plan.reply_fields,
+        plan.direct, plan.client, plan.host, plan.retry, plan.log, forward and (forward.target, forward.headers),
+        keyed and (keyed.key, keyed.problem and keyed.problem.kind), plan.answering and plan.answering._rules,
+        prepared and ([(part.found, part.candidates) for part in prepared.parts], prepared.closed, prepared.failed),
+        prepared and prepared.decision and prepared.decision.hits, scored.current().value, scored.marks().path,
+        facts.http_cookie, facts.http_request_headers, facts.http_user_agent, facts.http_request_uri, facts.ip_src,
+        facts.text_lower_header_text, facts.raw_http_request_headers, facts.edge_key_id, facts.dialect,
+    )  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([0, 1, 2]), st.booleans(), st.sampled_from(["", "t13d1516h2_8daaf6152771_b186095e22b6"]),
+    st.lists(st.sampled_from(FIELDS), max_size=5),
+    st.lists(st.tuples(
+        st.sampled_from(TARGETS), st.sampled_from([b"GET", b"GET", b"GET", b"POST", b"TRACE"]),
+        st.sampled_from([b"localhost"] * 4 + [b"LOCALHOST:1", b"127.0.0.1", b"a..b"]), st.sampled_from([0, None, 5]),
+        st.booleans(),
+    ), min_size=2, max_size=9),
+)  # fmt: skip
+def test_a_plan_made_from_another_is_the_same(
+    stand: Stand, protocol: int, trusted: bool, ja4: str, fields: list[tuple[bytes, bytes]], asks: list[tuple[Any, ...]]
+) -> None:
+    """For all protocols, and proxies that are trusted; whoever moves to another address is somebody else."""
+    def peer(address: str) -> Peer:
+        made = Peer(address, trusted=trusted, secure=True)
+        if not trusted:
+            made.prints = Prints(b"")
+            made.prints.ja4 = made.prints.ja4n = ja4
+        return made
+
+    gateway, last, known, at = stand.gateway, None, None, "192.0.2.1"
+    connection = peer(at)
+    for target, method, host, length, moves in asks:
+        if moves:
+            at = "203.0.113.9" if at == "192.0.2.1" else "192.0.2.1"
+            connection = peer(at)
+        request = Request(method, host, target, list(fields), length, protocol, connection)
+        alone = Request(method, host, target, list(fields), length, protocol, peer(at))
+        plan = gateway.plan(request, akin(last, known, request, gateway.snapshot))
+        assert told(plan, request) == told(gateway.plan(alone), alone)
+        last, known = plan, request
+
+
+def test_what_a_connection_keeps_of_its_field_lines_is_no_multiple_of_them(tmp_path: Path) -> None:
+    """Rules take cookies to pieces, each of which costs thirty times what it cost to send; idle connections are many."""
+    expressions = [
+        'http.request.cookies["000"][0] eq "x"', 'lower(http.cookie) contains "zzz"', 'http.cookie matches "(?i)z[a-z]+y"',
+        'any(lower(http.request.headers.values[*])[*] contains "zzz")', 'any(http.request.headers.values[*] contains "zzz")',
+        'http.request.accepted_languages[0] eq "de"', 'http.user_agent contains "zzz"', 'http.request.headers["x-a"][0] eq "b"',
+    ]  # fmt: skip
+    rules = [{"id": f"r{number}", "expression": each, "action": "block"} for number, each in enumerate(expressions)]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"rules": rules}))
+    paths = certificates()
+    stand = Stand(build({
+        "listen": {"https": "127.0.0.1:8443", "admin": None},
+        "tls": {"certificates": [{"cert": str(paths.cert), "key": str(paths.key)}]},
+        "upstreams": {"main": {"targets": [{"url": "http://127.0.0.1:1"}]}}, "routes": [{"path": "/", "upstream": "main"}],
+        "rules": [str(tmp_path / "r.yaml")],
+    }))  # fmt: skip
+    fields = b"Cookie: " + b";".join(b"%03x" % number for number in range(1500)) + b"\r\n"
+
+    def kept(*targets: bytes) -> int:
+        """Bytes of one idle connection that has asked for these."""
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        driver = stand.h1()
+        for target in targets:
+            driver.feed(head(target, fields, b""))
+            assert driver.h1.exchange is None
+            driver.link.written = b""
+        stand.pool.jobs = []
+        gc.collect()
+        assert driver.h1._repeat is not None
+        return tracemalloc.get_traced_memory()[0] - before
+
+    targets = (b"/", b"/a", b"/b", b"/c")
+    kept(*targets)
+    tracemalloc.start()
+    try:
+        alone, after = kept(b"/"), kept(*targets)
+    finally:
+        tracemalloc.stop()
+    assert after - alone < 8192, "a few containers beside the lines themselves"
+    assert Facts.__dict__.keys() >= OF_FIELD_LINES
