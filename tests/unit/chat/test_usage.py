@@ -363,8 +363,8 @@ def test_any_chunking_reads_the_same(
             patch.setattr(module, "_HEAD", 64)
         stream = b"".join(lines).replace(b"\n", end)
         found, expected = in_two_ways(stream, sizes)
-    # An empty line too many counts as a byte here and as none there. A broken event may be counted as one here and as two there, so
-    # that other events are the samples of the estimate.
+    # An empty line too many counts as a byte here and as none there. A broken event may be counted as one here and as two
+    # there, so that other events are the samples of the estimate.
     off = 2 + expected.completion // 10 + 60 * lines.count(BROKEN)
     assert found == expected or (found.estimated and abs(found.completion - expected.completion) <= off)
     assert (found.prompt, found.cached, found.estimated) == (expected.prompt, expected.cached, expected.estimated)
